@@ -1,0 +1,290 @@
+"""The native module. Arrays are NumPy arrays of float32 or float64; every function releases the GIL.
+
+Geometry arguments (`stride`, `pad_begin`, `pad_end`, `dilation`, `window`, `size`) are tuples with one entry per
+spatial axis, outermost first; the number of entries says how many spatial axes there are (1 to 3).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Ints = Sequence[int]
+
+class ProblemError(ValueError): ...
+class UnsupportedError(NotImplementedError): ...
+class WorkspaceError(MemoryError): ...
+class DeviceError(RuntimeError): ...
+
+class ConvProblem:
+    """One convolution: the forward geometry, and the pass that is computed."""
+
+    def __init__(
+        self,
+        pass_: str,
+        n: int,
+        c: int,
+        k: int,
+        size: Ints,
+        filter: Ints,
+        stride: Ints,
+        pad_begin: Ints,
+        pad_end: Ints,
+        dilation: Ints,
+        groups: int,
+        layout: str,
+        dtype: str,
+        padding_mode: str,
+        activation: str,
+        has_bias: bool,
+        has_residual: bool,
+    ) -> None: ...
+    @staticmethod
+    def parse(text: str) -> ConvProblem: ...
+    def with_pass(self, pass_: str) -> ConvProblem: ...
+    def with_n(self, n: int) -> ConvProblem: ...
+    @property
+    def pass_(self) -> str: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def c(self) -> int: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def spatial_rank(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, ...]: ...
+    @property
+    def filter(self) -> tuple[int, ...]: ...
+    @property
+    def stride(self) -> tuple[int, ...]: ...
+    @property
+    def dilation(self) -> tuple[int, ...]: ...
+    @property
+    def pad_begin(self) -> tuple[int, ...]: ...
+    @property
+    def pad_end(self) -> tuple[int, ...]: ...
+    @property
+    def output_size(self) -> tuple[int, ...]: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def padding_mode(self) -> str: ...
+    @property
+    def activation(self) -> str: ...
+    @property
+    def has_bias(self) -> bool: ...
+    @property
+    def has_residual(self) -> bool: ...
+    @property
+    def x_shape(self) -> tuple[int, ...]: ...
+    @property
+    def w_shape(self) -> tuple[int, ...]: ...
+    @property
+    def y_shape(self) -> tuple[int, ...]: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+class Options:
+    """What a caller may ask of the choice; immutable."""
+
+    def __init__(
+        self,
+        algorithm: str | None = None,
+        precision: float = 8.0,
+        max_workspace: int = -1,
+        threads: int = 0,
+        batch_invariant: bool = False,
+        isa: str | None = None,
+    ) -> None: ...
+    @property
+    def algorithm(self) -> str | None: ...
+    @property
+    def precision(self) -> float: ...
+    @property
+    def max_workspace(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def batch_invariant(self) -> bool: ...
+    @property
+    def isa(self) -> str | None: ...
+
+class Plan:
+    """A forward convolution with its weights copied and packed; `plan(x)` takes any batch."""
+
+    def __init__(
+        self, problem: ConvProblem, w: Array, bias: Array | None, alpha: float, pad_value: float, options: Options
+    ) -> None: ...
+    def __call__(self, x: Array, residual: Array | None = None, out: Array | None = None) -> Array: ...
+    def update(self, w: Array, bias: Array | None = None) -> None: ...
+    @property
+    def problem(self) -> ConvProblem: ...
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def packed_bytes(self) -> int: ...
+
+def output_size(
+    size: int, filter: int, stride: int, dilation: int, pad_begin: int, pad_end: int, ceil_mode: bool = False
+) -> int: ...
+
+# Convolution. `layout` is "channels_first" or "channels_last" and speaks of x, y and residual; w is (K, C/groups, *filter).
+def conv_forward(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    residual: Array | None,
+    stride: Ints,
+    pad_begin: Ints,
+    pad_end: Ints,
+    dilation: Ints,
+    groups: int,
+    padding_mode: str,
+    pad_value: float,
+    activation: str,
+    alpha: float,
+    layout: str,
+    options: Options,
+    out: Array | None,
+) -> Array: ...
+def conv_backward_data(
+    dy: Array,
+    w: Array,
+    x_shape: Ints,
+    stride: Ints,
+    pad_begin: Ints,
+    pad_end: Ints,
+    dilation: Ints,
+    groups: int,
+    padding_mode: str,
+    layout: str,
+    options: Options,
+    out: Array | None,
+) -> Array: ...
+def conv_backward_filter(
+    dy: Array,
+    x: Array,
+    w_shape: Ints,
+    stride: Ints,
+    pad_begin: Ints,
+    pad_end: Ints,
+    dilation: Ints,
+    groups: int,
+    padding_mode: str,
+    pad_value: float,
+    layout: str,
+    options: Options,
+    out: Array | None,
+) -> Array: ...
+def algorithms(problem: ConvProblem, options: Options) -> list[dict[str, Any]]: ...
+def choose(problem: ConvProblem, options: Options) -> str: ...
+
+# Pooling. Max indices are int64 positions in the (unpadded) input plane; the first maximum wins; NaN passes through.
+def max_pool_forward(
+    x: Array,
+    window: Ints,
+    stride: Ints,
+    pad_begin: Ints,
+    pad_end: Ints,
+    dilation: Ints,
+    ceil_mode: bool,
+    layout: str,
+    return_indices: bool,
+    options: Options,
+) -> tuple[Array, Array | None]: ...
+def max_pool_backward(
+    dy: Array,
+    indices: Array,
+    x_shape: Ints,
+    window: Ints,
+    stride: Ints,
+    pad_begin: Ints,
+    pad_end: Ints,
+    dilation: Ints,
+    ceil_mode: bool,
+    layout: str,
+    options: Options,
+) -> Array: ...
+def avg_pool_forward(
+    x: Array,
+    window: Ints,
+    stride: Ints,
+    pad_begin: Ints,
+    pad_end: Ints,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    layout: str,
+    options: Options,
+) -> Array: ...
+def avg_pool_backward(
+    dy: Array,
+    x_shape: Ints,
+    window: Ints,
+    stride: Ints,
+    pad_begin: Ints,
+    pad_end: Ints,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    layout: str,
+    options: Options,
+) -> Array: ...
+
+# Pointwise, any shape. kind: "relu", "leaky_relu", "relu6", "elu", "sigmoid", "tanh", "silu", "gelu", "hard_swish".
+# `saved` is y for relu, leaky_relu, relu6, elu, sigmoid and tanh, and x for silu, gelu and hard_swish.
+def activation_forward(kind: str, x: Array, alpha: float = 0.0) -> Array: ...
+def activation_backward(kind: str, dy: Array, saved: Array, alpha: float = 0.0) -> Array: ...
+def add(a: Array, b: Array) -> Array: ...  # same shape and dtype
+def scale_mask(x: Array, mask: Array, scale: float) -> Array: ...  # x * scale where mask (bool, same shape), else 0
+def channel_sum(x: Array) -> Array: ...  # (N, C, *) -> (C,): the bias gradient
+
+# Batch normalisation over (N, C, *); statistics per channel, variance biased.
+def batch_norm_forward(
+    x: Array, gamma: Array, beta: Array, eps: float
+) -> tuple[Array, Array, Array]: ...  # y, mean, variance
+def batch_norm_inference(
+    x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, eps: float
+) -> Array: ...
+def batch_norm_backward(
+    dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, eps: float
+) -> tuple[Array, Array, Array]: ...  # dx, dgamma, dbeta
+
+# Dense: x (N, I), w (O, I), bias (O,), y (N, O).
+def dense_forward(x: Array, w: Array, bias: Array | None) -> Array: ...
+def dense_backward_data(dy: Array, w: Array) -> Array: ...
+def dense_backward_filter(dy: Array, x: Array) -> Array: ...
+
+# Softmax and cross-entropy over the last axis of (N, K); labels are int64 (N,); the loss is per row.
+def softmax_forward(x: Array) -> Array: ...
+def cross_entropy_forward(logits: Array, labels: Array) -> tuple[Array, Array]: ...  # loss (N,), probabilities (N, K)
+def cross_entropy_backward(dloss: Array, probabilities: Array, labels: Array) -> Array: ...
+
+# Optimiser steps, in place on w and the state arrays (contiguous, same shape and dtype).
+def sgd_step(
+    w: Array, g: Array, velocity: Array | None, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> None: ...
+def adam_step(
+    w: Array, g: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+    decoupled: bool, step: int
+) -> None: ...
+
+# Information and control.
+def info() -> dict[str, Any]: ...
+def cache_info() -> dict[str, Any]: ...
+def set_threads(threads: int) -> None: ...
+def get_threads() -> int: ...
+def trace_start() -> int: ...
+def trace_stop(handle: int) -> list[dict[str, Any]]: ...
