@@ -109,7 +109,7 @@ FC_INLINE void transpose_square(V<T>* v) {
 }
 
 template <class T>
-void transpose(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst) {
+void transpose(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch) {
   constexpr int lanes = Vec<T>::lanes;
   for (int64_t c0 = 0; c0 < cols; c0 += lanes) {
     const int64_t count = cols - c0 < lanes ? cols - c0 : lanes;
@@ -121,7 +121,7 @@ void transpose(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t 
       transpose_square<T>(v);
 #pragma GCC unroll 16
       for (int i = 0; i < lanes; ++i)
-        if (i < count) store_lanes(dst + (c0 + i) * width + r0, v[i], 0, width - r0);
+        if (i < count) store_lanes(dst + (c0 + i) * dst_pitch + r0, v[i], 0, width - r0);
     }
   }
 }

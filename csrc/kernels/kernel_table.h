@@ -15,9 +15,9 @@ template <class T>
 struct GemmKernelsOf {
   int mr, nr;
   void (*tile)(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate);
-  // dst[column][width] = src[row][column], zero for rows <= row < width; cols <= nr columns, width is mr or nr.
-  // dst may be written up to one vector beyond its last row.
-  void (*transpose)(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst);
+  // dst[column * dst_pitch + row] = src[row * src_pitch + column] for row < rows, 0 for rows <= row < width.
+  void (*transpose)(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst,
+                    int64_t dst_pitch);
   // A row of a packed panel gathered from an image row: for lane in [0, count):
   // dst[lane] = first <= lane < last ? src[lane * step] : 0.  src[lane * step] is touched for those lanes only.
   // Repeated `repeats` times: dst += dst_pitch, src += src_pitch (the channels of a convolution).
