@@ -18,4 +18,12 @@ const Machine* find_machine(const char* isa, char* error);
 
 const char* cpu_name();
 
+template <class T>
+const GemmKernelsOf<T>& gemm_kernels(const Machine& machine) {
+  if constexpr (sizeof(T) == 8)
+    return machine.kernels->gemm->f64;
+  else
+    return machine.kernels->gemm->f32;
+}
+
 }  // namespace fastconv
