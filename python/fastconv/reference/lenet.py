@@ -53,7 +53,7 @@ def _forward(parameters: Sequence[Array], x: Array, kind: str, pool: str) -> tup
     return saved[-1]["sums"], saved
 
 
-def lenet5_forward(parameters: Sequence[Array], x: npt.ArrayLike, activation: str = "tanh", pool: str = "max") -> Array:
+def lenet5_forward(parameters: Sequence[Array], x: npt.ArrayLike, activation: str = "tanh", pool: str = "avg") -> Array:
     """The logits (N, 10) for x (N, 1, 32, 32). pool is "max" or "avg"."""
     return _forward(parameters, np.asarray(x, np.float64), activation, pool)[0]
 
@@ -63,7 +63,7 @@ def lenet5_backward(
     x: npt.ArrayLike,
     labels: npt.ArrayLike,
     activation: str = "tanh",
-    pool: str = "max",
+    pool: str = "avg",
 ) -> tuple[float, Array, list[Array]]:
     """(mean cross-entropy, gradient of x, gradients of the ten parameters) for one batch."""
     logits, saved = _forward(parameters, np.asarray(x, np.float64), activation, pool)
@@ -94,7 +94,7 @@ def lenet5_train(
     optimizer: str,
     lr: float,
     activation: str = "tanh",
-    pool: str = "max",
+    pool: str = "avg",
     **options: Any,
 ) -> tuple[list[Array], list[float]]:
     """(parameters, losses) after one step per batch (x, labels). optimizer is "sgd" or "adam".
