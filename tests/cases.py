@@ -43,10 +43,10 @@ class Case:
     stride: tuple[int, ...]
     pads: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
-    layout: str
-    dtype: str
-    mode: str
-    epilogue: tuple[str, ...]
+    layout: str = "nchw"
+    dtype: str = "f32"
+    mode: str = "zeros"
+    epilogue: tuple[str, ...] = ()
 
     @property
     def activation(self) -> str:
