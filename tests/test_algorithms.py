@@ -8,6 +8,7 @@ Outputs arrive filled with NaN and inputs are compared afterwards. `--full` adds
 
 import numpy as np
 import pytest
+
 from cases import (
     ALPHA,
     DTYPES,

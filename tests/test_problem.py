@@ -4,6 +4,7 @@
 import itertools
 
 import pytest
+
 from cases import LAYOUTS, PASSES, load, parse
 from fastconv import _core, reference
 from fastconv._core import ConvProblem, ProblemError

@@ -8,10 +8,11 @@ split uses normal floats, because there the bits themselves are promised.
 from dataclasses import replace
 
 import numpy as np
-from cases import LAYOUTS, NUMPY_DTYPE, PASSES, Case, arrays, run_core, supported
-from fastconv import _core
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cases import LAYOUTS, NUMPY_DTYPE, PASSES, Case, arrays, run_core, supported
+from fastconv import _core
 from tolerance import assert_exact, assert_same_bits
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from cases import PASSES, algorithm_rows, parse
 from fastconv import _core
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cases import Case, arrays, run_core, supported
 from fastconv import _core, reference
 from tolerance import assert_exact
