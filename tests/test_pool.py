@@ -104,7 +104,7 @@ def test_nan_passes_through():
         assert nan.tolist() == [[True, False], [False, False]], pool.__name__
     y, at = fc.max_pool2d(x, 2, return_indices=True)
     assert at[0, 0, 0, 0] == 1
-    dx = fc.max_pool2d_backward(np.ones_like(y), at, x.shape)
+    dx = fc.max_pool2d_backward(np.ones_like(y), at, x.shape, 2)
     assert dx[0, 0, 0, 1] == 1 and dx.sum() == 4
 
 
