@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// The contract of one way of computing a convolution. Plain C structs and function pointers, no exceptions across
+// them: a device backend (cuda/backend.h) hands out the same table.
+#pragma once
+
+#include "problem.h"
+
+namespace fastconv {
+
+struct KernelTable;
+
+// Work is handed out as numbered items; `slot` < slots is the worker's index for per-worker scratch.
+// Which worker runs which item is unspecified: results must not depend on it.
+struct Parallel {
+  void* pool;
+  int slots;
+  void (*run)(void* pool, int slots, int64_t items, void (*work)(void* argument, int64_t item, int slot),
+              void* argument);
+};
+
+// What an algorithm may know of the machine. The speeds come from a committed table (machine.cc), never from a timing.
+struct Machine {
+  const KernelTable* kernels;
+  double flops_f32, flops_f64;  // attainable multiply-adds count as two, one core
+  double bytes_per_second;      // one core, beyond the caches
+  int64_t l1_bytes, l2_bytes;
+};
+
+struct RunContext {
+  const Machine* machine;
+  Parallel parallel;
+  void* stream;          // device backends
+  void* workspace;       // workspace_bytes(problem, machine, slots), 64-byte aligned
+  const void* packed_w;  // what `pack` wrote, or null: then `run` packs for itself, in the workspace
+  char* error;           // kTextCapacity characters, written when the status is not 0
+
+  // Buffers keep their names in every pass: backward-data writes x, backward-filter writes w.
+  void* x;
+  void* w;
+  void* y;
+  const void* bias;      // k elements
+  const void* residual;  // shape and pitches of y
+  // In elements. `batch` is the distance of two images; `channel` of two channels (channels first) or of two
+  // pixels (channels last). Rows and planes are dense, so that a slice of channels costs no copy.
+  int64_t x_batch_pitch, x_channel_pitch;
+  int64_t y_batch_pitch, y_channel_pitch;
+  double alpha;      // the activation's parameter
+  double pad_value;  // PaddingMode::kConstant
+};
+
+struct Algorithm {
+  const char* name;
+  double error_factor;        // error against float64 over that of plain float32 summation
+  int32_t exact_on_integers;  // bit-equal to `reference` while all sums stay below 2^24
+  int32_t reserved;
+  // Returns true and writes one sentence when it cannot compute the problem. What it does not refuse must be right.
+  bool (*why_not)(const ConvProblem* problem, const Machine* machine, char* text);
+  // Absolute seconds on one core; from the problem and the machine table alone.
+  double (*estimate)(const ConvProblem* problem, const Machine* machine);
+  // `packed` says that weights are handed over packed, so that no room is needed to pack them.
+  int64_t (*workspace_bytes)(const ConvProblem* problem, const Machine* machine, int slots, bool packed);
+  // 0: weights are used as they are. Must not depend on n: a plan serves any batch.
+  int64_t (*packed_bytes)(const ConvProblem* problem, const Machine* machine);
+  int (*pack)(const ConvProblem* problem, const Machine* machine, const Parallel* parallel, const void* w, void* packed);
+  int (*run)(const ConvProblem* problem, const RunContext* context);
+};
+
+}  // namespace fastconv

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+// Forward and backward-data:
+//   [M x depth] * [depth x columns] -> [M x columns]
+//   M        channels written, per group         (fwd: K/g of y;      bwd_data: C/g of x)
+//   depth    (channel read, tap)                 (fwd: C/g of x, RS;  bwd_data: K/g of y, the phase's taps)
+//   columns  (image, pixel written of the phase) (fwd has one phase)
+//
+//   for each strip of columns, some rows and one block of groups (the items that threads share):
+//     for each block of depth:                      at most ~512, cut between channels
+//       gather the strip's columns into panels      [columns/nr][depth][nr], in L2
+//       for each piece of rows (<= mr, in L1), for each panel: one register tile
+//
+// The written channels-first rows of one image are dense, so tiles go straight to them; otherwise they go to a strip
+// buffer [rows][columns] that is moved to its pixels at the end. Weights are packed [group][phase][piece][depth][rows].
+// Every sum runs over ascending depth in blocks that depend on channels and taps alone.
+#include "column_gemm.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "../im2col.h"
+#include "../machine.h"
+#include "../parallel.h"
+
+namespace fastconv {
+namespace {
+
+constexpr int64_t kDepthBlock = 512;          // rows of a panel: 64 KiB of float32 per panel, a piece of A stays in L1
+constexpr int64_t kStripElements = 96 << 10;  // panels of a strip: 384 KiB of float32, in L2 beside the weights
+constexpr int64_t kMostColumns = 1024;
+constexpr int64_t kItems = 4;  // wanted at least: each share of rows gathers its columns again
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The geometry and blocking of one problem; nothing here depends on the number of threads.
+struct Blocking {
+  bool forward;
+  int64_t groups, rows, channels;   // per group: written, read
+  int64_t phases[kMaxSpatial], all_taps;
+  int64_t largest_taps;             // of a phase
+  int64_t group_block;              // groups whose columns are gathered together
+  int64_t channel_block;            // channels of a depth block
+  int64_t strip_columns;
+  int64_t pieces, row_chunks;       // register-tile rows per group; shares of them
+  bool direct;                      // tiles go straight to the output
+
+  Blocking(const ConvProblem& p, int mr, int nr) {
+    forward = p.pass == Pass::kForward;
+    groups = p.groups;
+    rows = (forward ? p.k : p.c) / groups;
+    channels = (forward ? p.c : p.k) / groups;
+    all_taps = taps(p);
+    largest_taps = 1;
+    int64_t grid_columns = 1, phase_total = 1;
+    for (int a = 0; a < kMaxSpatial; ++a) {
+      phases[a] = forward ? 1 : phase_count(p, a);
+      phase_total *= phases[a];
+      const int64_t period = forward ? 1 : p.stride[a] / std::gcd(p.stride[a], p.dilation[a]);
+      largest_taps *= ceil_div(p.filter[a], period);
+      grid_columns *= forward ? output_size(p, a) : ceil_div(p.size[a], p.stride[a]);
+    }
+    const Layout written = forward ? p.y_layout : p.x_layout;
+    // Small planes share panels across images instead: 7 x 7 pixels would fill 49 of 64 lanes.
+    direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr);
+    channel_block = std::clamp(kDepthBlock / largest_taps, int64_t{1}, channels);
+    group_block = channel_block < channels ? 1 : std::clamp(kDepthBlock / (channels * largest_taps), int64_t{1}, groups);
+    const int64_t depth = group_block * channel_block * largest_taps;
+    const int64_t all_columns = direct ? grid_columns : p.n * grid_columns;
+    int64_t columns = std::clamp(kStripElements / depth / nr * nr, int64_t{nr}, kMostColumns);
+    columns = std::min(columns, ceil_div(all_columns, nr) * nr);
+    const int64_t strips = std::max<int64_t>(1, ceil_div(all_columns, std::max<int64_t>(1, columns)));
+    strip_columns = std::max<int64_t>(nr, ceil_div(ceil_div(all_columns, strips), nr) * nr);
+    pieces = ceil_div(rows, mr);
+    const int64_t items = phase_total * ceil_div(groups, group_block) * ceil_div(all_columns, strip_columns) *
+                          (direct ? p.n : 1);
+    row_chunks = std::clamp(ceil_div(kItems, std::max<int64_t>(1, items)), int64_t{1}, ceil_div(pieces, 8));
+  }
+
+  // Rows of piece i: as equal as can be.
+  int64_t piece_begin(int64_t piece) const { return piece * rows / pieces; }
+  int64_t chunk_piece(int64_t chunk) const { return chunk * pieces / row_chunks; }
+  int64_t chunk_rows() const {
+    int64_t most = 0;
+    for (int64_t i = 0; i < row_chunks; ++i)
+      most = std::max(most, piece_begin(chunk_piece(i + 1)) - piece_begin(chunk_piece(i)));
+    return most;
+  }
+  int64_t panel_elements() const { return group_block * channel_block * largest_taps * strip_columns; }
+  int64_t strip_elements() const { return direct ? 0 : chunk_rows() * strip_columns; }
+};
+
+Blocking blocking_of(const ConvProblem& p, const Machine& m) {
+  if (p.dtype == DType::kFloat64) return Blocking(p, m.kernels->gemm->f64.mr, m.kernels->gemm->f64.nr);
+  return Blocking(p, m.kernels->gemm->f32.mr, m.kernels->gemm->f32.nr);
+}
+
+int64_t aligned(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
+
+// visit(grid, taps of the phases before it) for every phase.
+template <class Visit>
+void each_phase(const ConvProblem& p, const Blocking& b, const Visit& visit) {
+  if (b.forward) return visit(forward_grid(p), int64_t{0});
+  int64_t phase[kMaxSpatial], before = 0;
+  for (phase[0] = 0; phase[0] < b.phases[0]; ++phase[0])
+    for (phase[1] = 0; phase[1] < b.phases[1]; ++phase[1])
+      for (phase[2] = 0; phase[2] < b.phases[2]; ++phase[2]) {
+        const ColumnGrid grid = backward_data_grid(p, phase);
+        visit(grid, before);
+        before += grid.taps();
+      }
+}
+
+template <class T>
+class Packing {
+ public:
+  // dst[group][phase][piece][depth][rows of the piece]
+  static void run(const ConvProblem& p, const Machine& m, const Parallel& parallel, const T* w, T* dst) {
+    const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
+    const Blocking b(p, kernels.mr, kernels.nr);
+    const int64_t group_elements = b.rows * b.channels * b.all_taps;
+    if (b.forward) {
+      parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
+        const int64_t group = item / b.pieces, piece = item % b.pieces, depth = b.channels * b.all_taps;
+        const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
+        const int64_t at = group * group_elements + begin * depth;
+        kernels.transpose(rows, depth, rows, w + at, depth, dst + at, rows);
+      });
+      return;
+    }
+    each_phase(p, b, [&](const ColumnGrid& grid, int64_t before) {
+      parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
+        const int64_t at = item / b.pieces * group_elements;
+        backward_piece(p, b, kernels, grid, w + at, dst + at + before * b.rows * b.channels, item % b.pieces);
+      });
+    });
+  }
+
+ private:
+  // From w[k][c][tap]: for each k, rows c of taps become [tap][c]; all taps of a stride-1 phase at once.
+  static void backward_piece(const ConvProblem& p, const Blocking& b, const GemmKernelsOf<T>& kernels,
+                             const ColumnGrid& grid, const T* w, T* dst, int64_t piece) {
+    const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin, count = grid.taps();
+    dst += begin * b.channels * count;
+    for (int64_t k = 0; k < b.channels; ++k, dst += count * rows) {
+      const T* filter = w + (k * b.rows + begin) * b.all_taps;
+      if (count == b.all_taps) {
+        kernels.transpose(rows, count, rows, filter, b.all_taps, dst, rows);
+        continue;
+      }
+      const ColumnAxis* a = grid.axis;
+      T* at = dst;
+      for (int64_t t0 = 0; t0 < a[0].taps; ++t0)
+        for (int64_t t1 = 0; t1 < a[1].taps; ++t1)
+          for (int64_t t2 = 0; t2 < a[2].taps; ++t2, at += rows) {
+            const int64_t tap = ((a[0].first_tap + t0 * a[0].tap_step) * p.filter[1] + a[1].first_tap +
+                                 t1 * a[1].tap_step) * p.filter[2] + a[2].first_tap + t2 * a[2].tap_step;
+            for (int64_t r = 0; r < rows; ++r) at[r] = filter[r * b.all_taps + tap];
+          }
+    }
+  }
+};
+
+template <class T>
+class Multiplication {
+ public:
+  Multiplication(const ConvProblem& problem, const RunContext& context, const T* packed_w, char* scratch)
+      : p(problem),
+        r(context),
+        kernels(gemm_kernels<T>(*r.machine)),
+        b(p, kernels.mr, kernels.nr),
+        weights(packed_w),
+        scratch_(scratch),
+        read_layout{b.forward ? p.x_layout : p.y_layout, b.forward ? r.x_batch_pitch : r.y_batch_pitch,
+                    b.forward ? r.x_channel_pitch : r.y_channel_pitch},
+        written_layout{b.forward ? p.y_layout : p.x_layout, b.forward ? r.y_batch_pitch : r.x_batch_pitch,
+                       b.forward ? r.y_channel_pitch : r.x_channel_pitch},
+        read(static_cast<const T*>(b.forward ? r.x : r.y)),
+        written(static_cast<T*>(b.forward ? r.y : r.x)) {}
+
+  static int64_t slot_bytes(const Blocking& b, bool residual) {
+    return aligned(b.panel_elements() * sizeof(T)) + (residual ? 2 : 1) * aligned(b.strip_elements() * sizeof(T));
+  }
+
+  void run() const {
+    each_phase(p, b, [&](const ColumnGrid& grid, int64_t before) {
+      const int64_t columns = grid.columns(), images = b.direct ? p.n : 1;
+      const int64_t all_columns = b.direct ? columns : columns * p.n;
+      const int64_t strips = ceil_div(all_columns, b.strip_columns), blocks = ceil_div(b.groups, b.group_block);
+      parallel_for(r.parallel, images * strips * blocks * b.row_chunks, [&](int64_t item, int slot) {
+        Item i;
+        i.weights = weights + before * b.rows * b.channels;
+        i.chunk = item % b.row_chunks;
+        i.group = item / b.row_chunks % blocks * b.group_block;
+        i.groups = std::min(b.group_block, b.groups - i.group);
+        const int64_t strip = item / b.row_chunks / blocks;
+        i.column = strip % strips * b.strip_columns;
+        i.columns = std::min(b.strip_columns, all_columns - i.column);
+        i.column += strip / strips * columns;
+        compute(grid, i, slot);
+      });
+    });
+  }
+
+ private:
+  struct Item {
+    const T* weights;  // of the phase, group 0
+    int64_t chunk, group, groups, column, columns;
+  };
+
+  void compute(const ColumnGrid& grid, const Item& i, int slot) const {
+    char* mine = scratch_ + slot * slot_bytes(b, r.residual != nullptr);
+    T* panels = reinterpret_cast<T*>(mine);
+    T* strip = reinterpret_cast<T*>(mine + aligned(b.panel_elements() * sizeof(T)));
+    T* residual_strip = reinterpret_cast<T*>(reinterpret_cast<char*>(strip) + aligned(b.strip_elements() * sizeof(T)));
+    const int64_t first_piece = b.chunk_piece(i.chunk), last_piece = b.chunk_piece(i.chunk + 1);
+    const int64_t first_row = b.piece_begin(first_piece), last_row = b.piece_begin(last_piece);
+    const int64_t tap_count = grid.taps(), depth = b.channels * tap_count;
+
+    // Groups of a block are gathered together, then computed one by one: a block of depth spans all their channels.
+    for (int64_t channel = 0; channel < b.channels; channel += b.channel_block) {
+      const int64_t channels = std::min(b.channel_block, b.channels - channel);
+      const int64_t gathered = i.groups > 1 ? i.groups * b.channels : channels;
+      pack_columns(kernels, grid, read_layout, read, i.column, i.columns, i.group * b.channels + channel,
+                   gathered, panels);
+      for (int64_t g = 0; g < i.groups; ++g) {
+        const int64_t channel0 = (i.group + g) * b.rows + first_row;
+        T* c = b.direct ? direct_row(i.column, channel0) : strip;
+        const int64_t ldc = b.direct ? written_layout.channel_pitch : b.strip_columns;
+        const T* a = i.weights + (i.group + g) * b.rows * b.channels * b.all_taps;
+        const bool last = channel + channels == b.channels;
+        for (int64_t piece = first_piece; piece < last_piece; ++piece) {
+          const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
+          const T* factor = a + begin * depth + channel * tap_count * rows;
+          T* c_rows = c + (begin - first_row) * ldc;
+          for (int64_t j = 0; j < i.columns; j += kernels.nr) {
+            const T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
+            const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
+            kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, c_rows + j, ldc, columns,
+                         channel > 0);
+            if (last && b.direct) finish(rows, columns, c_rows + j, ldc, channel0 + begin - first_row,
+                                         direct_residual(c_rows + j));
+          }
+        }
+        if (last && !b.direct) store(grid, i, channel0, last_row - first_row, strip, residual_strip);
+      }
+    }
+  }
+
+  T* direct_row(int64_t column, int64_t channel) const {
+    const int64_t plane = b.forward ? y_plane(p) : x_plane(p);
+    return written + column / plane * written_layout.batch_pitch + column % plane +
+           channel * written_layout.channel_pitch;
+  }
+  const T* direct_residual(const T* at) const {
+    return r.residual ? static_cast<const T*>(r.residual) + (at - written) : nullptr;
+  }
+
+  bool has_epilogue() const { return r.bias || r.residual || p.activation != Activation::kNone; }
+
+  void finish(int64_t rows, int64_t columns, T* c, int64_t ldc, int64_t channel, const T* residual) const {
+    if (!has_epilogue()) return;
+    const T* bias = r.bias ? static_cast<const T*>(r.bias) + channel : nullptr;
+    kernels.epilogue(rows, columns, c, ldc, bias, residual, ldc, static_cast<int32_t>(p.activation), T(r.alpha));
+  }
+
+  void store(const ColumnGrid& grid, const Item& i, int64_t channel, int64_t rows, T* strip, T* residual_strip) const {
+    if (r.residual)
+      move_columns(kernels, grid, written_layout, true, const_cast<T*>(static_cast<const T*>(r.residual)),
+                   i.column, i.columns, channel, rows, residual_strip, b.strip_columns);
+    finish(rows, i.columns, strip, b.strip_columns, channel, r.residual ? residual_strip : nullptr);
+    move_columns(kernels, grid, written_layout, false, written, i.column, i.columns, channel, rows, strip,
+                 b.strip_columns);
+  }
+
+  const ConvProblem& p;
+  const RunContext& r;
+  const GemmKernelsOf<T>& kernels;
+  const Blocking b;
+  const T* weights;
+  char* scratch_;
+  const ImageLayout read_layout, written_layout;
+  const T* read;
+  T* written;
+};
+
+template <class T>
+void run_as(const ConvProblem& p, const RunContext& r) {
+  char* workspace = static_cast<char*>(r.workspace);
+  const T* packed = static_cast<const T*>(r.packed_w);
+  if (!packed) {
+    Packing<T>::run(p, *r.machine, r.parallel, static_cast<const T*>(r.w), reinterpret_cast<T*>(workspace));
+    packed = reinterpret_cast<const T*>(workspace);
+    workspace += aligned(column_gemm_packed_bytes(p));
+  }
+  Multiplication<T>(p, r, packed, workspace).run();
+}
+
+}  // namespace
+
+int64_t column_gemm_packed_bytes(const ConvProblem& p) {
+  return p.k * (p.c / p.groups) * taps(p) * element_size(p.dtype);
+}
+
+int64_t column_gemm_workspace(const ConvProblem& p, const Machine& m, int slots, bool packed) {
+  const Blocking b = blocking_of(p, m);
+  const bool residual = p.epilogue & kEpilogueResidual;
+  const int64_t slot = p.dtype == DType::kFloat64 ? Multiplication<double>::slot_bytes(b, residual)
+                                                  : Multiplication<float>::slot_bytes(b, residual);
+  return slots * slot + (packed ? 0 : aligned(column_gemm_packed_bytes(p)));
+}
+
+void column_gemm_pack(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
+  if (p.dtype == DType::kFloat64)
+    Packing<double>::run(p, m, parallel, static_cast<const double*>(w), static_cast<double*>(packed));
+  else
+    Packing<float>::run(p, m, parallel, static_cast<const float*>(w), static_cast<float*>(packed));
+}
+
+double column_gemm_estimate(const ConvProblem& p, const Machine& m) {
+  const Blocking b = blocking_of(p, m);
+  const int nr = p.dtype == DType::kFloat64 ? m.kernels->gemm->f64.nr : m.kernels->gemm->f32.nr;
+  const double peak = p.dtype == DType::kFloat64 ? m.flops_f64 : m.flops_f32;
+  const double columns = static_cast<double>(b.forward ? p.n * y_plane(p) : p.n * x_plane(p));
+  const double lanes = static_cast<double>(b.strip_columns) / static_cast<double>(ceil_div(b.strip_columns, nr) * nr);
+  const double gathered = static_cast<double>(multiply_adds(p)) / static_cast<double>(b.rows) *
+                          static_cast<double>(b.row_chunks);
+  const double weights = static_cast<double>(column_gemm_packed_bytes(p) / element_size(p.dtype));
+  return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + gathered * 0.12e-9 +
+         columns * static_cast<double>(b.rows * b.groups) * 0.1e-9 + weights * 0.2e-9;
+}
+
+void column_gemm_run(const ConvProblem& p, const RunContext& r) {
+  if (p.dtype == DType::kFloat64)
+    run_as<double>(p, r);
+  else
+    run_as<float>(p, r);
+}
+
+}  // namespace fastconv

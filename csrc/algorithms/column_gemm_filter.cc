@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backward-filter:
+//   [K x pixels] * [pixels x (channel, tap)] -> [K x (channel, tap)], per group; pixels are (image, pixel of y).
+//
+//   for each part of the pixels, block of k and block of channels (the items that threads share):
+//     for each block of pixels:
+//       gather dy and the columns of x into panels of nr pixels, transpose them to [pixel][k] and [pixel][(c, tap)]
+//       for each piece of k, for each panel of (c, tap): one register tile, added to the part's sums
+//   the parts are added in a pairwise tree.
+// The parts and blocks, and so every sum, come from the problem alone.
+#include <algorithm>
+
+#include "../im2col.h"
+#include "../machine.h"
+#include "../parallel.h"
+#include "column_gemm.h"
+
+namespace fastconv {
+namespace {
+
+constexpr int64_t kPixelBlock = 256;          // depth of a tile
+constexpr int64_t kRowBlock = 256;            // k
+constexpr int64_t kFilterBlock = 384;         // (c, tap): 384 KiB of float32 beside 256 KiB of dy, in L2
+constexpr int64_t kItems = 8;                 // wanted at least
+constexpr int64_t kPartBytes = int64_t{8} << 20;  // of all parts together
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t aligned(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
+
+struct Blocking {
+  int64_t rows, channels, filter;  // per group: k, c, taps
+  int64_t pixels, blocks;          // of all images; blocks of them
+  int64_t row_chunks, channel_block, channel_chunks, parts;
+
+  explicit Blocking(const ConvProblem& p) {
+    rows = p.k / p.groups;
+    channels = p.c / p.groups;
+    filter = taps(p);
+    pixels = p.n * y_plane(p);
+    blocks = ceil_div(pixels, kPixelBlock);
+    row_chunks = ceil_div(rows, kRowBlock);
+    channel_block = std::clamp(ceil_div(kFilterBlock, filter), int64_t{1}, channels);
+    channel_chunks = ceil_div(channels, channel_block);
+    const int64_t shares = p.groups * row_chunks * channel_chunks;
+    const int64_t bytes = std::max<int64_t>(1, p.k * channels * filter * element_size(p.dtype));
+    parts = std::clamp(ceil_div(kItems, shares), int64_t{1}, std::max<int64_t>(1, blocks));
+    parts = std::clamp(parts, int64_t{1}, std::max<int64_t>(1, kPartBytes / bytes));
+  }
+
+  int64_t panels_columns(int nr) const { return ceil_div(channel_block * filter, nr) * nr; }
+  int64_t weights(const ConvProblem& p) const { return p.k * channels * filter; }
+};
+
+template <class T>
+struct Scratch {
+  int64_t gathered, left, right;  // elements: a panel of pixels; [piece][pixel][k]; [panel][pixel][(c, tap)]
+
+  Scratch(const Blocking& b, const GemmKernelsOf<T>& kernels) {
+    gathered = std::max(b.channel_block * b.filter, std::min(b.rows, kRowBlock)) * kernels.nr;
+    left = std::min(b.rows, kRowBlock) * kPixelBlock;
+    right = b.panels_columns(kernels.nr) * kPixelBlock;
+  }
+  int64_t bytes() const {
+    return aligned(gathered * sizeof(T)) + aligned(left * sizeof(T)) + aligned(right * sizeof(T));
+  }
+};
+
+template <class T>
+class FilterGradient {
+ public:
+  FilterGradient(const ConvProblem& problem, const RunContext& context)
+      : p(problem),
+        r(context),
+        kernels(gemm_kernels<T>(*r.machine)),
+        b(p),
+        sizes(b, kernels),
+        x_grid(forward_grid(p)),
+        y_grid(identity_grid(p)),
+        x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
+        y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch} {}
+
+  static int64_t workspace(const ConvProblem& p, const Machine& m, int slots) {
+    const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
+    const Blocking b(p);
+    const int64_t sums = b.parts > 1 ? b.parts * aligned(b.weights(p) * sizeof(T)) : 0;
+    return sums + slots * Scratch<T>(b, kernels).bytes();
+  }
+
+  void run() const {
+    T* w = static_cast<T*>(r.w);
+    const int64_t weights = b.weights(p), pitch = aligned(weights * sizeof(T)) / static_cast<int64_t>(sizeof(T));
+    if (b.pixels == 0) return std::fill(w, w + weights, T(0));
+    char* workspace = static_cast<char*>(r.workspace);
+    T* sums = b.parts > 1 ? reinterpret_cast<T*>(workspace) : w;
+    char* scratch = workspace + (b.parts > 1 ? b.parts * pitch * static_cast<int64_t>(sizeof(T)) : 0);
+    const int64_t shares = p.groups * b.row_chunks * b.channel_chunks;
+    parallel_for(r.parallel, b.parts * shares, [&](int64_t item, int slot) {
+      compute(item / shares, item % shares, sums + item / shares * pitch, scratch + slot * sizes.bytes());
+    });
+    if (b.parts == 1) return;
+    constexpr int64_t kReduceBlock = 4096;
+    parallel_for(r.parallel, ceil_div(weights, kReduceBlock), [&](int64_t item, int) {
+      const int64_t begin = item * kReduceBlock;
+      kernels.reduce(std::min(kReduceBlock, weights - begin), b.parts, sums + begin, pitch, w + begin);
+    });
+  }
+
+ private:
+  void compute(int64_t part, int64_t share, T* sums, char* scratch) const {
+    T* gathered = reinterpret_cast<T*>(scratch);
+    T* left = reinterpret_cast<T*>(scratch + aligned(sizes.gathered * sizeof(T)));
+    T* right = reinterpret_cast<T*>(reinterpret_cast<char*>(left) + aligned(sizes.left * sizeof(T)));
+    const int64_t channel = share % b.channel_chunks * b.channel_block;
+    const int64_t channels = std::min(b.channel_block, b.channels - channel);
+    const int64_t chunk = share / b.channel_chunks % b.row_chunks, group = share / b.channel_chunks / b.row_chunks;
+    const int64_t row = chunk * b.rows / b.row_chunks, rows = (chunk + 1) * b.rows / b.row_chunks - row;
+    const int64_t pieces = ceil_div(rows, kernels.mr), columns = channels * b.filter, depth_total = b.channels * b.filter;
+    T* c = sums + (group * b.rows + row) * depth_total + channel * b.filter;
+
+    const int64_t first = part * b.blocks / b.parts, last = (part + 1) * b.blocks / b.parts;
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t pixel = block * kPixelBlock, depth = std::min(kPixelBlock, b.pixels - pixel);
+      for (int64_t at = 0; at < depth; at += kernels.nr) {
+        const int64_t count = std::min<int64_t>(kernels.nr, depth - at);
+        pack_columns(kernels, y_grid, y_layout, static_cast<const T*>(r.y), pixel + at, count, group * b.rows + row,
+                     rows, gathered);
+        for (int64_t i = 0; i < pieces; ++i) {
+          const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
+          kernels.transpose(size, count, size, gathered + begin * kernels.nr, kernels.nr,
+                            left + begin * depth + at * size, size);
+        }
+        pack_columns(kernels, x_grid, x_layout, static_cast<const T*>(r.x), pixel + at, count,
+                     group * b.channels + channel, channels, gathered);
+        for (int64_t j = 0; j < columns; j += kernels.nr)
+          kernels.transpose(std::min<int64_t>(kernels.nr, columns - j), count, kernels.nr, gathered + j * kernels.nr,
+                            kernels.nr, right + j * depth + at * kernels.nr, kernels.nr);
+      }
+      for (int64_t i = 0; i < pieces; ++i) {
+        const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
+        for (int64_t j = 0; j < columns; j += kernels.nr)
+          kernels.tile(static_cast<int>(size), depth, left + begin * depth, right + j * depth,
+                       c + begin * depth_total + j, depth_total, std::min<int64_t>(kernels.nr, columns - j),
+                       block > first);
+      }
+    }
+  }
+
+  const ConvProblem& p;
+  const RunContext& r;
+  const GemmKernelsOf<T>& kernels;
+  const Blocking b;
+  const Scratch<T> sizes;
+  const ColumnGrid x_grid, y_grid;
+  const ImageLayout x_layout, y_layout;
+};
+
+}  // namespace
+
+int64_t column_filter_workspace(const ConvProblem& p, const Machine& m, int slots) {
+  return p.dtype == DType::kFloat64 ? FilterGradient<double>::workspace(p, m, slots)
+                                    : FilterGradient<float>::workspace(p, m, slots);
+}
+
+double column_filter_estimate(const ConvProblem& p, const Machine& m) {
+  const Blocking b(p);
+  const double peak = p.dtype == DType::kFloat64 ? m.flops_f64 : m.flops_f32;
+  const int nr = p.dtype == DType::kFloat64 ? m.kernels->gemm->f64.nr : m.kernels->gemm->f32.nr;
+  const double lanes = static_cast<double>(b.channels * b.filter) / static_cast<double>(b.panels_columns(nr) * b.channel_chunks);
+  const double macs = static_cast<double>(multiply_adds(p)), pixels = static_cast<double>(b.pixels);
+  const double gathered = macs / static_cast<double>(b.rows) * static_cast<double>(b.row_chunks) +
+                          pixels * static_cast<double>(p.k * b.channel_chunks);
+  const double sums = static_cast<double>(b.parts * b.weights(p));
+  return 2e-6 + 2.0 * macs / (peak * lanes) + gathered * 0.3e-9 + sums * 0.3e-9;
+}
+
+void column_filter_run(const ConvProblem& p, const RunContext& r) {
+  if (p.dtype == DType::kFloat64)
+    FilterGradient<double>(p, r).run();
+  else
+    FilterGradient<float>(p, r).run();
+}
+
+}  // namespace fastconv

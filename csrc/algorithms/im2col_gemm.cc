@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Dense and grouped convolution of any geometry as a matrix product on gathered columns (column_gemm.cc), all three
+// passes, both layouts. It refuses padding modes other than zeros and the 16-bit types.
+#include <cstdio>
+
+#include "column_gemm.h"
+
+namespace fastconv {
+namespace {
+
+bool why_not(const ConvProblem* p, const Machine*, char* text) {
+  text[0] = 0;
+  if (p->dtype != DType::kFloat32 && p->dtype != DType::kFloat64)
+    snprintf(text, kTextCapacity, "im2col_gemm computes f32 and f64, got %s", name_of(p->dtype));
+  else if (p->padding_mode != PaddingMode::kZeros)
+    snprintf(text, kTextCapacity, "im2col_gemm pads with zeros, got padding mode %s", name_of(p->padding_mode));
+  return text[0] != 0;
+}
+
+double estimate(const ConvProblem* p, const Machine* m) {
+  return p->pass == Pass::kBackwardFilter ? column_filter_estimate(*p, *m) : column_gemm_estimate(*p, *m);
+}
+
+int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {
+  if (p->pass == Pass::kBackwardFilter) return column_filter_workspace(*p, *m, slots);
+  return column_gemm_workspace(*p, *m, slots, packed);
+}
+
+int64_t packed_bytes(const ConvProblem* p, const Machine*) {
+  return p->pass == Pass::kBackwardFilter ? 0 : column_gemm_packed_bytes(*p);
+}
+
+int pack(const ConvProblem* p, const Machine* m, const Parallel* parallel, const void* w, void* packed) {
+  column_gemm_pack(*p, *m, *parallel, w, packed);
+  return 0;
+}
+
+int run(const ConvProblem* p, const RunContext* r) {
+  if (p->pass == Pass::kBackwardFilter)
+    column_filter_run(*p, *r);
+  else
+    column_gemm_run(*p, *r);
+  return 0;
+}
+
+}  // namespace
+
+extern const Algorithm kIm2colGemm;
+const Algorithm kIm2colGemm = {"im2col_gemm", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run};
+
+}  // namespace fastconv

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+// The definition: every problem, every option, plain loops, float32 summed in double and float64 in long double.
+//   fwd         y[n][k][o] = act(sum over c, t of x[n][c][o * stride + t * dilation - pad] * w[k][c][t] + bias + residual)
+//   bwd_data    x[n][c][i] = sum over all (k, o, t) whose tap reads i of y[n][k][o] * w[k][c][t]
+//   bwd_filter  w[k][c][t] = sum over n, o of y[n][k][o] * x[n][c][o * stride + t * dilation - pad]
+// All others are tested against it. It refuses float16 and bfloat16.
+#include <cmath>
+#include <cstdio>
+
+#include "../algorithm.h"
+#include "../machine.h"
+#include "../parallel.h"
+
+namespace fastconv {
+namespace {
+
+template <class T>
+struct Wider;
+template <>
+struct Wider<float> {
+  typedef double type;
+};
+template <>
+struct Wider<double> {
+  typedef long double type;
+};
+
+constexpr int64_t kOutside = -1;
+
+// The input coordinate that a padded one stands for, kOutside when it is the padding value.
+int64_t source(PaddingMode mode, int64_t at, int64_t size) {
+  if (at >= 0 && at < size) return at;
+  switch (mode) {
+    case PaddingMode::kReflect: return at < 0 ? -at : 2 * (size - 1) - at;
+    case PaddingMode::kReplicate: return at < 0 ? 0 : size - 1;
+    case PaddingMode::kCircular: return at < 0 ? at + size : at - size;
+    default: return kOutside;
+  }
+}
+
+// Where the elements of x or y lie.
+struct Image {
+  int64_t batch, channel, pixel;
+};
+Image image_of(Layout layout, int64_t batch_pitch, int64_t channel_pitch) {
+  if (layout == Layout::kChannelsLast) return {batch_pitch, 1, channel_pitch};
+  return {batch_pitch, channel_pitch, 1};
+}
+
+template <class A>
+A activate(A v, Activation kind, A alpha) {
+  const A zero = 0;
+  switch (kind) {
+    case Activation::kRelu: return v < zero ? zero : v;
+    case Activation::kLeakyRelu: return v < zero ? alpha * v : v;
+    case Activation::kRelu6: return v < zero ? zero : v > A(6) ? A(6) : v;
+    case Activation::kElu: return v < zero ? alpha * std::expm1(v) : v;
+    case Activation::kSigmoid: return A(1) / (A(1) + std::exp(-v));
+    case Activation::kTanh: return std::tanh(v);
+    case Activation::kSilu: return v / (A(1) + std::exp(-v));
+    case Activation::kGelu: return A(0.5) * v * (A(1) + std::erf(v / std::sqrt(A(2))));
+    case Activation::kHardSwish: {
+      const A t = v + A(3);
+      return v * (t < zero ? zero : t > A(6) ? A(6) : t) / A(6);
+    }
+    default: return v;
+  }
+}
+
+template <class T>
+class Reference {
+  typedef typename Wider<T>::type A;
+
+ public:
+  Reference(const ConvProblem& problem, const RunContext& context)
+      : p(problem),
+        r(context),
+        xs(image_of(p.x_layout, r.x_batch_pitch, r.x_channel_pitch)),
+        ys(image_of(p.y_layout, r.y_batch_pitch, r.y_channel_pitch)),
+        x(static_cast<T*>(r.x)),
+        w(static_cast<T*>(r.w)),
+        y(static_cast<T*>(r.y)) {
+    for (int a = 0; a < kMaxSpatial; ++a) out[a] = output_size(p, a);
+  }
+
+  void forward(int64_t n, int64_t k) const {
+    const int64_t cg = p.c / p.groups, c0 = k / (p.k / p.groups) * cg;
+    const T* bias = static_cast<const T*>(r.bias);
+    const T* residual = static_cast<const T*>(r.residual);
+    each_output([&](const int64_t* o, int64_t pixel) {
+      A sum = 0;
+      for (int64_t c = 0; c < cg; ++c)
+        each_tap(o, [&](int64_t tap, int64_t at) {
+          const T value = at == kOutside ? T(r.pad_value) : x[n * xs.batch + (c0 + c) * xs.channel + at * xs.pixel];
+          if (at != kOutside || p.padding_mode == PaddingMode::kConstant)
+            sum += A(value) * A(w[(k * cg + c) * taps(p) + tap]);
+        });
+      const int64_t at = n * ys.batch + k * ys.channel + pixel * ys.pixel;
+      if (p.epilogue & kEpilogueBias) sum += A(bias[k]);
+      if (p.epilogue & kEpilogueResidual) sum += A(residual[at]);
+      y[at] = static_cast<T>(activate<A>(sum, p.activation, A(r.alpha)));
+    });
+  }
+
+  void backward_data(int64_t n, int64_t c, A* sums) const {
+    const int64_t cg = p.c / p.groups, kg = p.k / p.groups, k0 = c / cg * kg;
+    const int64_t plane = x_plane(p);
+    for (int64_t i = 0; i < plane; ++i) sums[i] = 0;
+    for (int64_t k = k0; k < k0 + kg; ++k)
+      each_output([&](const int64_t* o, int64_t pixel) {
+        const A value = A(y[n * ys.batch + k * ys.channel + pixel * ys.pixel]);
+        each_tap(o, [&](int64_t tap, int64_t at) {
+          if (at != kOutside) sums[at] += value * A(w[(k * cg + c % cg) * taps(p) + tap]);
+        });
+      });
+    for (int64_t i = 0; i < plane; ++i) x[n * xs.batch + c * xs.channel + i * xs.pixel] = static_cast<T>(sums[i]);
+  }
+
+  void backward_filter(int64_t k, int64_t c, A* sums) const {
+    const int64_t cg = p.c / p.groups, channel = k / (p.k / p.groups) * cg + c;
+    for (int64_t t = 0; t < taps(p); ++t) sums[t] = 0;
+    for (int64_t n = 0; n < p.n; ++n)
+      each_output([&](const int64_t* o, int64_t pixel) {
+        const A value = A(y[n * ys.batch + k * ys.channel + pixel * ys.pixel]);
+        each_tap(o, [&](int64_t tap, int64_t at) {
+          if (at != kOutside)
+            sums[tap] += value * A(x[n * xs.batch + channel * xs.channel + at * xs.pixel]);
+          else if (p.padding_mode == PaddingMode::kConstant)
+            sums[tap] += value * A(r.pad_value);
+        });
+      });
+    for (int64_t t = 0; t < taps(p); ++t) w[(k * cg + c) * taps(p) + t] = static_cast<T>(sums[t]);
+  }
+
+ private:
+  // visit(o[3], flat output pixel)
+  template <class Visit>
+  void each_output(const Visit& visit) const {
+    int64_t o[kMaxSpatial], pixel = 0;
+    for (o[0] = 0; o[0] < out[0]; ++o[0])
+      for (o[1] = 0; o[1] < out[1]; ++o[1])
+        for (o[2] = 0; o[2] < out[2]; ++o[2]) visit(o, pixel++);
+  }
+
+  // visit(flat tap, flat input pixel or kOutside)
+  template <class Visit>
+  void each_tap(const int64_t* o, const Visit& visit) const {
+    int64_t t[kMaxSpatial], at[kMaxSpatial], tap = 0;
+    for (t[0] = 0; t[0] < p.filter[0]; ++t[0]) {
+      at[0] = place(0, o[0], t[0]);
+      for (t[1] = 0; t[1] < p.filter[1]; ++t[1]) {
+        at[1] = place(1, o[1], t[1]);
+        for (t[2] = 0; t[2] < p.filter[2]; ++t[2], ++tap) {
+          at[2] = place(2, o[2], t[2]);
+          const bool outside = at[0] == kOutside || at[1] == kOutside || at[2] == kOutside;
+          visit(tap, outside ? kOutside : (at[0] * p.size[1] + at[1]) * p.size[2] + at[2]);
+        }
+      }
+    }
+  }
+
+  int64_t place(int axis, int64_t o, int64_t t) const {
+    return source(p.padding_mode, o * p.stride[axis] + t * p.dilation[axis] - p.pad_begin[axis], p.size[axis]);
+  }
+
+  const ConvProblem& p;
+  const RunContext& r;
+  const Image xs, ys;
+  T *x, *w, *y;
+  int64_t out[kMaxSpatial];
+};
+
+bool why_not(const ConvProblem* p, const Machine*, char* text) {
+  text[0] = 0;
+  if (p->dtype == DType::kFloat32 || p->dtype == DType::kFloat64) return false;
+  snprintf(text, kTextCapacity, "reference computes f32 and f64, got %s", name_of(p->dtype));
+  return true;
+}
+
+double estimate(const ConvProblem* p, const Machine*) {
+  return 1e-6 + 6e-9 * static_cast<double>(multiply_adds(*p));  // measured: 4 to 8 ns per multiplication
+}
+
+// One accumulator per input pixel or tap and worker; long double takes 16 bytes.
+int64_t sums_of(const ConvProblem& p) {
+  if (p.pass == Pass::kForward) return 0;
+  return p.pass == Pass::kBackwardData ? x_plane(p) : taps(p);
+}
+int64_t workspace_bytes(const ConvProblem* p, const Machine*, int slots, bool) { return sums_of(*p) * 16 * slots; }
+int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
+
+template <class T>
+void run_as(const ConvProblem& p, const RunContext& r) {
+  typedef typename Wider<T>::type A;
+  const Reference<T> reference(p, r);
+  A* scratch = static_cast<A*>(r.workspace);
+  const int64_t sums = sums_of(p);
+  switch (p.pass) {
+    case Pass::kForward:
+      return parallel_for(r.parallel, p.n * p.k, [&](int64_t i, int) { reference.forward(i / p.k, i % p.k); });
+    case Pass::kBackwardData:
+      return parallel_for(r.parallel, p.n * p.c, [&](int64_t i, int slot) {
+        reference.backward_data(i / p.c, i % p.c, scratch + slot * sums);
+      });
+    case Pass::kBackwardFilter: {
+      const int64_t cg = p.c / p.groups;
+      return parallel_for(r.parallel, p.k * cg, [&](int64_t i, int slot) {
+        reference.backward_filter(i / cg, i % cg, scratch + slot * sums);
+      });
+    }
+  }
+}
+
+int run(const ConvProblem* p, const RunContext* r) {
+  if (p->dtype == DType::kFloat32)
+    run_as<float>(*p, *r);
+  else
+    run_as<double>(*p, *r);
+  return 0;
+}
+
+}  // namespace
+
+extern const Algorithm kReference;
+const Algorithm kReference = {"reference", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, nullptr, run};
+
+}  // namespace fastconv

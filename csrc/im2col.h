@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The column matrix of a convolution, never built whole: strips of it are gathered straight into the panels of a
+// matrix product. Rows are (channel, tap), columns are (image, grid point).
+//
+// A forward grid point is an output pixel and its taps lie in x:       x[o * stride + t * dilation - pad].
+// A backward-data grid is one *phase* of x, the pixels i = phase + stride * o; only the taps with
+// (phase + pad - t * dilation) divisible by stride reach them, and they lie in y at o + (phase + pad - t * dilation) / stride.
+// Both are linear in o and in the tap's number within the phase, which is all that ColumnAxis holds.
+#pragma once
+
+#include "kernels/kernel_table.h"
+#include "problem.h"
+
+namespace fastconv {
+
+struct ColumnAxis {
+  int64_t columns;               // grid points
+  int64_t size;                  // of the tensor that is read
+  int64_t step;                  // read coordinate = column * step + offset + tap * offset_step
+  int64_t offset, offset_step;
+  int64_t taps;                  // taps that take part
+  int64_t first_tap, tap_step;   // the filter coordinate of tap j is first_tap + j * tap_step
+  int64_t out_size;              // of the tensor whose pixels the grid points are
+  int64_t out_first, out_step;   // pixel = out_first + column * out_step
+};
+
+struct ColumnGrid {
+  ColumnAxis axis[kMaxSpatial];
+
+  int64_t columns() const { return axis[0].columns * axis[1].columns * axis[2].columns; }
+  int64_t taps() const { return axis[0].taps * axis[1].taps * axis[2].taps; }
+  // Every pixel of the written tensor, in order: its columns lie one after the other in memory.
+  bool is_dense() const {
+    for (const ColumnAxis& a : axis)
+      if (a.out_first != 0 || a.columns != a.out_size) return false;
+    return true;
+  }
+};
+
+ColumnGrid forward_grid(const ConvProblem& problem);
+int64_t phase_count(const ConvProblem& problem, int axis);
+// `phase` per axis, below phase_count.
+ColumnGrid backward_data_grid(const ConvProblem& problem, const int64_t* phase);
+// The pixels of y themselves, one tap: the other factor of a filter gradient.
+ColumnGrid identity_grid(const ConvProblem& problem);
+
+// Where a tensor's elements lie.
+struct ImageLayout {
+  Layout layout;
+  int64_t batch_pitch;
+  int64_t channel_pitch;  // channels last: of two pixels
+
+  int64_t channel_step() const { return layout == Layout::kChannelsLast ? 1 : channel_pitch; }
+  int64_t pixel_step() const { return layout == Layout::kChannelsLast ? channel_pitch : 1; }
+};
+
+// dst[panel][channel * taps + tap][nr] for columns [column, column + columns) of all images laid end to end, and
+// channels [channel, channel + channels). Lanes beyond the last column are left as they are.
+template <class T>
+void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, const T* image,
+                  int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst);
+
+// Moves c[row][column - first] to (or, with `gather`, from) the pixels that the columns stand for; row r is channel
+// `channel` + r.
+template <class T>
+void move_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, bool gather,
+                  T* image, int64_t column, int64_t columns, int64_t channel, int64_t rows, T* c, int64_t ldc);
+
+}  // namespace fastconv

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels of one instruction set offer to the rest of the library. csrc/kernels/*.cc is compiled once per
+// instruction set in a namespace of its own; each file exports one constant struct of function pointers and nothing
+// else (a post-build step checks it). The table is passed, never global, so that one process can run all of them.
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv {
+
+// ---- gemm_tile.cc: one register tile of C (+)= A B ------------------------------------------------------------
+// a[depth][rows] and b[depth][nr] are packed; c[row][column] has row pitch ldc (elements).
+// Writes rows <= mr rows and cols <= nr columns; `accumulate` adds to what is there.
+template <class T>
+struct GemmKernelsOf {
+  int mr, nr;
+  void (*tile)(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate);
+  // dst[column * dst_pitch + row] = src[row * src_pitch + column] for row < rows, 0 for rows <= row < width.
+  void (*transpose)(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst,
+                    int64_t dst_pitch);
+  // A row of a packed panel gathered from an image row: for lane in [0, count):
+  // dst[lane] = first <= lane < last ? src[lane * step] : 0.  src[lane * step] is touched for those lanes only.
+  // Repeated `repeats` times: dst += dst_pitch, src += src_pitch (the channels of a convolution).
+  void (*gather_row)(int64_t count, int64_t first, int64_t last, const T* src, int64_t step, int64_t src_pitch, T* dst,
+                     int64_t dst_pitch, int64_t repeats);
+  // c[row][column] = activation(c + bias[row] + residual[row][column]); bias and residual may be null.
+  void (*epilogue)(int64_t rows, int64_t cols, T* c, int64_t ldc, const T* bias, const T* residual, int64_t ldr,
+                   int32_t activation, T alpha);
+  // sum[i] = sum over parts (in ascending order, pairwise tree) of parts[part * pitch + i].
+  void (*reduce)(int64_t count, int64_t parts, const T* src, int64_t pitch, T* sum);
+};
+struct GemmKernels {
+  GemmKernelsOf<float> f32;
+  GemmKernelsOf<double> f64;
+};
+
+struct PoolKernels;       // pool_kernels.h
+struct PointwiseKernels;  // pointwise_kernels.h
+struct NormKernels;       // norm_kernels.h
+
+struct KernelTable {
+  const char* isa;
+  int vector_bytes;
+  const GemmKernels* gemm;
+  const PoolKernels* pool;
+  const PointwiseKernels* pointwise;
+  const NormKernels* norm;
+};
+
+}  // namespace fastconv

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Vectors for the kernels: GCC/Clang vector extensions carry the arithmetic, the few operations that need the
+// instruction set (masked loads and stores) come from simd_<isa>.h. Included only by files compiled per ISA:
+// everything is in the ISA's own namespace and has internal linkage.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifndef FC_ISA
+#error "csrc/kernels is compiled once per instruction set with -DFC_ISA=<name>"
+#endif
+
+#define FC_INLINE static inline __attribute__((always_inline))
+
+#if defined(FC_ISA_AVX512)
+#include "simd_avx512.h"
+#elif defined(FC_ISA_AVX2)
+#include "simd_avx2.h"
+#elif defined(FC_ISA_NEON)
+#include "simd_neon.h"
+#else
+#include "simd_scalar.h"
+#endif
+
+namespace fastconv::FC_ISA {
+
+// Vec<T>::type, lanes, and signed integers of the same width for masks and bit tricks.
+template <class T>
+struct Vec;
+template <>
+struct Vec<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+  typedef float unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+  typedef int32_t ints __attribute__((vector_size(kVectorBytes)));
+  static constexpr int lanes = kVectorBytes / 4;
+};
+template <>
+struct Vec<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+  typedef double unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+  typedef int64_t ints __attribute__((vector_size(kVectorBytes)));
+  static constexpr int lanes = kVectorBytes / 8;
+};
+template <class T>
+using V = typename Vec<T>::type;
+
+template <class T>
+FC_INLINE V<T> load(const T* p) {
+  return *reinterpret_cast<const typename Vec<T>::unaligned*>(p);
+}
+template <class T>
+FC_INLINE void store(T* p, V<T> v) {
+  *reinterpret_cast<typename Vec<T>::unaligned*>(p) = v;
+}
+// x - 0 folds away where 0 + x would not (it turns -0 into +0).
+template <class T>
+FC_INLINE V<T> splat(T x) {
+  return x - V<T>{};
+}
+
+// load_lanes: lanes first <= i < last of p, zero elsewhere; store_lanes: those lanes only. No other memory is touched.
+#if defined(FC_ISA_AVX512)
+FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
+  return (V<float>)_mm512_maskz_loadu_ps(lane_mask16(first, last), p);
+}
+FC_INLINE V<double> load_lanes(const double* p, int64_t first, int64_t last) {
+  return (V<double>)_mm512_maskz_loadu_pd(lane_mask8(first, last), p);
+}
+FC_INLINE void store_lanes(float* p, V<float> v, int64_t first, int64_t last) {
+  _mm512_mask_storeu_ps(p, lane_mask16(first, last), (__m512)v);
+}
+FC_INLINE void store_lanes(double* p, V<double> v, int64_t first, int64_t last) {
+  _mm512_mask_storeu_pd(p, lane_mask8(first, last), (__m512d)v);
+}
+#elif defined(FC_ISA_AVX2)
+FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
+  return (V<float>)_mm256_maskload_ps(p, lane_mask32(first, last));
+}
+FC_INLINE V<double> load_lanes(const double* p, int64_t first, int64_t last) {
+  return (V<double>)_mm256_maskload_pd(p, lane_mask64(first, last));
+}
+FC_INLINE void store_lanes(float* p, V<float> v, int64_t first, int64_t last) {
+  _mm256_maskstore_ps(p, lane_mask32(first, last), (__m256)v);
+}
+FC_INLINE void store_lanes(double* p, V<double> v, int64_t first, int64_t last) {
+  _mm256_maskstore_pd(p, lane_mask64(first, last), (__m256d)v);
+}
+#else
+template <class T>
+FC_INLINE V<T> load_lanes(const T* p, int64_t first, int64_t last) {
+  V<T> v{};
+  for (int64_t i = first < 0 ? 0 : first; i < Vec<T>::lanes && i < last; ++i) v[i] = p[i];
+  return v;
+}
+template <class T>
+FC_INLINE void store_lanes(T* p, V<T> v, int64_t first, int64_t last) {
+  for (int64_t i = first < 0 ? 0 : first; i < Vec<T>::lanes && i < last; ++i) p[i] = v[i];
+}
+#endif
+
+// Lanes where the mask (all bits or none) is set come from a, else from b.
+template <class T>
+FC_INLINE V<T> select(typename Vec<T>::ints mask, V<T> a, V<T> b) {
+  typedef typename Vec<T>::ints I;
+  return (V<T>)(((I)a & mask) | ((I)b & ~mask));
+}
+template <class T>
+FC_INLINE V<T> vmax(V<T> a, V<T> b) {  // b where either is NaN, as in maxps
+  return select<T>(a > b, a, b);
+}
+// Lanes in a fixed tree: the halves are added, again and again.
+template <class T>
+FC_INLINE T horizontal_sum(V<T> v) {
+  T lanes[Vec<T>::lanes];
+  memcpy(lanes, &v, sizeof v);
+  for (int half = Vec<T>::lanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+}  // namespace fastconv::FC_ISA

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// AVX2 with FMA and F16C: 8 floats, 16 registers.
+#pragma once
+
+#include <immintrin.h>
+
+namespace fastconv::FC_ISA {
+
+inline constexpr int kVectorBytes = 32;
+inline constexpr int kVectorRegisters = 16;
+
+FC_INLINE __m256i lane_mask32(int64_t first, int64_t last) {
+  const int begin = first < 0 ? 0 : first > 8 ? 8 : (int)first;
+  const int end = last < 0 ? 0 : last > 8 ? 8 : (int)last;
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_and_si256(_mm256_cmpgt_epi32(lane, _mm256_set1_epi32(begin - 1)),
+                          _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane));
+}
+FC_INLINE __m256i lane_mask64(int64_t first, int64_t last) {
+  const int64_t begin = first < 0 ? 0 : first > 4 ? 4 : first;
+  const int64_t end = last < 0 ? 0 : last > 4 ? 4 : last;
+  const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
+  return _mm256_and_si256(_mm256_cmpgt_epi64(lane, _mm256_set1_epi64x(begin - 1)),
+                          _mm256_cmpgt_epi64(_mm256_set1_epi64x(end), lane));
+}
+
+}  // namespace fastconv::FC_ISA

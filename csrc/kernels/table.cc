@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// The table of one instruction set. A new one may point to another's struct for what it does not have yet.
+#include "kernel_table.h"
+#include "simd.h"
+
+#define FC_STRING_OF(name) #name
+#define FC_STRING(name) FC_STRING_OF(name)
+
+namespace fastconv::FC_ISA {
+
+extern const GemmKernels kGemmKernels;
+
+extern const KernelTable kTable;
+const KernelTable kTable = {FC_STRING(FC_ISA), kVectorBytes, &kGemmKernels, nullptr, nullptr, nullptr};
+
+}  // namespace fastconv::FC_ISA

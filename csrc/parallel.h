@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// The library's own thread pool: threads sleep when idle, nested calls and second callers run inline, a forked child
+// starts its own. Items may be claimed in any order; see Parallel in algorithm.h for the promise that follows.
+#pragma once
+
+#include "algorithm.h"
+
+namespace fastconv {
+
+// Cores that this process may use: affinity within the control group's quota.
+int available_threads();
+// The default number of workers: set_threads, else FASTCONV_NUM_THREADS, else available_threads().
+int default_threads();
+void set_threads(int threads);
+
+// Runs work(argument, item, slot) for item in [0, items) on up to `slots` threads (the caller is one of them).
+// Every item runs with rounding to nearest and subnormals flushed to zero, restored afterwards.
+void parallel_run(void* pool, int slots, int64_t items, void (*work)(void* argument, int64_t item, int slot),
+                  void* argument);
+
+// The pool as the C struct that algorithms get. threads <= 0: default_threads().
+Parallel make_parallel(int threads);
+
+// Convenience for lambdas: work(item, slot).
+template <class Work>
+void parallel_for(const Parallel& parallel, int64_t items, const Work& work) {
+  parallel.run(
+      parallel.pool, parallel.slots, items,
+      [](void* argument, int64_t item, int slot) { (*static_cast<const Work*>(argument))(item, slot); },
+      const_cast<Work*>(&work));
+}
+
+}  // namespace fastconv

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plan.h"
+
+#include <atomic>
+#include <chrono>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <list>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+#include "parallel.h"
+#include "registry.h"
+#include "workspace.h"
+
+namespace fastconv {
+namespace {
+
+// Waking a thread costs a few microseconds: work below this is not shared.
+constexpr double kSharedFrom = 20e-6;
+
+bool log_choices() {
+  static const bool on = [] {
+    const char* level = getenv("FASTCONV_LOG");
+    return level && (strcmp(level, "info") == 0 || strcmp(level, "debug") == 0);
+  }();
+  return on;
+}
+
+// The bytes of a ConvProblem and of what else decides the choice.
+struct Key {
+  ConvProblem problem;
+  const Machine* machine;
+  const Algorithm* algorithm;
+  double precision;
+  int64_t max_workspace;
+  int32_t threads, batch_invariant, packed, unused;
+};
+static_assert(sizeof(Key) == sizeof(ConvProblem) + 48, "no padding bytes: the bytes are hashed and compared");
+
+struct KeyHash {
+  size_t operator()(const Key& key) const {
+    const unsigned char* bytes = reinterpret_cast<const unsigned char*>(&key);
+    uint64_t hash = 0x9E3779B97F4A7C15u;
+    for (size_t i = 0; i < sizeof key; i += 8) {
+      uint64_t word;
+      memcpy(&word, bytes + i, 8);
+      hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
+      hash ^= hash >> 32;
+    }
+    return hash;
+  }
+};
+struct KeyEqual {
+  bool operator()(const Key& a, const Key& b) const { return memcmp(&a, &b, sizeof a) == 0; }
+};
+
+// Least recently used choices are forgotten first.
+class ChoiceCache {
+ public:
+  bool find(const Key& key, Choice* choice) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = index_.find(key);
+    if (found == index_.end()) return ++misses_, false;
+    order_.splice(order_.begin(), order_, found->second);
+    *choice = found->second->second;
+    return ++hits_, true;
+  }
+  void insert(const Key& key, const Choice& choice) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (index_.count(key)) return;
+    order_.emplace_front(key, choice);
+    index_[key] = order_.begin();
+    if (order_.size() <= kLimit) return;
+    index_.erase(order_.back().first);
+    order_.pop_back();
+  }
+  PlanCacheState state() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return {static_cast<int64_t>(order_.size()), kLimit, hits_, misses_};
+  }
+
+ private:
+  static constexpr size_t kLimit = 1024;  // about 1 MB
+  std::mutex mutex_;
+  std::list<std::pair<Key, Choice>> order_;
+  std::unordered_map<Key, std::list<std::pair<Key, Choice>>::iterator, KeyHash, KeyEqual> index_;
+  int64_t hits_ = 0, misses_ = 0;
+};
+
+ChoiceCache& choice_cache() {
+  static ChoiceCache* cache = new ChoiceCache;
+  return *cache;
+}
+
+// Whether `algorithm` may run; fills estimate, slots and workspace, or failure and text.
+Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options& o, int threads, bool packed) {
+  Choice c;
+  c.algorithm = &algorithm;
+  if (algorithm.why_not(&p, o.machine, c.text)) {
+    c.failure = Failure::kUnsupported;
+    return c;
+  }
+  if (!(algorithm.error_factor <= o.precision)) {
+    c.failure = Failure::kUnsupported;
+    snprintf(c.text, sizeof c.text, "%s has error factor %g; precision allows %g", algorithm.name,
+             algorithm.error_factor, o.precision);
+    return c;
+  }
+  ConvProblem judged = p;
+  if (o.batch_invariant && p.pass != Pass::kBackwardFilter && p.n > 1) judged.n = 1;
+  c.estimate = algorithm.estimate(&judged, o.machine);
+  c.slots = algorithm.estimate(&p, o.machine) < kSharedFrom ? 1 : threads;
+  c.workspace_bytes = algorithm.workspace_bytes(&p, o.machine, c.slots, packed);
+  while (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace && c.slots > 1)
+    c.workspace_bytes = algorithm.workspace_bytes(&p, o.machine, --c.slots, packed);
+  if (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace) {
+    c.failure = Failure::kWorkspace;
+    snprintf(c.text, sizeof c.text, "%s needs %" PRId64 " bytes of workspace; max_workspace is %" PRId64, algorithm.name,
+             c.workspace_bytes, o.max_workspace);
+  }
+  return c;
+}
+
+Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool packed) {
+  Choice best;
+  if (!validate(p, best.text)) {
+    best.failure = Failure::kProblem;
+    return best;
+  }
+  if (o.algorithm) return consider(*o.algorithm, p, o, threads, packed);
+  best.failure = Failure::kUnsupported;
+  for (int i = 0; i < algorithm_count(); ++i) {
+    const Choice c = consider(algorithm_at(i), p, o, threads, packed);
+    if (c.failure == Failure::kNone ? best.failure != Failure::kNone || c.estimate < best.estimate
+                                    : best.failure != Failure::kNone)
+      best = c;  // while nothing fits, the last sentence stands: that of `reference`
+  }
+  return best;
+}
+
+// Traces that are running. The flag keeps the untraced path free of the lock.
+std::atomic<int> active_traces{0};
+std::mutex trace_mutex;
+std::map<int64_t, std::vector<TraceEntry>>& traces() {
+  static auto* map = new std::map<int64_t, std::vector<TraceEntry>>;
+  return *map;
+}
+
+void record(const ConvProblem& p, const char* algorithm, double seconds) {
+  const std::lock_guard<std::mutex> lock(trace_mutex);
+  for (auto& [handle, entries] : traces()) entries.push_back({p, algorithm, seconds});
+}
+
+}  // namespace
+
+Choice choose(const ConvProblem& problem, const Options& options, bool packed) {
+  const int threads = make_parallel(options.threads).slots;
+  Key key;
+  memset(&key, 0, sizeof key);
+  key.problem = problem;
+  key.machine = options.machine;
+  key.algorithm = options.algorithm;
+  key.precision = options.precision;
+  key.max_workspace = options.max_workspace;
+  key.threads = threads;
+  key.batch_invariant = options.batch_invariant;
+  key.packed = packed;
+  Choice choice;
+  if (choice_cache().find(key, &choice)) return choice;
+  choice = choose_anew(problem, options, threads, packed);
+  choice_cache().insert(key, choice);
+  if (log_choices()) {
+    char text[kTextCapacity];
+    to_text(problem, text);
+    fprintf(stderr, "fastconv: %s: %s\n", text,
+            choice.failure == Failure::kNone ? choice.algorithm->name : choice.text);
+  }
+  return choice;
+}
+
+bool run_choice(const ConvProblem& problem, const Options& options, Choice* choice, RunContext* context) {
+  const Workspace workspace(choice->workspace_bytes);
+  if (workspace.failed()) {
+    choice->failure = Failure::kWorkspace;
+    snprintf(choice->text, sizeof choice->text, "%s: no memory for %" PRId64 " bytes of workspace",
+             choice->algorithm->name, choice->workspace_bytes);
+    return false;
+  }
+  context->machine = options.machine;
+  context->parallel = make_parallel(choice->slots);
+  context->workspace = workspace.data();
+  context->error = choice->text;
+  const bool traced = active_traces.load(std::memory_order_relaxed) > 0;
+  const auto start = traced ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+  if (choice->algorithm->run(&problem, context) != 0) {
+    choice->failure = Failure::kDevice;
+    return false;
+  }
+  if (traced)
+    record(problem, choice->algorithm->name,
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  return true;
+}
+
+std::vector<Candidate> candidates(const ConvProblem& problem, const Options& options) {
+  std::vector<Candidate> list;
+  const int threads = make_parallel(options.threads).slots;
+  for (int i = 0; i < algorithm_count(); ++i) {
+    const Algorithm& algorithm = algorithm_at(i);
+    const Choice c = consider(algorithm, problem, options, threads, false);
+    Candidate candidate = {&algorithm, c.failure == Failure::kNone, "", c.workspace_bytes, 0, c.estimate};
+    snprintf(candidate.reason, sizeof candidate.reason, "%s", c.text);
+    if (candidate.supported) candidate.packed_bytes = algorithm.packed_bytes(&problem, options.machine);
+    list.push_back(candidate);
+  }
+  return list;
+}
+
+PlanCacheState plan_cache_state() { return choice_cache().state(); }
+
+int64_t trace_start() {
+  static int64_t last = 0;
+  const std::lock_guard<std::mutex> lock(trace_mutex);
+  traces()[++last];
+  active_traces.fetch_add(1);
+  return last;
+}
+
+std::vector<TraceEntry> trace_stop(int64_t handle) {
+  const std::lock_guard<std::mutex> lock(trace_mutex);
+  const auto found = traces().find(handle);
+  if (found == traces().end()) return {};
+  std::vector<TraceEntry> entries = std::move(found->second);
+  traces().erase(found);
+  active_traces.fetch_sub(1);
+  return entries;
+}
+
+}  // namespace fastconv

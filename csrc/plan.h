@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a problem to a run: validate once, keep the algorithms that do not refuse, take the named one or the cheapest by
+// estimate, remember the choice. The choice is a pure function of problem, options, instruction set and version.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "algorithm.h"
+#include "machine.h"
+
+namespace fastconv {
+
+struct Options {
+  const Machine* machine = nullptr;
+  const Algorithm* algorithm = nullptr;  // null: choose
+  double precision = 8.0;                // largest error_factor that may be chosen
+  int64_t max_workspace = -1;            // bytes; negative: no limit
+  int threads = 0;                       // 0: default_threads()
+  bool batch_invariant = false;          // the choice ignores n
+};
+
+enum class Failure { kNone, kProblem, kUnsupported, kWorkspace, kDevice };
+
+struct Choice {
+  Failure failure = Failure::kNone;
+  char text[kTextCapacity] = "";
+  const Algorithm* algorithm = nullptr;
+  double estimate = 0;
+  int64_t workspace_bytes = 0;
+  int slots = 1;  // threads, as many as the work is worth and the workspace limit allows
+};
+
+// `packed`: weights will be handed over packed.
+Choice choose(const ConvProblem& problem, const Options& options, bool packed);
+
+// Leases the workspace and runs the choice. `context` comes with the buffers, pitches and scalars filled in.
+// Returns false and writes `choice->text` on failure.
+bool run_choice(const ConvProblem& problem, const Options& options, Choice* choice, RunContext* context);
+
+// What explain shows of one algorithm.
+struct Candidate {
+  const Algorithm* algorithm;
+  bool supported;
+  char reason[kTextCapacity];
+  int64_t workspace_bytes, packed_bytes;
+  double estimate;
+};
+std::vector<Candidate> candidates(const ConvProblem& problem, const Options& options);
+
+struct PlanCacheState {
+  int64_t entries, limit, hits, misses;
+};
+PlanCacheState plan_cache_state();
+
+// Tracing: every run between start and stop, of the whole process.
+struct TraceEntry {
+  ConvProblem problem;
+  const char* algorithm;
+  double seconds;
+};
+int64_t trace_start();
+std::vector<TraceEntry> trace_stop(int64_t handle);
+
+}  // namespace fastconv

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// The nouns of the library: one convolution (ConvProblem) and one pooling (PoolProblem).
+//
+// Both always describe the *forward* geometry; `pass` says what is computed. They are C PODs without padding
+// bytes and zero-initialised, so that their bytes are a cache key and cross the C ABI of a device backend.
+// Spatial axes are stored right-aligned as (d, h, w): a 1-D problem uses axis 2 only. An unused axis has
+// size, filter, stride and dilation 1 and no padding, which makes every kernel a 3-D kernel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fastconv {
+
+inline constexpr int kMaxSpatial = 3;
+inline constexpr size_t kTextCapacity = 512;  // enough for any problem's text form and any refusal
+
+enum class Pass : int32_t { kForward, kBackwardData, kBackwardFilter };
+enum class Layout : int32_t { kChannelsFirst, kChannelsLast, kBlocked };  // kBlocked is reserved
+enum class DType : int32_t { kFloat32, kFloat64, kFloat16, kBFloat16 };
+enum class PaddingMode : int32_t { kZeros, kConstant, kReflect, kReplicate, kCircular };
+enum class Activation : int32_t { kNone, kRelu, kLeakyRelu, kRelu6, kElu, kSigmoid, kTanh, kSilu, kGelu, kHardSwish };
+enum class PoolKind : int32_t { kMax, kAverage };
+
+// What is added before the activation: y = activation(conv(x, w) + bias + residual).
+inline constexpr int32_t kEpilogueBias = 1;
+inline constexpr int32_t kEpilogueResidual = 2;
+
+struct ConvProblem {
+  Pass pass;
+  int32_t spatial_rank;
+  Layout x_layout;
+  Layout y_layout;
+  DType dtype;
+  PaddingMode padding_mode;
+  Activation activation;
+  int32_t epilogue;
+  int64_t n, c, k, groups;
+  int64_t size[kMaxSpatial];
+  int64_t filter[kMaxSpatial];
+  int64_t stride[kMaxSpatial];
+  int64_t dilation[kMaxSpatial];
+  int64_t pad_begin[kMaxSpatial];
+  int64_t pad_end[kMaxSpatial];
+};
+static_assert(sizeof(ConvProblem) == 8 * 4 + 4 * 8 + 18 * 8, "no padding bytes: the bytes are a cache key");
+
+struct PoolProblem {
+  PoolKind kind;
+  Pass pass;  // kForward or kBackwardData
+  int32_t spatial_rank;
+  Layout layout;
+  DType dtype;
+  int32_t ceil_mode;
+  int32_t count_include_pad;
+  int32_t reserved;
+  int64_t n, c;
+  int64_t size[kMaxSpatial];
+  int64_t window[kMaxSpatial];
+  int64_t stride[kMaxSpatial];
+  int64_t dilation[kMaxSpatial];
+  int64_t pad_begin[kMaxSpatial];
+  int64_t pad_end[kMaxSpatial];
+};
+static_assert(sizeof(PoolProblem) == 8 * 4 + 2 * 8 + 18 * 8, "no padding bytes: the bytes are a cache key");
+
+// The one output-size formula: how many windows of `filter` taps, `dilation` apart and `stride` from each other, fit.
+// Never negative. With `ceil_mode` a last window that sticks out is counted too, unless it would start in the
+// right padding (PyTorch's rule).
+int64_t output_size(int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin,
+                    int64_t pad_end, bool ceil_mode = false);
+int64_t output_size(const ConvProblem& problem, int axis);
+int64_t output_size(const PoolProblem& problem, int axis);
+
+// Products of the three axes.
+int64_t x_plane(const ConvProblem& problem);
+int64_t y_plane(const ConvProblem& problem);
+int64_t taps(const ConvProblem& problem);
+int64_t x_plane(const PoolProblem& problem);
+int64_t y_plane(const PoolProblem& problem);
+
+int64_t multiply_adds(const ConvProblem& problem);  // of the direct method
+int64_t tensor_bytes(const ConvProblem& problem);   // x, w and y, each once
+int64_t element_size(DType dtype);
+
+// Empty text: valid. Otherwise one sentence that names the field, what came and what was expected.
+// `text` holds at least kTextCapacity characters. Returns true when valid.
+bool validate(const ConvProblem& problem, char* text);
+bool validate(const PoolProblem& problem, char* text);
+
+// The text form (docs/problem-text.md): parse(to_text(p)) == p. `parse` returns false and writes a sentence.
+void to_text(const ConvProblem& problem, char* text);
+bool parse(const char* text, ConvProblem* problem, char* error);
+
+const char* name_of(Pass pass);
+const char* name_of(Layout layout);
+const char* name_of(DType dtype);
+const char* name_of(PaddingMode mode);
+const char* name_of(Activation activation);
+bool find_by_name(const char* name, Pass* value);
+bool find_by_name(const char* name, Layout* value);
+bool find_by_name(const char* name, DType* value);
+bool find_by_name(const char* name, PaddingMode* value);
+bool find_by_name(const char* name, Activation* value);
+
+}  // namespace fastconv

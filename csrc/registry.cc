@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "registry.h"
+
+#include <cstring>
+
+namespace fastconv {
+
+extern const Algorithm kPointwise1x1, kIm2colGemm, kReference;
+
+namespace {
+const Algorithm* const kAlgorithms[] = {&kPointwise1x1, &kIm2colGemm, &kReference};
+}
+
+int algorithm_count() { return sizeof kAlgorithms / sizeof kAlgorithms[0]; }
+const Algorithm& algorithm_at(int index) { return *kAlgorithms[index]; }
+const Algorithm* find_algorithm(const char* name) {
+  for (const Algorithm* algorithm : kAlgorithms)
+    if (strcmp(algorithm->name, name) == 0) return algorithm;
+  return nullptr;
+}
+
+}  // namespace fastconv
