@@ -172,5 +172,7 @@ def test_output_size_counts_the_windows():
     for size, filter, stride, dilation, begin, end in itertools.product(*ranges):
         arguments = (size, filter, stride, dilation, begin, end)
         assert _core.output_size(*arguments) == reference.output_size(*arguments), arguments
+        if max(begin, end) > (filter - 1) * dilation:
+            continue  # a window could lie wholly in the padding: pooling refuses that
         counted = reference.pool_output_size(*arguments, ceil_mode=True)
         assert _core.output_size(*arguments, ceil_mode=True) == counted, ("ceil", arguments)
