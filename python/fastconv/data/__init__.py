@@ -8,6 +8,7 @@ Everything here needs numpy alone. Images are float32 of shape (N, C, H, W) scal
 >>> loader = fc.data.DataLoader(train, batch_size=64, shuffle=True, seed=0)
 """
 
+from .augment import RandomAffine
 from .dataset import ArrayDataset, DataLoader, stratified_split
 from .digits import digits
 from .files import idx_folder, load, npz
@@ -17,6 +18,7 @@ from .images import fit_square, resize_bilinear
 __all__ = [
     "ArrayDataset",
     "DataLoader",
+    "RandomAffine",
     "digits",
     "fit_square",
     "idx_folder",

@@ -5,7 +5,7 @@ Orders come from sorting the raw 64-bit output of PCG64, which NumPy promises ne
 `Generator`: a seed means the same order with every NumPy version.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -15,6 +15,9 @@ from fastconv import random as fc_random
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
+Transform = Callable[[Array, np.random.Generator], Array]
+
+_ORDER, _TRANSFORM = 0, 1  # one stream of random numbers for each use
 
 
 class ArrayDataset:
@@ -87,7 +90,7 @@ class LoaderState(TypedDict):
 class DataLoader:
     """Batches `(images, labels)` of a data set; each `for` over the loader is one epoch.
 
-    The order of epoch e follows from the seed and e alone, so a loader that is put back to a saved state
+    The order of epoch e, and what `transform` draws in it, follow from the seed and e alone, so a loader that is put back to a saved state
     (`state_dict`, `load_state_dict`) yields the same batches as one that was never stopped.
 
     Args:
@@ -97,6 +100,7 @@ class DataLoader:
         seed: of the orders. A Generator, or None for `fastconv.random.generator()`, gives one draw when the loader is
             made; `fc.manual_seed` before it therefore fixes the orders too.
         drop_last: leave out a last batch that is not full.
+        transform: `transform(images, generator)` gives the batch's images changed, e.g. `fc.data.RandomAffine`.
 
     Raises:
         ValueError: `batch_size` is below 1.
@@ -110,6 +114,7 @@ class DataLoader:
         *,
         seed: int | np.random.Generator | None = None,
         drop_last: bool = False,
+        transform: Transform | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"DataLoader: batch_size is {batch_size}; expected at least 1")
@@ -121,6 +126,7 @@ class DataLoader:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.transform = transform
         self.seed = seed or 0
         self.epoch = 0
 
@@ -131,10 +137,12 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[tuple[Array, Labels]]:
         count = len(self.dataset)
-        order = _order(count, self.seed, self.epoch) if self.shuffle else np.arange(count)
+        order = _order(count, self.seed, self.epoch, _ORDER) if self.shuffle else np.arange(count)
+        generator = np.random.Generator(_stream(self.seed, self.epoch, _TRANSFORM))
         self.epoch += 1
         for batch in range(len(self)):
-            yield self.dataset[order[batch * self.batch_size : (batch + 1) * self.batch_size]]
+            images, labels = self.dataset[order[batch * self.batch_size : (batch + 1) * self.batch_size]]
+            yield images if self.transform is None else self.transform(images, generator), labels
 
     def state_dict(self) -> LoaderState:
         """The state between two epochs, as JSON would have it."""
@@ -145,7 +153,10 @@ class DataLoader:
         self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
 
 
+def _stream(*entropy: int) -> np.random.PCG64:
+    return np.random.PCG64(np.random.SeedSequence(entropy))
+
+
 def _order(count: int, *entropy: int) -> Labels:
     """A permutation of 0..count - 1 that is a fixed function of the numbers given."""
-    raw = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)
-    return np.argsort(raw, kind="stable")
+    return np.argsort(_stream(*entropy).random_raw(count), kind="stable")

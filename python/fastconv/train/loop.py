@@ -73,6 +73,7 @@ def fit(
     optimizer: Optimizer,
     loss: Loss | None = None,
     epochs: int,
+    learning_rate: Callable[[int], float] | None = None,
     validation: Batches | None = None,
     checkpoint: PathOrText | None = None,
     resume: PathOrText | None = None,
@@ -88,6 +89,7 @@ def fit(
         optimizer: over the model's parameters.
         loss: of (logits, labels), a mean over the batch; None is `nn.CrossEntropyLoss()`.
         epochs: in all, those of a resumed run included.
+        learning_rate: the rate of epoch e (from 1), set in every parameter group before it; None leaves them alone.
         validation: batches to evaluate after every epoch.
         checkpoint: a file written after every epoch, in one step: an interruption leaves the last one whole.
         resume: a checkpoint to continue from. With the same arguments, the weights get the same bits as in a run
@@ -114,6 +116,9 @@ def fit(
         for number in range(first, epochs + 1):
             start = time.perf_counter()
             display.begin_epoch(number, len(train_loader))
+            if learning_rate is not None:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(number)
             mean = _train_epoch(model, train_loader, optimizer, loss, history, display, number)
             held_out = None if validation is None else evaluate(model, validation, loss=loss)
             epoch = Epoch(
@@ -126,10 +131,12 @@ def fit(
             )
             history.epochs.append(epoch)
             display.end_epoch(epoch)
+            # A list, not a generator: every callback hears of the epoch, also after one that ends training.
+            stop = any([callback(epoch, history) for callback in on_epoch_end])
+            # After the callbacks: what they changed belongs to the state that a resumed run starts from.
             if checkpoint is not None:
                 save_checkpoint(checkpoint, _capture(model, optimizer, train_loader, history, metadata))
-            # A list, not a generator: every callback hears of the epoch, also after one that ends training.
-            if any([callback(epoch, history) for callback in on_epoch_end]):
+            if stop:
                 break
     return history
 
