@@ -96,7 +96,9 @@ def _train(options: argparse.Namespace) -> int:
     out = Path(options.out)
     saved = out / "checkpoint.npz"
     if saved.exists() and not options.resume and not options.overwrite:
-        raise ValueError(f"{saved} exists: continue it with --resume {saved}, replace it with --overwrite, or choose --out")
+        raise ValueError(
+            f"{saved} exists: continue it with --resume {saved}, replace it with --overwrite, or choose --out"
+        )
     fc.manual_seed(options.seed)
     train, test = _load(options.data, options.model)
     build = {"num_classes": len(train.classes), "in_channels": train.images.shape[1]}
@@ -138,7 +140,9 @@ def _check_resumable(path: str, about: dict[str, Any]) -> None:
     before = fc.train.load_checkpoint(path).metadata
     for name in ("model", "options", "classes"):
         if before.get(name) != about[name]:
-            raise ValueError(f"{path}: its {name} is {before.get(name)}, this run's is {about[name]}; they must be equal")
+            raise ValueError(
+                f"{path}: its {name} is {before.get(name)}, this run's is {about[name]}; they must be equal"
+            )
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -148,7 +152,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     checkpoint = fc.train.load_checkpoint(options.checkpoint)
     about = checkpoint.metadata
     if "model" not in about:
-        raise ValueError(f"{options.checkpoint}: does not say which model it holds; expected one that fastconv train wrote")
+        raise ValueError(
+            f"{options.checkpoint}: does not say which model it holds; expected one that fastconv train wrote"
+        )
     _, test = _load(options.data, about["model"])
     if list(test.classes) != about["classes"]:
         raise ValueError(f"{options.data}: has classes {list(test.classes)}; the checkpoint knows {about['classes']}")
@@ -179,12 +185,12 @@ def _print_confusion(counts: Any, classes: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="rows: true class, columns: answer", title_justify="left", box=None)
+    table = Table(box=None)
     for heading in ["", *classes]:
         table.add_column(heading, justify="right")
     for name, row in zip(classes, counts, strict=True):
         table.add_row(name, *(str(count) if count else "." for count in row))
-    print()
+    print("\nrows: true class, columns: answer")
     Console().print(table)
 
 
@@ -264,7 +270,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, text: str, example: str) -> Any:
+def _add(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, text: str, example: str
+) -> Any:
     command = commands.add_parser(
         name,
         help=summary,
@@ -284,7 +292,7 @@ def _add_info(commands: Any) -> None:
 
 def _add_explain(commands: Any) -> None:
     text = (
-        "Show every algorithm for one convolution: usable or why not, estimated time, workspace, and which is chosen.\n\n"
+        "Show every algorithm for one convolution: usable or why not, time, workspace, and which is chosen.\n\n"
         "PROBLEM is text: PASS n c h w k r s strideX padX dilX gN layout dtype, where PASS is fwd, bwd_data or\n"
         "bwd_filter; n images, c channels of h x w pixels, k filters of r x s; what has a default may be left out."
     )
@@ -304,7 +312,7 @@ def _add_train(commands: Any) -> None:
     command = _add(commands, "train", _train, "train a network on images", text, example)
     command.add_argument("--model", default="lenet5", choices=_model_names(), help="the network (default: %(default)s)")
     _add_data(command)
-    command.add_argument("--epochs", type=_whole, default=20, help="passes over the data, in all (default: %(default)s)")
+    command.add_argument("--epochs", type=_whole, default=20, help="data passes (default: %(default)s)")
     command.add_argument("--batch-size", type=_whole, default=32, help="images per step (default: %(default)s)")
     command.add_argument("--lr", type=_positive, default=1e-3, help="learning rate (default: %(default)s)")
     command.add_argument("--optimizer", choices=("adam", "sgd"), default="adam", help="(default: %(default)s)")
@@ -336,8 +344,8 @@ def _add_demo(commands: Any) -> None:
         "write a report: training curve, confusion matrix, learned filters, activation maps, and all figures as JSON."
     )
     command = _add(commands, "demo", _demo, "the whole tour in a minute", text, "fastconv demo --out my-report")
-    command.add_argument("--out", default="fastconv-report", metavar="DIR", help="report folder (default: %(default)s)")
-    command.add_argument("--epochs", type=_whole, help="fewer or more than the recipe's; no accuracy is then promised")
+    command.add_argument("--out", default="fastconv-report", metavar="DIR", help="where (default: %(default)s)")
+    command.add_argument("--epochs", type=_whole, help="not the recipe's 20: no accuracy is promised then")
     command.add_argument("--seed", type=_seed, default=0, help="of weights and orders (default: %(default)s)")
 
 

@@ -79,7 +79,9 @@ def run(out: Path, *, epochs: int | None = None, seed: int = 0) -> int:
     for name, meaning in _CONTENTS.items():
         print(f"  {name:21}  {meaning}")
     if epochs is None and result.accuracy < PROMISED_ACCURACY:
-        raise RuntimeError(f"demo: held-out accuracy is {result.accuracy:.2%}; expected at least {PROMISED_ACCURACY:.0%}")
+        raise RuntimeError(
+            f"demo: held-out accuracy is {result.accuracy:.2%}; expected at least {PROMISED_ACCURACY:.0%}"
+        )
     return 0
 
 

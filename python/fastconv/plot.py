@@ -57,14 +57,19 @@ def training_curve(history: History) -> "Figure":
         axes.set_axisbelow(True)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
-    left.set_ylabel("loss")
+    left.set_ylabel("loss (logarithmic)")
     left.set_yscale("log")
     left.legend(frameon=False)
     right.set_ylabel("accuracy")
     right.legend(frameon=False, loc="lower right")
     last = epochs[-1]
-    right.set_title(f"last epoch: training {last.accuracy:.2%}" + _held_out_text(last.val_accuracy), fontsize=10)
-    left.set_title("logarithmic scale", fontsize=10)
+    for axes, training, validation, form in (
+        (left, last.loss, last.val_loss, ".4f"),
+        (right, last.accuracy, last.val_accuracy, ".2%"),
+    ):
+        axes.set_xlim(left=0)
+        held_out_text = "" if validation is None else f", validation {validation:{form}}"
+        axes.set_title(f"last epoch: training {training:{form}}{held_out_text}", fontsize=10)
     return figure
 
 
@@ -129,9 +134,7 @@ def filters(w: Any, *, title: str = "filters", max_rows: int = 16) -> "Figure":
         pictures = [(f"{number}", weights[number, 0]) for number in range(count)]
     else:
         rows, columns = min(count, max_rows), channels
-        pictures = [
-            (f"channel {c}" if k == 0 else "", weights[k, c]) for k in range(rows) for c in range(columns)
-        ]
+        pictures = [(f"channel {c}" if k == 0 else "", weights[k, c]) for k in range(rows) for c in range(columns)]
     figure = _figure(max(4.0, 0.95 * columns + 1.2), 0.95 * rows + 0.9)
     grid = figure.subplots(rows, columns, squeeze=False)
     limit = float(np.abs(weights).max()) or 1.0
@@ -172,7 +175,8 @@ def activations(model: nn.Sequential, image: Any, *, classes: Sequence[str] | No
         raise ValueError(f"activations: image has shape {pixels.shape}; expected (C, H, W)")
     rows, logits = _trace_maps(model, pixels)
     columns = min(16, max(len(maps) for _, maps in rows))
-    figure = _figure(max(6.0, 0.8 * columns + 1.8), 0.95 * len(rows) + 0.8)
+    figure = _figure(max(6.0, 0.75 * columns + 1.8), 0.85 * len(rows) + 0.7)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -188,13 +192,11 @@ def activations(model: nn.Sequential, image: Any, *, classes: Sequence[str] | No
     best = int(logits.argmax())
     share = _softmax(logits)[best]
     answer = classes[best] if classes is not None else str(best)
-    figure.suptitle(f"answer: {answer} ({share:.1%})", fontsize=11)
+    figure.suptitle(f"answer: {answer} ({share:.1%}); each row has its own colour scale", fontsize=11)
     return figure
 
 
-def top_predictions(
-    probabilities: npt.ArrayLike, classes: Sequence[str] | None = None, *, count: int = 5
-) -> "Figure":
+def top_predictions(probabilities: npt.ArrayLike, classes: Sequence[str] | None = None, *, count: int = 5) -> "Figure":
     """The `count` most probable classes as horizontal bars, the most probable on top.
 
     Args:
@@ -253,17 +255,15 @@ def _figure(width: float, height: float) -> "Figure":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('fastconv.plot needs matplotlib: pip install "fastconv[demo]"') from error
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)
+    return figure
 
 
 def _array(values: Any) -> npt.NDArray[Any]:
-    return values.numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     shifted = np.exp(logits - logits.max())
     return np.asarray(shifted / shifted.sum())
-
-
-def _held_out_text(accuracy: float | None) -> str:
-    return "" if accuracy is None else f", validation {accuracy:.2%}"

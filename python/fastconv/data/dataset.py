@@ -41,6 +41,7 @@ class ArrayDataset:
             )
         if not np.issubdtype(labels.dtype, np.integer):
             raise TypeError(f"ArrayDataset: labels are {labels.dtype}; expected integers, e.g. labels.astype('int64')")
+        labels = labels.astype(np.int64)
         highest = int(labels.max(initial=-1))
         if classes is None:
             classes = [str(label) for label in range(highest + 1)]
@@ -50,7 +51,7 @@ class ArrayDataset:
                 f"one for each of the {len(classes)} classes"
             )
         self.images = images
-        self.labels: Labels = labels.astype(np.int64)
+        self.labels: Labels = labels
         self.classes = tuple(classes)
 
     def __len__(self) -> int:
@@ -90,8 +91,8 @@ class LoaderState(TypedDict):
 class DataLoader:
     """Batches `(images, labels)` of a data set; each `for` over the loader is one epoch.
 
-    The order of epoch e, and what `transform` draws in it, follow from the seed and e alone, so a loader that is put back to a saved state
-    (`state_dict`, `load_state_dict`) yields the same batches as one that was never stopped.
+    The order of epoch e, and what `transform` draws in it, follow from the seed and e alone: a loader that is put back
+    to a saved state (`state_dict`, `load_state_dict`) yields the same batches as one that was never stopped.
 
     Args:
         dataset: what to load; anything with `len()` that takes index arrays.

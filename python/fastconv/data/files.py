@@ -80,7 +80,9 @@ def npz(path: str | PathLike[str], classes: Sequence[str] | None = None, *, seed
             return train, test
         archives = sorted(path.glob("*.npz"))
         if len(archives) != 1:
-            raise FileNotFoundError(f"{path}: holds {len(archives)} .npz files; expected train.npz and test.npz, or one")
+            raise FileNotFoundError(
+                f"{path}: holds {len(archives)} .npz files; expected train.npz and test.npz, or one"
+            )
         path = archives[0]
     images, labels = _arrays(path, "images", "labels")
     whole = _dataset(images, labels, str(path), classes)

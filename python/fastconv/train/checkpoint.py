@@ -100,6 +100,8 @@ def _encode(value: Any, where: str, arrays: dict[str, Array]) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError(f"save_checkpoint: {where} is an array of objects; expected numbers")
         arrays[where] = value
         return {"$array": where}
     if isinstance(value, Mapping):

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from fastconv import nn
-from fastconv import random as fc_random
 from fastconv.autograd import no_grad
 from fastconv.optim import Optimizer
 from fastconv.tensor import Tensor
+
+from fastconv import nn
+from fastconv import random as fc_random
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .history import Epoch, History
@@ -106,7 +106,9 @@ def fit(
     if epochs < 0:
         raise ValueError(f"fit: epochs is {epochs}; expected 0 or more")
     if len(train_loader) == 0:
-        raise ValueError("fit: train_loader has no batches; expected at least one (is drop_last leaving out the only one?)")
+        raise ValueError(
+            "fit: train_loader has no batches; expected at least one (is drop_last leaving out the only one?)"
+        )
     loss = nn.CrossEntropyLoss() if loss is None else loss
     history = History()
     if resume is not None:
@@ -131,12 +133,12 @@ def fit(
             )
             history.epochs.append(epoch)
             display.end_epoch(epoch)
-            # A list, not a generator: every callback hears of the epoch, also after one that ends training.
-            stop = any([callback(epoch, history) for callback in on_epoch_end])
+            # All of them hear of the epoch, also after one that ends training.
+            answers = [callback(epoch, history) for callback in on_epoch_end]
             # After the callbacks: what they changed belongs to the state that a resumed run starts from.
             if checkpoint is not None:
                 save_checkpoint(checkpoint, _capture(model, optimizer, train_loader, history, metadata))
-            if stop:
+            if any(answers):
                 break
     return history
 
@@ -156,7 +158,7 @@ def evaluate(model: nn.Module, loader: Iterable[Any], *, loss: Loss | None = Non
         with no_grad():
             for images, labels in loader:
                 logits = model(Tensor(images))
-                predictions = logits.numpy().argmax(axis=1)
+                predictions = logits.detach().numpy().argmax(axis=1)
                 mean.add(loss(logits, labels).item(), int((predictions == labels).sum()), len(labels))
                 labels_seen.append(labels)
                 predictions_seen.append(predictions)
@@ -185,10 +187,12 @@ def _train_epoch(
         value = objective.item()
         if not math.isfinite(value):
             step = len(history.iteration_loss) + 1
-            raise FloatingPointError(f"fit: the loss is {value} in epoch {number}, step {step}; try a smaller learning rate")
+            raise FloatingPointError(
+                f"fit: the loss is {value} in epoch {number}, step {step}; try a smaller learning rate"
+            )
         objective.backward()
         optimizer.step()
-        right = int((logits.numpy().argmax(axis=1) == labels).sum())
+        right = int((logits.detach().numpy().argmax(axis=1) == labels).sum())
         mean.add(value, right, len(labels))
         history.iteration_loss.append(value)
         history.iteration_accuracy.append(right / len(labels))

@@ -46,9 +46,7 @@ def accuracy(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> Accuracy:
     return Accuracy(_ratio(np.sum(truth == answer), truth.size).item(), truth.size)
 
 
-def confusion_matrix(
-    labels: npt.ArrayLike, predictions: npt.ArrayLike, num_classes: int | None = None
-) -> Integers:
+def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, num_classes: int | None = None) -> Integers:
     """Counts (num_classes, num_classes); entry [i, j] is how often class i was answered as class j.
 
     Args:
@@ -69,9 +67,7 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes).astype(np.int64)
 
 
-def class_scores(
-    labels: npt.ArrayLike, predictions: npt.ArrayLike, num_classes: int | None = None
-) -> ClassScores:
+def class_scores(labels: npt.ArrayLike, predictions: npt.ArrayLike, num_classes: int | None = None) -> ClassScores:
     """Precision, recall and F1 of every class; arguments and errors as in `confusion_matrix`."""
     counts = confusion_matrix(labels, predictions, num_classes)
     right = np.diagonal(counts)
@@ -143,7 +139,5 @@ def _checked(name: str, labels: npt.ArrayLike, predictions: npt.ArrayLike) -> tu
         arrays.append(array.astype(np.int64))
     truth, answer = arrays
     if truth.ndim != 1 or truth.shape != answer.shape:
-        raise ValueError(
-            f"{name}: labels have shape {truth.shape}, predictions {answer.shape}; expected (N,) for both"
-        )
+        raise ValueError(f"{name}: labels have shape {truth.shape}, predictions {answer.shape}; expected (N,) for both")
     return truth, answer
