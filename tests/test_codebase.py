@@ -119,11 +119,13 @@ def test_stub_has_the_names_of_the_module():
 
 def documented_arguments(function):
     """The argument names in the first line of a native docstring, `name(a: int, b: str = 'x') -> r`."""
-    signature = (function.__doc__ or "").splitlines()[0]
+    signature = (function.__doc__ or "no docstring").splitlines()[0]
     inside = re.search(r"\((.*)\)\s*->", signature)
     assert inside, f"no signature in {signature!r}"
     # Commas inside of brackets separate type parameters, not arguments.
-    flat = re.sub(r"\[[^\[\]]*\]", "", re.sub(r"\[[^\[\]]*\]", "", inside.group(1)))
+    flat, nested = inside.group(1), 1
+    while nested:
+        flat, nested = re.subn(r"\[[^\[\]]*\]", "", flat)
     names = [part.split(":")[0].split("=")[0].strip() for part in flat.split(",")]
     return [name for name in names if name and name not in ("*", "/")]
 

@@ -87,11 +87,18 @@ def test_bias_and_residual_of_any_memory_order():
         assert_exact(fc.conv2d(X, W, bias, padding=1, residual=r), expected, kind)
 
 
-def test_out_is_written_in_place():
-    for kind, out in awkward(np.full_like(Y, np.nan)):
-        if out.flags.writeable:
-            assert fc.conv2d(X, W, padding=1, out=out) is out
-            assert_exact(out, Y, kind)
+def test_out_is_written_in_place_or_refused():
+    out = np.full_like(Y, np.nan)
+    assert fc.conv2d(X, W, padding=1, out=out) is out
+    assert_exact(out, Y)
+    one = np.full_like(Y[0], np.nan)
+    assert fc.conv2d(X[0], W, padding=1, out=one) is one
+    assert_exact(one, Y[0])
+    for kind, awkward_out in awkward(out):
+        if not (awkward_out.flags.c_contiguous and awkward_out.flags.aligned):
+            with pytest.raises(fc.ProblemError, match="out is not a C-contiguous, aligned array"):
+                fc.conv2d(X, W, padding=1, out=awkward_out)
+                raise AssertionError(kind)
 
 
 def test_unbatched():

@@ -122,7 +122,7 @@ def test_number_of_windows_in_ceil_mode(dtype):
 def test_batch_norm_layer(dtype):
     """Training with running statistics, then evaluation."""
     x, gamma, beta, dy = normal("bn", (4, 5, 6, 7), 5, 5, (4, 5, 6, 7), dtype=dtype)
-    theirs, mine = torch.nn.BatchNorm2d(5), fc.nn.BatchNorm2d(5)
+    theirs, mine = torch.nn.BatchNorm2d(5), fc.nn.BatchNorm2d(5, dtype=x.dtype)
     theirs = theirs.to(torch.tensor(x).dtype)
     state = {"weight": gamma, "bias": beta}
     for name, value in state.items():

@@ -71,15 +71,19 @@ def assert_bound(actual, expected, magnitude, terms, error_factor=1.0, what=""):
     assert worst <= 1, f"{what}: error is {worst:.3g} times the bound"
 
 
-def assert_close(actual, expected, tier, dtype=None, what=""):
-    """Within the tier's multiples of eps. dtype: what was computed in, where actual arrives in another."""
+def assert_close(actual, expected, tier, dtype=None, scale=0.0, what=""):
+    """Within the tier's multiples of eps.
+
+    dtype: what was computed in, where actual arrives in another. scale: the size of what cancelled, where that is
+    larger than every expected value.
+    """
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
     assert np.array_equal(np.isnan(actual), np.isnan(expected)), f"{what}: NaN in other places"
     each, largest = _TIERS[tier]
     eps = eps_of(dtype or actual.dtype)
     size = np.abs(np.nan_to_num(expected.astype(np.float64)))
-    allowed = eps * (each * size + largest * np.max(size, initial=0.0)) + float(np.finfo(np.float32).tiny)
+    allowed = eps * (each * size + largest * np.max(size, initial=scale)) + float(np.finfo(np.float32).tiny)
     error = np.abs(np.nan_to_num(actual.astype(np.float64)) - np.nan_to_num(expected.astype(np.float64)))
     worst = float(np.max(error / allowed, initial=0.0))
     assert worst <= 1, f"{what}: error is {worst:.3g} times what tier {tier!r} allows"

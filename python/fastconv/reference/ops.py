@@ -143,8 +143,14 @@ def softmax(x: npt.ArrayLike) -> Array:
 
 
 def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Array, Array]:
-    """(loss (N,), probabilities (N, K)) for logits (N, K) and labels (N,): loss = -log(softmax(logits)[label])."""
+    """(loss (N,), probabilities (N, K)) for logits (N, K) and labels (N,): loss = -log(softmax(logits)[label]).
+
+    Raises ValueError for a label outside of [0, K).
+    """
     logits, labels = _floating(logits), np.asarray(labels)
+    outside = labels[(labels < 0) | (labels >= logits.shape[1])]
+    if len(outside):
+        raise ValueError(f"label {outside[0]} is outside of [0, {logits.shape[1]})")
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_probability = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return -log_probability[np.arange(len(labels)), labels], np.exp(log_probability)

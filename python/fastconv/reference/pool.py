@@ -8,6 +8,7 @@ there, or beyond, is dropped. Padding never takes part in a maximum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -102,7 +103,7 @@ def max_pool(
     """
     x = _channels_first(np.asarray(x, dtype), layout)
     windows = _Windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
-    planes = x.reshape(*x.shape[:2], -1)
+    planes = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     y = np.full((*x.shape[:2], *windows.output), -np.inf, dtype)
     indices = np.full(y.shape, -1, np.int64)
     for position, inside in windows.taps():
@@ -130,9 +131,10 @@ def max_pool_backward(
     dy, at = _channels_first(np.asarray(dy, dtype), layout), _channels_first(np.asarray(indices), layout)
     n, c = dy.shape[:2]
     size = tuple(x_shape[1:-1] if layout == "channels_last" else x_shape[2:])
-    dx = np.zeros((n, c, int(np.prod(size))), dtype)
+    dx = np.zeros((n, c, math.prod(size)), dtype)
+    flat = (n, c, math.prod(dy.shape[2:]))
     batch, channel = np.ogrid[:n, :c]
-    np.add.at(dx, (batch[..., None], channel[..., None], at.reshape(n, c, -1)), dy.reshape(n, c, -1))
+    np.add.at(dx, (batch[..., None], channel[..., None], at.reshape(flat)), dy.reshape(flat))
     return _to_layout(dx.reshape(n, c, *size), layout)
 
 
@@ -154,7 +156,7 @@ def avg_pool(
     """
     x = _channels_first(np.asarray(x, dtype), layout)
     windows = _Windows(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
-    planes = x.reshape(*x.shape[:2], -1)
+    planes = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     total = np.zeros((*x.shape[:2], *windows.output), dtype)
     for position, inside in windows.taps():
         if x.size:
@@ -179,7 +181,7 @@ def avg_pool_backward(
     size = tuple(x_shape[1:-1] if layout == "channels_last" else x_shape[2:])
     windows = _Windows(size, kernel_size, stride, padding, 1, ceil_mode)
     share = dy / windows.divisor(count_include_pad).astype(dtype)
-    dx = np.zeros((*dy.shape[:2], int(np.prod(size))), dtype)
+    dx = np.zeros((*dy.shape[:2], math.prod(size)), dtype)
     for position, inside in windows.taps():
         cells: Any = np.s_[:, :, position[inside]]
         np.add.at(dx, cells, share[:, :, inside])
