@@ -159,3 +159,9 @@ def test_every_rank_has_its_function(kind):
     for rank in (1, 2, 3):
         assert callable(getattr(fastconv, f"{kind}{rank}d"))
         assert callable(getattr(fastconv, f"{kind}{rank}d_backward"))
+
+
+def test_the_example_of_the_readme_runs(capsys):
+    example = re.search(r"```python\n(.*?)```", SOURCES["README.md"], re.DOTALL).group(1)
+    exec(compile(example, "README.md", "exec"), {})
+    assert "im2col_gemm" in capsys.readouterr().out
