@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fc.explain`: every algorithm for one convolution, with its reason or estimate, its memory, its time and its error."""
+"""`fc.explain`: every algorithm for one convolution, with its reason or estimate, its memory, time and error."""
 
 import textwrap
 import time
@@ -9,14 +9,15 @@ import numpy as np
 
 from . import _core
 from ._core import ConvProblem, Options, ProblemError
+from .arrays import FLOAT32, FLOAT64
 from .geometry import activation_words, check_padding_mode, conv_geometry
 from .options import current, settings
 from .primitives import problem as make_problem
 from .tensor import plain
 from .trace import align
 
-DTYPES = {"f32": np.float32, "float32": np.float32, "f64": np.float64, "float64": np.float64}
-CHANNELS_LAST = ("nhwc", "channels_last")
+DTYPES: dict[str, Any] = {"f32": FLOAT32, "f64": FLOAT64}
+LAYOUTS = {"nchw": "channels_first", "nhwc": "channels_last"}
 # Timing needs a few calls; an error needs one in float64, on one image of the problem.
 MIN_RUNS, MAX_RUNS = 3, 50
 
@@ -74,7 +75,8 @@ def algorithms(problem: ConvProblem | str) -> list[dict[str, Any]]:
 
 def explain(x: Any, w: Any = None, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
             groups: int = 1, *, padding_mode: str = "zeros", activation: Any = None, layout: str = "channels_first",
-            measure: bool = False, errors: bool = False, budget_s: float = 1.0, seed: int = 0) -> Explanation:  # fmt: skip
+            measure: bool = False, errors: bool = False, budget_s: float = 1.0,
+            seed: int = 0) -> Explanation:  # fmt: skip
     """Explain how a convolution is, or would be, computed.
 
     Args:
@@ -140,10 +142,9 @@ class _Data:
 
     def run(self, options: Options, dtype: Any = None) -> Any:
         p = self.p
-        x, w, y, bias = (
-            a if a is None or dtype is None else a.astype(dtype) for a in (self.x, self.w, self.y, self.bias)
-        )
-        layout = "channels_last" if p.layout in CHANNELS_LAST else "channels_first"
+        arrays: list[Any] = [self.x, self.w, self.y, self.bias]
+        x, w, y, bias = [a if a is None or dtype is None else a.astype(dtype) for a in arrays]
+        layout = LAYOUTS[p.layout]
         geometry = p.stride, p.pad_begin, p.pad_end, p.dilation, p.groups, p.padding_mode
         if p.pass_ == "fwd":
             residual = y if p.has_residual else None
@@ -165,7 +166,8 @@ def _add_errors(p: ConvProblem, rows: list[dict[str, Any]], seed: int, budget_s:
         return
     data = _Data(p.with_n(1), seed)
     # float32 is judged by any plain float64 computation; float64 only by the reference, which sums in more.
-    exact = data.run(Options(precision=1.0), np.float64) if DTYPES[p.dtype] is np.float32 else data.run(_named("reference"))
+    plain_sums = Options(precision=1.0)
+    exact = data.run(plain_sums, FLOAT64) if DTYPES[p.dtype] == FLOAT32 else data.run(_named("reference"))
     largest = float(np.abs(exact).max(initial=0.0)) or 1.0
     for row in usable:
         if row["estimate_s"] / p.n > budget_s and not row["chosen"]:
@@ -183,14 +185,15 @@ def _add_times(p: ConvProblem, rows: list[dict[str, Any]], seed: int, budget_s: 
         share = (end - time.perf_counter()) / (len(usable) - i)
         if row["estimate_s"] > max(share, 0.0) and i:
             continue
-        options, times = _named(row["name"]), []
+        options = _named(row["name"])
+        times: list[float] = []
         started = time.perf_counter()
         data.run(options)  # packs, fills caches, touches memory
         while len(times) < MAX_RUNS and (len(times) < MIN_RUNS or time.perf_counter() - started < share):
             before = time.perf_counter()
             data.run(options)
             times.append(time.perf_counter() - before)
-            if len(times) >= 1 and time.perf_counter() - started > 2 * max(share, 0.0):
+            if time.perf_counter() - started > 2 * max(share, 0.0):
                 break
         row["measured_s"] = float(np.median(times))
 

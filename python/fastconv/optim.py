@@ -29,10 +29,11 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
-        entries = [params] if isinstance(params, Tensor) else list(params)
+        entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
         if not entries:
             raise ProblemError(f"{type(self).__name__}: there are no parameters; expected at least one")
-        for group in entries if isinstance(entries[0], dict) else [{"params": entries}]:
+        groups: list[Any] = entries if isinstance(entries[0], dict) else [{"params": entries}]
+        for group in groups:
             self.add_param_group(group)
 
     def add_param_group(self, group: dict[str, Any]) -> None:
