@@ -14,7 +14,7 @@ import heapq
 import itertools
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .arrays import namespace
 from .tensor import Tensor
@@ -50,6 +50,11 @@ def enable_grad() -> Any:
 
 class Context:
     """What a forward leaves for its backward: attributes of its choice, and tensors by `save`."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __init__(self, inputs: Sequence[Tensor | None]) -> None:
         recording = _recording.get()
@@ -94,8 +99,11 @@ class Node:
     __slots__ = ("ctx", "dtype", "function", "number", "parents", "shape")
 
     def __init__(self, function: type["Function"], ctx: Context, inputs: Sequence[Tensor | None], y: Tensor) -> None:
-        self.function, self.ctx = function, ctx
-        self.parents = [t.edge if t is not None and n else None for t, n in zip(inputs, ctx.needs_input_grad, strict=True)]
+        self.function = function
+        self.ctx: Context | None = ctx  # None once freed
+        self.parents = [
+            t.edge if t is not None and n else None for t, n in zip(inputs, ctx.needs_input_grad, strict=True)
+        ]
         self.number, self.shape, self.dtype = next(_numbers), y.shape, y.dtype
         ctx.fix(inputs, y.data, self)
 
@@ -155,7 +163,9 @@ def _run(roots: Sequence[tuple[Tensor, Tensor]], keep: set[Any], retain: bool, c
     with set_grad_enabled(create_graph):
         for output, gradient in roots:
             if output.edge is None:
-                raise RuntimeError("backward: the tensor does not require a gradient and was not made from one that does")
+                raise RuntimeError(
+                    "backward: the tensor does not require a gradient and was not made from one that does"
+                )
             arrive(output.edge, gradient)
         while heap:
             _, node = heapq.heappop(heap)
@@ -168,7 +178,9 @@ def _run(roots: Sequence[tuple[Tensor, Tensor]], keep: set[Any], retain: bool, c
 def _seed(output: Tensor, gradient: Any) -> Tensor:
     if gradient is None:
         if output.size != 1:
-            raise RuntimeError(f"backward: the tensor has shape {output.shape}; pass its gradient, or reduce it to one number")
+            raise RuntimeError(
+                f"backward: the tensor has shape {output.shape}; pass its gradient, or reduce it to one number"
+            )
         return Tensor(namespace(output.data).ones(output.shape, output.dtype))
     gradient = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
     if gradient.shape != output.shape or gradient.dtype != output.dtype:
@@ -178,7 +190,9 @@ def _seed(output: Tensor, gradient: Any) -> Tensor:
     return gradient
 
 
-def backward(output: Tensor, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+def backward(
+    output: Tensor, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False
+) -> None:
     """Add d(output)/d(leaf) times `gradient` to the `grad` of every leaf that wants one.
 
     Args:
@@ -216,5 +230,7 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     arrived = _run(roots, {t.edge for t in inputs}, retain, create_graph)
     found = tuple(arrived.get(t.edge) for t in inputs)
     if not allow_unused and None in found:
-        raise RuntimeError(f"grad: inputs[{found.index(None)}] has no part in outputs; pass allow_unused=True to get None")
+        raise RuntimeError(
+            f"grad: inputs[{found.index(None)}] has no part in outputs; pass allow_unused=True to get None"
+        )
     return found

@@ -125,7 +125,8 @@ def paddings(
     if len(value) != rank:
         hint = f"; for different begin and end write padding=({tuple(value)},)" if rank == 1 and len(value) == 2 else ""
         raise ProblemError(
-            f"{caller}: padding has {len(value)} entries; expected an int, a word, or {rank} of int or (begin, end){hint}"
+            f"{caller}: padding has {len(value)} entries; expected an int, a word, or {rank} of int or "
+            f"(begin, end){hint}"
         )
     pairs = []
     for entry in value:

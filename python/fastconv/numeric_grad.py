@@ -12,7 +12,7 @@ from .tensor import Tensor
 
 def numeric_grad(f: Callable[..., Tensor], inputs: Sequence[Tensor], which: int, dy: Any, eps: float) -> np.ndarray:
     """sum(dy * df/d inputs[which]) by central differences: (f(x + eps) - f(x - eps)) / (2 eps) for each element."""
-    x = inputs[which].data
+    x: Any = inputs[which].data
     result = np.zeros_like(x)
     with no_grad():
         for index in np.ndindex(x.shape):
@@ -56,7 +56,9 @@ def gradcheck(
         raise TypeError("gradcheck: no input requires a gradient; expected Tensor(..., requires_grad=True)")
     for i in wanted:
         if tensors[i].dtype != np.float64:
-            raise TypeError(f"gradcheck: input {i} has dtype {tensors[i].dtype}; expected float64, for differences to mean anything")
+            raise TypeError(
+                f"gradcheck: input {i} has dtype {tensors[i].dtype}; expected float64, for differences to mean anything"
+            )
         tensors[i].data = np.array(tensors[i].data)  # own memory, writable
     with enable_grad():
         y = f(*tensors)

@@ -71,7 +71,7 @@ def _bytes(value: int | None) -> int:
 
 # Read once; whether an algorithm has this name is for the native module to say, when it is used.
 _process = _updated(Settings(), {"algorithm": os.environ.get("FASTCONV_ALGORITHM") or None})
-_process_options = _native(_process)
+_process_options: _core.Options | None = None  # made at first use, so that a wrong name is no import error
 _active: ContextVar[tuple[Settings, _core.Options] | None] = ContextVar("fastconv_options", default=None)
 
 
@@ -83,8 +83,13 @@ def settings() -> Settings:
 
 def current() -> _core.Options:
     """The native options that hold here; the same object until something changes."""
+    global _process_options
     active = _active.get()
-    return _process_options if active is None else active[1]
+    if active is not None:
+        return active[1]
+    if _process_options is None:
+        _process_options = _native(_process)
+    return _process_options
 
 
 def with_algorithm(algorithm: str | None) -> _core.Options:
@@ -126,5 +131,5 @@ def options(**changes: Any) -> Iterator[Settings]:
 def set_options(**changes: Any) -> None:
     """The same for the whole process, wherever no `with options(...)` holds."""
     global _process, _process_options
-    _process = _updated(_process, changes)
-    _process_options = _native(_process)
+    wanted = _updated(_process, changes)
+    _process, _process_options = wanted, _native(wanted)

@@ -67,7 +67,8 @@ def _avg_pool_backward(caller: str, rank: int, dy: Array, x_shape: Any, kernel_s
 
 
 def max_pool1d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-               ceil_mode: bool = False, return_indices: bool = False, *, layout: str = "channels_first") -> Any:  # fmt: skip
+               ceil_mode: bool = False, return_indices: bool = False, *,
+               layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.max_pool2d`, over one axis."""
     return _max_pool("max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, layout)
 
@@ -81,7 +82,8 @@ def max_pool1d_backward(dy: Array, indices: Array, x_shape: Any, kernel_size: An
 
 
 def avg_pool1d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-               count_include_pad: bool = True, *, layout: str = "channels_first") -> Any:  # fmt: skip
+               count_include_pad: bool = True, *,
+               layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.avg_pool2d`, over one axis."""
     return _avg_pool("avg_pool1d", 1, x, kernel_size, stride, padding, ceil_mode, count_include_pad, layout)
 
@@ -95,7 +97,8 @@ def avg_pool1d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any =
 
 
 def max_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-               ceil_mode: bool = False, return_indices: bool = False, *, layout: str = "channels_first") -> Any:  # fmt: skip
+               ceil_mode: bool = False, return_indices: bool = False, *,
+               layout: str = "channels_first") -> Any:  # fmt: skip
     """The largest value in each window.
 
     Args:
@@ -131,7 +134,8 @@ def max_pool2d_backward(dy: Array, indices: Array, x_shape: Any, kernel_size: An
 
 
 def avg_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-               count_include_pad: bool = True, *, layout: str = "channels_first") -> Any:  # fmt: skip
+               count_include_pad: bool = True, *,
+               layout: str = "channels_first") -> Any:  # fmt: skip
     """The mean of each window. Arguments as for `fc.max_pool2d`, without dilation.
 
     Args:
@@ -149,7 +153,8 @@ def avg_pool2d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any =
 
 
 def max_pool3d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-               ceil_mode: bool = False, return_indices: bool = False, *, layout: str = "channels_first") -> Any:  # fmt: skip
+               ceil_mode: bool = False, return_indices: bool = False, *,
+               layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.max_pool2d`, over three axes."""
     return _max_pool("max_pool3d", 3, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, layout)
 
@@ -163,7 +168,8 @@ def max_pool3d_backward(dy: Array, indices: Array, x_shape: Any, kernel_size: An
 
 
 def avg_pool3d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-               count_include_pad: bool = True, *, layout: str = "channels_first") -> Any:  # fmt: skip
+               count_include_pad: bool = True, *,
+               layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.avg_pool2d`, over three axes."""
     return _avg_pool("avg_pool3d", 3, x, kernel_size, stride, padding, ceil_mode, count_include_pad, layout)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, ops
-from .arrays import FLOATS, as_native
+from .arrays import FLOAT32, FLOATS, as_native
 from .geometry import ConvGeometry, activation_words, check_padding_mode, conv_geometry, expect_shape
 from .options import current, with_algorithm
 from .tensor import Tensor
@@ -114,14 +114,16 @@ def plan(
 
 
 def problem(pass_: str, g: ConvGeometry, layout: str, dtype: Any, padding_mode: str = "zeros",
-            activation: str = "none", has_bias: bool = False, has_residual: bool = False) -> _core.ConvProblem:  # fmt: skip
+            activation: str = "none", has_bias: bool = False,
+            has_residual: bool = False) -> _core.ConvProblem:  # fmt: skip
     """The native problem of a checked geometry."""
     channels_first = layout == "channels_first"
     size = g.x_shape[2:] if channels_first else g.x_shape[1:-1]
     channels = g.x_shape[1] if channels_first else g.x_shape[-1]
     return _core.ConvProblem(pass_, g.x_shape[0], channels, g.w_shape[0], size, g.w_shape[2:], g.stride, g.pad_begin,
-                             g.pad_end, g.dilation, g.groups, layout, np.dtype(dtype).name, padding_mode, activation,
-                             has_bias, has_residual)  # fmt: skip
+                             g.pad_end, g.dilation, g.groups, "nchw" if channels_first else "nhwc",
+                             "f32" if dtype == FLOAT32 else "f64", padding_mode, activation, has_bias,
+                             has_residual)  # fmt: skip
 
 
 def conv1d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,

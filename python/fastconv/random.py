@@ -5,24 +5,24 @@ from typing import Any
 
 import numpy as np
 
-_generator = np.random.default_rng(0)
+_generator: "np.random.Generator | None" = None  # made at first use: numpy.random is slow to import
 
 
-def manual_seed(seed: int) -> np.random.Generator:
-    """Seed everything random in fastconv; returns the generator. The seed at import is 0."""
+def manual_seed(seed: int) -> "np.random.Generator":
+    """Seed everything random in fastconv; returns the generator. Without a call the seed is 0."""
     global _generator
     _generator = np.random.default_rng(seed)
     return _generator
 
 
-def generator() -> np.random.Generator:
+def generator() -> "np.random.Generator":
     """The generator. Ask each time: `manual_seed` replaces it."""
-    return _generator
+    return manual_seed(0) if _generator is None else _generator
 
 
 def get_state() -> dict[str, Any]:
     """The generator's state as plain numbers and strings, for a checkpoint."""
-    return dict(_generator.bit_generator.state)
+    return dict(generator().bit_generator.state)
 
 
 def set_state(state: dict[str, Any]) -> None:
@@ -31,7 +31,10 @@ def set_state(state: dict[str, Any]) -> None:
     Raises:
         ValueError: the state belongs to another kind of generator.
     """
+    bits = generator().bit_generator
     kind = state.get("bit_generator")
-    if kind != type(_generator.bit_generator).__name__:
-        raise ValueError(f"set_state: the state is of a {kind!r} generator; expected one from fastconv.random.get_state")
-    _generator.bit_generator.state = state
+    if kind != type(bits).__name__:
+        raise ValueError(
+            f"set_state: the state is of a {kind!r} generator; expected one from fastconv.random.get_state"
+        )
+    bits.state = state

@@ -26,6 +26,8 @@ class Tensor:
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad", "version")
     __array_ufunc__ = None
 
+    data: Any
+
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
             data = data.data
@@ -166,7 +168,7 @@ class Tensor:
         return ops.getitem(self, index)
 
     @property
-    def T(self) -> "Tensor":
+    def T(self) -> "Tensor":  # noqa: N802  (NumPy's name)
         return ops.transpose(self)
 
     def reshape(self, *shape: Any) -> "Tensor":
@@ -217,7 +219,9 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if like is not None and isinstance(value, int | float):
-        return Tensor(np.asarray(value, dtype=like.dtype) if kind_of(like.data) != "cupy" else like.data.dtype.type(value))
+        return Tensor(
+            np.asarray(value, dtype=like.dtype) if kind_of(like.data) != "cupy" else like.data.dtype.type(value)
+        )
     return Tensor(value)
 
 

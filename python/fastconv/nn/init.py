@@ -5,6 +5,7 @@ Xavier: Glorot and Bengio, 2010. Kaiming: He et al., 2015.
 """
 
 import math
+from typing import Any
 
 from .. import random
 from .._core import ProblemError
@@ -21,13 +22,19 @@ def fans(w: Tensor) -> tuple[int, int]:
 
 def gain(nonlinearity: str = "leaky_relu", a: float = 0.0) -> float:
     """What keeps the variance of activations through a nonlinearity; `a` is the slope of leaky_relu."""
-    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + a * a))}
+    gains = {
+        "linear": 1.0,
+        "sigmoid": 1.0,
+        "tanh": 5 / 3,
+        "relu": math.sqrt(2),
+        "leaky_relu": math.sqrt(2 / (1 + a * a)),
+    }
     if nonlinearity not in gains:
         raise ProblemError(f"init: nonlinearity {nonlinearity!r} is not known; known: {', '.join(gains)}")
     return gains[nonlinearity]
 
 
-def _write(w: Tensor, values: object) -> Tensor:
+def _write(w: Tensor, values: Any) -> Tensor:
     w.data[...] = values
     w.bump_version()
     return w

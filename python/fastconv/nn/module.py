@@ -46,7 +46,9 @@ class Module:
             self._register(self._modules, name, value)
         elif name in self.__dict__.get("_parameters", {}):
             if value is not None:
-                raise TypeError(f"{type(self).__name__}: {name} is a {type(value).__name__}; expected a Parameter or None")
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is a {type(value).__name__}; expected a Parameter or None"
+                )
             self._parameters[name] = None
         elif name in self.__dict__.get("_buffers", {}):
             self._buffers[name] = value
@@ -173,7 +175,9 @@ class Module:
             problems += [f"missing: {', '.join(missing)}"] if missing else []
             problems += [f"unexpected: {', '.join(unexpected)}"] if unexpected else []
         if problems:
-            raise ValueError(f"load_state_dict: {type(self).__name__} does not fit the state\n  " + "\n  ".join(problems))
+            raise ValueError(
+                f"load_state_dict: {type(self).__name__} does not fit the state\n  " + "\n  ".join(problems)
+            )
         for key, (_, _, value) in own.items():
             if key in state:
                 _array(value)[...] = _array(state[key])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations on tensors. Each is a Function (forward next to backward) and a function that checks and applies it."""
+"""The operations on tensors: each a Function (forward next to backward) and a function that checks and applies it."""
 
 from .conv import conv
 from .dense import linear, matmul

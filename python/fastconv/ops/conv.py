@@ -19,16 +19,18 @@ from ..tensor import Tensor, as_tensor
 from .pointwise import activation as apply_activation
 from .shape import broadcast_to, reshape, sum
 
+Shape = tuple[int, ...]
+
 
 class Static(NamedTuple):
     """What the three passes share besides arrays: numbers per axis, and how x continues beyond its border."""
 
-    x_shape: tuple[int, ...]
-    w_shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    pad_begin: tuple[int, ...]
-    pad_end: tuple[int, ...]
-    dilation: tuple[int, ...]
+    x_shape: Shape
+    w_shape: Shape
+    stride: Shape
+    pad_begin: Shape
+    pad_end: Shape
+    dilation: Shape
     groups: int
     padding_mode: str
     pad_value: float
@@ -36,7 +38,7 @@ class Static(NamedTuple):
     options: _core.Options
 
     @property
-    def geometry(self) -> tuple[Any, ...]:
+    def geometry(self) -> tuple[Shape, Shape, Shape, Shape, int, str]:
         return self.stride, self.pad_begin, self.pad_end, self.dilation, self.groups, self.padding_mode
 
     def linear(self) -> "Static":

@@ -115,7 +115,7 @@ def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Tensor:
             f"cross_entropy: logits have shape {logits.shape}, labels {labels.shape}; expected (N, K, *) and (N, *)"
         )
     classes = logits.shape[1]
-    if labels.size and not (0 <= labels.min() and labels.max() < classes):
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
         raise ProblemError(
             f"cross_entropy: labels go from {labels.min()} to {labels.max()}; expected 0 to {classes - 1} "
             f"for {classes} classes"

@@ -36,7 +36,8 @@ class BatchNorm(Function):
     def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma = ctx.saved
         if not is_grad_enabled() and is_native(dy.data, x.data, gamma.data):
-            gradients = _core.batch_norm_backward(dy.data, x.data, gamma.data, *ctx.statistics, ctx.eps)
+            mean, variance = ctx.statistics
+            gradients = _core.batch_norm_backward(dy.data, x.data, gamma.data, mean, variance, ctx.eps)
             return tuple(Tensor(g) for g in gradients)
         return _backward_in_tensors(x, gamma, dy, ctx.eps)
 
@@ -109,14 +110,23 @@ def batch_norm(x: Any, running_mean: Any, running_var: Any, weight: Any = None, 
     xp, channels = namespace(x.data), x.shape[1]
     gamma = Tensor(xp.ones(channels, x.dtype)) if weight is None else as_tensor(weight)
     beta = Tensor(xp.zeros(channels, x.dtype)) if bias is None else as_tensor(bias)
-    for name, value in (("weight", gamma), ("bias", beta), ("running_mean", running_mean), ("running_var", running_var)):
+    for name, value in (
+        ("weight", gamma),
+        ("bias", beta),
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+    ):
         if value is not None and value.shape != (channels,):
-            raise ProblemError(f"batch_norm: {name} has shape {value.shape}, x {channels} channels; expected ({channels},)")
+            raise ProblemError(
+                f"batch_norm: {name} has shape {value.shape}, x {channels} channels; expected ({channels},)"
+            )
         if value is not None and value.dtype != x.dtype:
             raise TypeError(f"batch_norm: {name} has dtype {value.dtype}, x {x.dtype}; expected the same: use .astype")
     if not training:
         if running_mean is None or running_var is None:
-            raise ProblemError("batch_norm: running_mean and running_var are None; expected arrays unless training=True")
+            raise ProblemError(
+                "batch_norm: running_mean and running_var are None; expected arrays unless training=True"
+            )
         return BatchNormInference.apply(x, gamma, beta, Tensor(running_mean), Tensor(running_var), eps=eps)
     count = x.size // channels if channels else 0
     if count == 1:

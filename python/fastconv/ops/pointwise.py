@@ -6,8 +6,11 @@ the output y where f' follows from it and the input x otherwise. Its derivative 
 tensor operations; so gradients of any order exist, and the first runs in one native kernel.
 """
 
+import importlib
 import math
 from typing import Any
+
+import numpy as np
 
 from .. import _core
 from ..arrays import is_native, namespace
@@ -220,11 +223,10 @@ def _sigmoid(x: Any) -> Any:
 
 
 def _normal_cdf(x: Any) -> Any:
-    xp = namespace(x)
-    if hasattr(xp, "vectorize") and xp.__name__ == "numpy":
-        erf = xp.vectorize(math.erf, otypes=[x.dtype])
+    if namespace(x) is np:
+        erf: Any = np.vectorize(math.erf, otypes=[x.dtype])
     else:
-        from cupyx.scipy.special import erf
+        erf = importlib.import_module("cupyx.scipy.special").erf
     return (1 + erf(x / math.sqrt(2))) / 2
 
 

@@ -144,7 +144,7 @@ class Pad(Function):
 
 def _is_basic(index: Any) -> bool:
     entries = index if isinstance(index, tuple) else (index,)
-    return all(e is None or e is Ellipsis or isinstance(e, int | slice) and not isinstance(e, bool) for e in entries)
+    return all(e is None or e is Ellipsis or (isinstance(e, int | slice) and not isinstance(e, bool)) for e in entries)
 
 
 def _axes(axis: Any, ndim: int, caller: str) -> Shape:
