@@ -305,7 +305,7 @@ def _add_explain(commands: Any) -> None:
 
 def _add_train(commands: Any) -> None:
     text = (
-        "Train a classifier, test it after every epoch on held-out images, and write a checkpoint, the history and the\n"
+        "Train a classifier, test it after every epoch on held-out images; write a checkpoint, the history and the\n"
         "training curve to a folder. Ctrl-C stops it; --resume continues to the same bits as a run never stopped."
     )
     example = "fastconv train --model lenet5 --data digits --epochs 20 --out runs/digits"
@@ -340,7 +340,7 @@ def _add_data(command: Any) -> None:
 
 def _add_demo(commands: Any) -> None:
     text = (
-        "Say what machine this is, explain one convolution, train LeNet-5 on handwritten digits in under a minute, and\n"
+        "Say what machine this is, explain one convolution, train LeNet-5 on handwritten digits within a minute, and\n"
         "write a report: training curve, confusion matrix, learned filters, activation maps, and all figures as JSON."
     )
     command = _add(commands, "demo", _demo, "the whole tour in a minute", text, "fastconv demo --out my-report")
