@@ -60,22 +60,8 @@ def _info(options: argparse.Namespace) -> int:
     import fastconv as fc
 
     facts = fc.info()
-    if options.json:
-        print(json.dumps(facts, indent=2, default=str))
-    else:
-        _print_facts(facts)
+    print(json.dumps(facts, indent=2, default=str) if options.json else facts)
     return 0
-
-
-def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
-    width = max(map(len, facts), default=0)
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            print(f"{indent}{name}")
-            _print_facts(value, indent + "  ")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            print(f"{indent}{name:{width}}  {shown}")
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -345,7 +331,7 @@ def _add_demo(commands: Any) -> None:
     )
     command = _add(commands, "demo", _demo, "the whole tour in a minute", text, "fastconv demo --out my-report")
     command.add_argument("--out", default="fastconv-report", metavar="DIR", help="where (default: %(default)s)")
-    command.add_argument("--epochs", type=_whole, help="not the recipe's 20: no accuracy is promised then")
+    command.add_argument("--epochs", type=_whole, help="not the recipe's number: no accuracy is promised then")
     command.add_argument("--seed", type=_seed, default=0, help="of weights and orders (default: %(default)s)")
 
 
