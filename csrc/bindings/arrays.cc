@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arrays.h"
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+namespace fastconv {
+
+void throw_failure(Failure failure, const char* text) {
+  switch (failure) {
+    case Failure::kUnsupported: throw UnsupportedError{text};
+    case Failure::kWorkspace: throw WorkspaceError{text};
+    case Failure::kDevice: throw DeviceError{text};
+    default: throw ProblemError{text};
+  }
+}
+
+std::string format(const char* text, ...) {
+  char buffer[kTextCapacity];
+  va_list arguments;
+  va_start(arguments, text);
+  vsnprintf(buffer, sizeof buffer, text, arguments);
+  va_end(arguments);
+  return buffer;
+}
+
+std::string text_of(const Shape& shape) {
+  std::string text = "(";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+DType dtype_of(const py::array& array, const char* name) {
+  const py::dtype dtype = array.dtype();
+  const bool native = dtype.byteorder() == '=' || dtype.byteorder() == '|';
+  if (native && dtype.kind() == 'f' && dtype.itemsize() == 4) return DType::kFloat32;
+  if (native && dtype.kind() == 'f' && dtype.itemsize() == 8) return DType::kFloat64;
+  throw py::type_error(format("%s has dtype %s; expected float32 or float64: use %s.astype(np.float32)", name,
+                              std::string(py::str(static_cast<py::object>(dtype))).c_str(), name));
+}
+
+py::dtype numpy_dtype(DType dtype) {
+  return dtype == DType::kFloat64 ? py::dtype::of<double>() : py::dtype::of<float>();
+}
+
+Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
+
+void require_dtype(const py::array& array, const char* name, DType dtype, const char* other) {
+  const DType got = dtype_of(array, name);
+  if (got == dtype) return;
+  const char* wanted = dtype == DType::kFloat64 ? "float64" : "float32";
+  throw py::type_error(format("%s is %s, %s is %s; expected one dtype: use %s.astype(np.%s)", name,
+                              got == DType::kFloat64 ? "float64" : "float32", other, wanted, name, wanted));
+}
+
+void require_shape(const py::array& array, const char* name, const Shape& shape) {
+  const Shape got = shape_of(array);
+  if (got != shape)
+    throw ProblemError{format("%s has shape %s; expected %s", name, text_of(got).c_str(), text_of(shape).c_str())};
+}
+
+namespace {
+
+bool is_aligned(const py::array& array) {
+  return reinterpret_cast<uintptr_t>(array.data()) % static_cast<uintptr_t>(array.itemsize()) == 0;
+}
+
+py::array copy_of(const py::array& array) {
+  const Shape shape = shape_of(array);
+  py::array copy = make_output(array.itemsize() == 8 ? DType::kFloat64 : DType::kFloat32, shape);
+  copy[py::ellipsis()] = array;  // NumPy walks any strides and alignment
+  return copy;
+}
+
+// Pitches of (batch, channel) when axes [first, last) are dense with `pixel` elements per step; false otherwise.
+bool dense_pixels(const py::array& array, int first, int last, int64_t pixel) {
+  int64_t expected = pixel;
+  for (int i = last - 1; i >= first; --i) {
+    if (array.shape(i) != 1 && array.strides(i) != expected * array.itemsize()) return false;
+    expected *= array.shape(i);
+  }
+  return true;
+}
+
+// The stride of an axis in elements, `otherwise` for an axis of one element; 0 or less when unusable.
+int64_t pitch_of(const py::array& array, int axis, int64_t otherwise) {
+  if (array.shape(axis) <= 1) return otherwise;
+  const int64_t bytes = array.strides(axis);
+  return bytes > 0 && bytes % array.itemsize() == 0 ? bytes / array.itemsize() : 0;
+}
+
+// Fills the pitches when the memory is channels first (channel_axis 1) or channels last as `layout` says.
+bool read_pitches(const py::array& array, Layout layout, int channel_axis, ImageArray* image) {
+  const int rank = static_cast<int>(array.ndim());
+  const int first = channel_axis == 1 ? 2 : 1, last = channel_axis == 1 ? rank : rank - 1;
+  int64_t plane = 1;
+  for (int i = first; i < last; ++i) plane *= array.shape(i);
+  const int64_t channels = array.shape(channel_axis);
+  int64_t extent;
+  if (layout == Layout::kChannelsFirst) {
+    if (!dense_pixels(array, first, last, 1)) return false;
+    image->channel_pitch = pitch_of(array, channel_axis, plane);
+    if (image->channel_pitch < plane) return false;
+    extent = image->channel_pitch * (channels - 1) + plane;
+  } else {
+    if (channels != 1 && array.strides(channel_axis) != array.itemsize()) return false;
+    int64_t pitch = channels;  // of the innermost spatial axis with more than one element
+    for (int i = last - 1; i >= first; --i)
+      if (array.shape(i) > 1) {
+        pitch = pitch_of(array, i, channels);
+        break;
+      }
+    if (pitch < channels || !dense_pixels(array, first, last, pitch)) return false;
+    image->channel_pitch = pitch;
+    extent = pitch * (plane - 1) + channels;
+  }
+  image->batch_pitch = pitch_of(array, 0, extent);
+  image->layout = layout;
+  return image->batch_pitch >= extent;
+}
+
+}  // namespace
+
+py::array contiguous(const py::array& array) {
+  if ((array.flags() & py::array::c_style) && is_aligned(array)) return array;
+  return copy_of(array);
+}
+
+ImageArray image_array(const py::array& array, Layout layout, bool recognise) {
+  ImageArray image;
+  image.array = array;
+  const int channel_axis = layout == Layout::kChannelsFirst ? 1 : static_cast<int>(array.ndim()) - 1;
+  if (is_aligned(array)) {
+    if (read_pitches(array, layout, channel_axis, &image)) return image;
+    if (recognise && layout == Layout::kChannelsFirst &&
+        read_pitches(array, Layout::kChannelsLast, channel_axis, &image))
+      return image;
+  }
+  image.array = copy_of(array);
+  read_pitches(image.array, layout, channel_axis, &image);
+  return image;
+}
+
+py::array make_output(DType dtype, const Shape& shape) {
+  int64_t elements = 1;
+  for (int64_t extent : shape)
+    if (__builtin_mul_overflow(elements, extent, &elements)) throw std::bad_alloc();
+  const int64_t size = element_size(dtype);
+  Shape strides(shape.size());
+  int64_t step = size;
+  for (size_t i = shape.size(); i-- > 0;) {
+    strides[i] = step;
+    step *= std::max<int64_t>(1, shape[i]);
+  }
+  struct Block {
+    void* data;
+    int64_t bytes;
+  };
+  int64_t bytes;
+  if (__builtin_mul_overflow(std::max<int64_t>(elements, 1), size, &bytes)) throw std::bad_alloc();
+  void* data = acquire_block(output_cache(), bytes);
+  if (!data) throw std::bad_alloc();
+  const py::capsule owner(new Block{data, bytes}, [](void* pointer) {
+    Block* block = static_cast<Block*>(pointer);
+    release_block(output_cache(), block->data, block->bytes);
+    delete block;
+  });
+  return py::array(numpy_dtype(dtype), shape, strides, data, owner);
+}
+
+py::array output_or(const py::object& out, DType dtype, const Shape& shape, std::initializer_list<py::array> inputs) {
+  if (out.is_none()) return make_output(dtype, shape);
+  if (!py::isinstance<py::array>(out)) throw py::type_error("out is not a NumPy array; expected one, or None");
+  const py::array array = py::reinterpret_borrow<py::array>(out);
+  require_dtype(array, "out", dtype, "x");
+  require_shape(array, "out", shape);
+  if (!array.writeable()) throw ProblemError{"out is read-only; expected a writeable array"};
+  if (!(array.flags() & py::array::c_style) || !is_aligned(array))
+    throw ProblemError{"out is not a C-contiguous, aligned array; expected one as np.empty makes it"};
+  const char* begin = static_cast<const char*>(array.data());
+  for (const py::array& input : inputs) {
+    if (!input) continue;
+    const char *low = static_cast<const char*>(input.data()), *high = low + input.itemsize();
+    for (py::ssize_t i = 0; i < input.ndim(); ++i) {
+      const py::ssize_t reach = input.strides(i) * std::max<py::ssize_t>(0, input.shape(i) - 1);
+      (reach < 0 ? low : high) += reach;
+    }
+    if (begin < high && low < begin + array.nbytes() && input.size() > 0 && array.size() > 0)
+      throw ProblemError{"out overlaps an input in memory; expected an array of its own"};
+  }
+  return array;
+}
+
+const Options& options_of(const py::object& object) { return *object.cast<const Options*>(); }
+
+void register_arrays(py::module_& m) {
+  static PyObject *problem, *unsupported, *workspace, *device;  // live as long as the module, one per process
+  problem = py::exception<ProblemError>(m, "ProblemError", PyExc_ValueError).release().ptr();
+  unsupported = py::exception<UnsupportedError>(m, "UnsupportedError", PyExc_NotImplementedError).release().ptr();
+  workspace = py::exception<WorkspaceError>(m, "WorkspaceError", PyExc_MemoryError).release().ptr();
+  device = py::exception<DeviceError>(m, "DeviceError", PyExc_RuntimeError).release().ptr();
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const ProblemError& e) {
+      PyErr_SetString(problem, e.text.c_str());
+    } catch (const UnsupportedError& e) {
+      PyErr_SetString(unsupported, e.text.c_str());
+    } catch (const WorkspaceError& e) {
+      PyErr_SetString(workspace, e.text.c_str());
+    } catch (const DeviceError& e) {
+      PyErr_SetString(device, e.text.c_str());
+    }
+  });
+}
+
+}  // namespace fastconv

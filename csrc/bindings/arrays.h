@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// NumPy arrays in and out, and the error classes. The only place besides bind_*.cc that knows Python.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <pybind11/numpy.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../plan.h"
+#include "../problem.h"
+#include "../workspace.h"
+
+namespace fastconv {
+
+namespace py = pybind11;
+
+// Thrown as fc.ProblemError, UnsupportedError, WorkspaceError, DeviceError.
+struct ProblemError {
+  std::string text;
+};
+struct UnsupportedError {
+  std::string text;
+};
+struct WorkspaceError {
+  std::string text;
+};
+struct DeviceError {
+  std::string text;
+};
+[[noreturn]] void throw_failure(Failure failure, const char* text);
+__attribute__((format(printf, 1, 2))) std::string format(const char* text, ...);
+
+typedef std::vector<int64_t> Shape;
+std::string text_of(const Shape& shape);
+
+// float32 or float64 of native byte order; anything else is a TypeError that names `.astype`.
+DType dtype_of(const py::array& array, const char* name);
+py::dtype numpy_dtype(DType dtype);
+Shape shape_of(const py::array& array);
+// TypeError unless `array` has the dtype.
+void require_dtype(const py::array& array, const char* name, DType dtype, const char* other);
+// ProblemError unless `array` has the shape.
+void require_shape(const py::array& array, const char* name, const Shape& shape);
+
+// The array itself when its elements follow each other in C order and are aligned, else a copy.
+py::array contiguous(const py::array& array);
+
+// An image tensor (N, C, *spatial) or (N, *spatial, C) whose pixels are dense; only the batch pitch and the channel
+// pitch (channels last: the pixel pitch) are free, in elements. Other strides are copied.
+struct ImageArray {
+  py::array array;  // keeps the data alive
+  Layout layout;
+  int64_t batch_pitch, channel_pitch;
+
+  void* data() const { return const_cast<void*>(array.data()); }
+};
+// `layout` says what the axes mean. With `recognise`, a channels-first view of channels-last memory comes back as
+// Layout::kChannelsLast without a copy.
+ImageArray image_array(const py::array& array, Layout layout, bool recognise);
+
+// A new array from the output cache, 64-byte aligned, C order. MemoryError when there is no memory.
+py::array make_output(DType dtype, const Shape& shape);
+// `out` checked (ndarray, dtype, shape, writeable, C-order contiguous, no overlap with the inputs), or a new array.
+py::array output_or(const py::object& out, DType dtype, const Shape& shape, std::initializer_list<py::array> inputs);
+
+// The options that `object` (an Options or None) holds; an unknown FASTCONV_ISA is a ProblemError.
+const Options& options_of(const py::object& object);
+
+template <class T>
+T* data_of(const py::array& array) {
+  return static_cast<T*>(const_cast<void*>(array.data()));
+}
+
+void register_arrays(py::module_& m);
+void register_conv(py::module_& m);
+void register_problem(py::module_& m);
+void register_plan(py::module_& m);
+void register_pool(py::module_& m);
+void register_ops(py::module_& m);
+void register_info(py::module_& m);
+
+}  // namespace fastconv

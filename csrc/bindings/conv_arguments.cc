@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conv_arguments.h"
+
+namespace fastconv {
+
+ConvProblem empty_problem() {
+  ConvProblem p{};
+  p.groups = 1;
+  for (int i = 0; i < kMaxSpatial; ++i) p.size[i] = p.filter[i] = p.stride[i] = p.dilation[i] = 1;
+  return p;
+}
+
+void fill_geometry(ConvProblem* p, const Shape& size, const Shape& filter, const Shape& stride, const Shape& pad_begin,
+                   const Shape& pad_end, const Shape& dilation) {
+  const size_t rank = size.size();
+  if (rank < 1 || rank > kMaxSpatial)
+    throw ProblemError{format("size has %zu entries; expected 1 to 3, one per spatial axis", rank)};
+  const struct {
+    const char* name;
+    const Shape& values;
+    int64_t* into;
+  } fields[] = {{"size", size, p->size},           {"filter", filter, p->filter},
+                {"stride", stride, p->stride},     {"pad_begin", pad_begin, p->pad_begin},
+                {"pad_end", pad_end, p->pad_end},  {"dilation", dilation, p->dilation}};
+  for (const auto& field : fields) {
+    if (field.values.size() != rank)
+      throw ProblemError{format("%s has %zu entries; expected %zu, one per spatial axis", field.name,
+                                field.values.size(), rank)};
+    for (size_t i = 0; i < rank; ++i) field.into[kMaxSpatial - rank + i] = field.values[i];
+  }
+  p->spatial_rank = static_cast<int32_t>(rank);
+}
+
+void require_valid(const ConvProblem& p) {
+  char text[kTextCapacity];
+  if (!validate(p, text)) throw ProblemError{text};
+}
+
+Shape shape_of_image(const ConvProblem& p, Layout layout, int64_t channels, const int64_t* size) {
+  Shape shape = {p.n};
+  if (layout == Layout::kChannelsFirst) shape.push_back(channels);
+  for (int i = kMaxSpatial - p.spatial_rank; i < kMaxSpatial; ++i) shape.push_back(size[i]);
+  if (layout == Layout::kChannelsLast) shape.push_back(channels);
+  return shape;
+}
+
+Shape shape_of_filter(const ConvProblem& p) {
+  Shape shape = {p.k, p.c / p.groups};
+  for (int i = kMaxSpatial - p.spatial_rank; i < kMaxSpatial; ++i) shape.push_back(p.filter[i]);
+  return shape;
+}
+
+}  // namespace fastconv

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// From Python's tuples to a ConvProblem, and from a ConvProblem to shapes.
+#pragma once
+
+#include "arrays.h"
+
+namespace fastconv {
+
+ConvProblem empty_problem();  // zeroed, unused axes 1
+// The tuples have one entry per spatial axis, 1 to 3 of them.
+void fill_geometry(ConvProblem* p, const Shape& size, const Shape& filter, const Shape& stride, const Shape& pad_begin,
+                   const Shape& pad_end, const Shape& dilation);
+void require_valid(const ConvProblem& p);
+
+struct OutputSize {
+  explicit OutputSize(const ConvProblem& p) {
+    for (int i = 0; i < kMaxSpatial; ++i) size[i] = output_size(p, i);
+  }
+  int64_t size[kMaxSpatial];
+};
+Shape shape_of_image(const ConvProblem& p, Layout layout, int64_t channels, const int64_t* size);
+Shape shape_of_filter(const ConvProblem& p);
+
+}  // namespace fastconv

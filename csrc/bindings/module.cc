@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arrays.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "The native part of fastconv; see _core.pyi.";
+  fastconv::register_arrays(m);
+  fastconv::register_problem(m);
+  fastconv::register_conv(m);
+  fastconv::register_plan(m);
+  //POOL
+  //OPS
+  fastconv::register_info(m);
+}

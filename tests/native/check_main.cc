@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// The exact tier without Python, for the sanitizers: check_main FILE... runs every problem of the files (text form, a
+// line each) in all three passes, by every algorithm that does not refuse it, on every instruction set, with 1, 2 and 16
+// threads, with weights packed in the call and before it. Inputs are small integers: results must equal `reference` bit for
+// bit. Outputs start as NaN, the workspace as 0xA5 bytes between canaries.
+#include <cinttypes>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "machine.h"
+#include "parallel.h"
+#include "plan.h"
+#include "registry.h"
+
+namespace {
+
+using namespace fastconv;
+
+constexpr size_t kCanary = 256;
+
+// 64-byte aligned room between canaries.
+class Guarded {
+ public:
+  explicit Guarded(int64_t bytes) : bytes_(static_cast<size_t>(bytes)), storage_(bytes_ + 2 * kCanary + 64, 0xA5) {
+    const size_t shift = (64 - reinterpret_cast<uintptr_t>(storage_.data() + kCanary) % 64) % 64;
+    data_ = storage_.data() + kCanary + shift;
+  }
+  void* data() { return data_; }
+  bool intact() const {
+    for (size_t i = 0; i < kCanary; ++i)
+      if (data_[-1 - static_cast<ptrdiff_t>(i)] != 0xA5) return false;
+    for (const unsigned char* p = data_ + bytes_; p < storage_.data() + storage_.size(); ++p)
+      if (*p != 0xA5) return false;
+    return true;
+  }
+
+ private:
+  size_t bytes_;
+  std::vector<unsigned char> storage_;
+  unsigned char* data_;
+};
+
+uint64_t state = 20261123;
+int64_t small_integer() {  // -3 .. 3
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return static_cast<int64_t>(state >> 33) % 7 - 3;
+}
+
+template <class T>
+class Check {
+ public:
+  Check(const ConvProblem& problem, const Machine& machine) : p(problem), m(machine) {
+    const int64_t xs = p.n * p.c * x_plane(p), ws = p.k * (p.c / p.groups) * taps(p), ys = p.n * p.k * y_plane(p);
+    x.resize(static_cast<size_t>(xs)), w.resize(static_cast<size_t>(ws)), y.resize(static_cast<size_t>(ys));
+    bias.resize(static_cast<size_t>(p.k)), residual.resize(static_cast<size_t>(ys));
+    for (auto* values : {&x, &w, &y, &bias, &residual})
+      for (T& value : *values) value = static_cast<T>(small_integer());
+  }
+
+  int run() {
+    const std::vector<T> expected = compute(*find_algorithm("reference"), 1, false);
+    int failures = 0;
+    for (int i = 0; i < algorithm_count(); ++i) {
+      const Algorithm& algorithm = algorithm_at(i);
+      char reason[kTextCapacity];
+      if (algorithm.why_not(&p, &m, reason) || !algorithm.exact_on_integers) continue;
+      for (int threads : {1, 2, 16})
+        for (bool packed : {false, true}) {
+          if (packed && algorithm.packed_bytes(&p, &m) == 0) continue;
+          const std::vector<T> got = compute(algorithm, threads, packed);
+          ++runs;
+          if (got.size() == expected.size() &&
+              (got.empty() || memcmp(got.data(), expected.data(), got.size() * sizeof(T)) == 0) && intact)
+            continue;
+          char text[kTextCapacity];
+          to_text(p, text);
+          printf("FAILED %s %s %s threads=%d packed=%d%s\n", algorithm.name, m.kernels->isa, text, threads, packed,
+                 intact ? "" : " (wrote outside its workspace)");
+          ++failures;
+        }
+    }
+    return failures;
+  }
+
+  static int64_t runs;
+
+ private:
+  std::vector<T> compute(const Algorithm& algorithm, int threads, bool packed) {
+    RunContext r{};
+    char error[kTextCapacity] = "";
+    r.machine = &m;
+    r.parallel = make_parallel(threads);
+    r.error = error;
+    std::vector<T> x_copy = x, w_copy = w, y_copy = y;
+    std::vector<T>& result = p.pass == Pass::kForward ? y_copy : p.pass == Pass::kBackwardData ? x_copy : w_copy;
+    result.assign(result.size(), std::numeric_limits<T>::quiet_NaN());
+    r.x = x_copy.data(), r.w = w_copy.data(), r.y = y_copy.data();
+    if (p.epilogue & kEpilogueBias) r.bias = bias.data();
+    if (p.epilogue & kEpilogueResidual) r.residual = residual.data();
+    pitches(p.x_layout, p.c, x_plane(p), &r.x_batch_pitch, &r.x_channel_pitch);
+    pitches(p.y_layout, p.k, y_plane(p), &r.y_batch_pitch, &r.y_channel_pitch);
+    r.alpha = 0.5;
+    r.pad_value = 2;
+    Guarded weights(packed ? algorithm.packed_bytes(&p, &m) : 0);
+    if (packed) {
+      algorithm.pack(&p, &m, &r.parallel, w_copy.data(), weights.data());
+      r.packed_w = weights.data();
+    }
+    Guarded workspace(algorithm.workspace_bytes(&p, &m, r.parallel.slots, packed));
+    r.workspace = workspace.data();
+    algorithm.run(&p, &r);
+    intact = workspace.intact() && weights.intact();
+    return result;
+  }
+
+  static void pitches(Layout layout, int64_t channels, int64_t plane, int64_t* batch, int64_t* channel) {
+    *batch = channels * plane;
+    *channel = layout == Layout::kChannelsLast ? channels : plane;
+  }
+
+  const ConvProblem p;
+  const Machine& m;
+  std::vector<T> x, w, y, bias, residual;
+  bool intact = true;
+};
+template <class T>
+int64_t Check<T>::runs = 0;
+
+int check(ConvProblem p) {
+  int failures = 0;
+  const ConvProblem forward = p;
+  for (Pass pass : {Pass::kForward, Pass::kBackwardData, Pass::kBackwardFilter})
+    for (Layout x_layout : {Layout::kChannelsFirst, Layout::kChannelsLast})
+      for (Layout y_layout : {Layout::kChannelsFirst, Layout::kChannelsLast})
+        for (DType dtype : {DType::kFloat32, DType::kFloat64})
+          for (int i = 0; i < usable_isa_count(); ++i) {
+            p = forward;
+            p.pass = pass, p.x_layout = x_layout, p.y_layout = y_layout, p.dtype = dtype;
+            if (pass != Pass::kForward) p.activation = Activation::kNone, p.epilogue = 0;
+            failures += dtype == DType::kFloat32 ? Check<float>(p, usable_machine(i)).run()
+                                                 : Check<double>(p, usable_machine(i)).run();
+          }
+  return failures;
+}
+
+}  // namespace
+
+int main(int count, char** files) {
+  int failures = 0, problems = 0;
+  for (int i = 1; i < count; ++i) {
+    std::ifstream file(files[i]);
+    if (!file) return printf("cannot read %s\n", files[i]), 2;
+    for (std::string line; std::getline(file, line);) {
+      if (line.find_first_not_of(" \t\r") == std::string::npos || line[line.find_first_not_of(" \t\r")] == '#') continue;
+      ConvProblem p;
+      char error[kTextCapacity];
+      if (!parse(line.c_str(), &p, error)) return printf("%s: %s\n%s\n", files[i], line.c_str(), error), 2;
+      failures += check(p);
+      ++problems;
+    }
+  }
+  printf("%d problems, %" PRId64 " runs, %d failures\n", problems, Check<float>::runs + Check<double>::runs, failures);
+  return failures || problems == 0 ? 1 : 0;
+}
