@@ -35,6 +35,12 @@ struct ColumnGrid {
       if (a.out_first != 0 || a.columns != a.out_size) return false;
     return true;
   }
+  // Besides, one tap reads exactly the pixel of the same coordinate.
+  bool reads_as_written() const {
+    for (const ColumnAxis& a : axis)
+      if (a.step != 1 || a.offset != 0 || a.size != a.out_size || a.taps != 1) return false;
+    return is_dense();
+  }
 };
 
 ColumnGrid forward_grid(const ConvProblem& problem);
@@ -54,11 +60,17 @@ struct ImageLayout {
   int64_t pixel_step() const { return layout == Layout::kChannelsLast ? channel_pitch : 1; }
 };
 
+inline constexpr int64_t kMostColumns = 1024;  // of a strip
+
+// Elements of scratch that gathering a strip of `columns` columns and `channels` channels takes at most.
+int64_t gather_scratch(const ColumnGrid& grid, int64_t columns, int64_t channels, int nr);
+
 // dst[panel][channel * taps + tap][nr] for columns [column, column + columns) of all images laid end to end, and
-// channels [channel, channel + channels). Lanes beyond the last column are left as they are.
+// channels [channel, channel + channels). Lanes beyond the last column are undefined, and so are nr elements after
+// the last panel.
 template <class T>
 void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, const T* image,
-                  int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst);
+                  int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst, T* scratch);
 
 // Moves c[row][column - first] to (or, with `gather`, from) the pixels that the columns stand for; row r is channel
 // `channel` + r.

@@ -26,23 +26,37 @@ namespace fastconv {
 namespace {
 
 constexpr int64_t kDepthBlock = 512;          // rows of a panel: 64 KiB of float32 per panel, a piece of A stays in L1
-constexpr int64_t kStripElements = 96 << 10;  // panels of a strip: 384 KiB of float32, in L2 beside the weights
-constexpr int64_t kMostColumns = 1024;
+constexpr int64_t kStripElements = 48 << 10;  // panels of a strip: 192 KiB of float32, in L2 beside the weights
 constexpr int64_t kItems = 4;  // wanted at least: each share of rows gathers its columns again
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// visit(grid, taps of the phases before it) for every phase; forward has one.
+template <class Visit>
+void each_phase(const ConvProblem& p, const Visit& visit) {
+  if (p.pass == Pass::kForward) return visit(forward_grid(p), int64_t{0});
+  int64_t phase[kMaxSpatial], before = 0;
+  for (phase[0] = 0; phase[0] < phase_count(p, 0); ++phase[0])
+    for (phase[1] = 0; phase[1] < phase_count(p, 1); ++phase[1])
+      for (phase[2] = 0; phase[2] < phase_count(p, 2); ++phase[2]) {
+        const ColumnGrid grid = backward_data_grid(p, phase);
+        visit(grid, before);
+        before += grid.taps();
+      }
+}
 
 // The geometry and blocking of one problem; nothing here depends on the number of threads.
 struct Blocking {
   bool forward;
   int64_t groups, rows, channels;   // per group: written, read
-  int64_t phases[kMaxSpatial], all_taps;
+  int64_t all_taps;
   int64_t largest_taps;             // of a phase
   int64_t group_block;              // groups whose columns are gathered together
   int64_t channel_block;            // channels of a depth block
   int64_t strip_columns;
   int64_t pieces, row_chunks;       // register-tile rows per group; shares of them
   bool direct;                      // tiles go straight to the output
+  int64_t gather_elements;          // scratch of gathering
 
   Blocking(const ConvProblem& p, int mr, int nr) {
     forward = p.pass == Pass::kForward;
@@ -53,8 +67,7 @@ struct Blocking {
     largest_taps = 1;
     int64_t grid_columns = 1, phase_total = 1;
     for (int a = 0; a < kMaxSpatial; ++a) {
-      phases[a] = forward ? 1 : phase_count(p, a);
-      phase_total *= phases[a];
+      phase_total *= forward ? 1 : phase_count(p, a);
       const int64_t period = forward ? 1 : p.stride[a] / std::gcd(p.stride[a], p.dilation[a]);
       largest_taps *= ceil_div(p.filter[a], period);
       grid_columns *= forward ? output_size(p, a) : ceil_div(p.size[a], p.stride[a]);
@@ -73,6 +86,10 @@ struct Blocking {
     pieces = ceil_div(rows, mr);
     const int64_t items = phase_total * ceil_div(groups, group_block) * ceil_div(all_columns, strip_columns) *
                           (direct ? p.n : 1);
+    gather_elements = 0;
+    each_phase(p, [&](const ColumnGrid& grid, int64_t) {
+      gather_elements = std::max(gather_elements, gather_scratch(grid, strip_columns, group_block * channel_block, nr));
+    });
     row_chunks = std::clamp(ceil_div(kItems, std::max<int64_t>(1, items)), int64_t{1}, ceil_div(pieces, 8));
   }
 
@@ -85,7 +102,7 @@ struct Blocking {
       most = std::max(most, piece_begin(chunk_piece(i + 1)) - piece_begin(chunk_piece(i)));
     return most;
   }
-  int64_t panel_elements() const { return group_block * channel_block * largest_taps * strip_columns; }
+  int64_t panel_elements(int nr) const { return group_block * channel_block * largest_taps * strip_columns + nr; }
   int64_t strip_elements() const { return direct ? 0 : chunk_rows() * strip_columns; }
 };
 
@@ -95,20 +112,6 @@ Blocking blocking_of(const ConvProblem& p, const Machine& m) {
 }
 
 int64_t aligned(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
-
-// visit(grid, taps of the phases before it) for every phase.
-template <class Visit>
-void each_phase(const ConvProblem& p, const Blocking& b, const Visit& visit) {
-  if (b.forward) return visit(forward_grid(p), int64_t{0});
-  int64_t phase[kMaxSpatial], before = 0;
-  for (phase[0] = 0; phase[0] < b.phases[0]; ++phase[0])
-    for (phase[1] = 0; phase[1] < b.phases[1]; ++phase[1])
-      for (phase[2] = 0; phase[2] < b.phases[2]; ++phase[2]) {
-        const ColumnGrid grid = backward_data_grid(p, phase);
-        visit(grid, before);
-        before += grid.taps();
-      }
-}
 
 template <class T>
 class Packing {
@@ -127,7 +130,7 @@ class Packing {
       });
       return;
     }
-    each_phase(p, b, [&](const ColumnGrid& grid, int64_t before) {
+    each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
       parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
         const int64_t at = item / b.pieces * group_elements;
         backward_piece(p, b, kernels, grid, w + at, dst + at + before * b.rows * b.channels, item % b.pieces);
@@ -177,12 +180,13 @@ class Multiplication {
         read(static_cast<const T*>(b.forward ? r.x : r.y)),
         written(static_cast<T*>(b.forward ? r.y : r.x)) {}
 
-  static int64_t slot_bytes(const Blocking& b, bool residual) {
-    return aligned(b.panel_elements() * sizeof(T)) + (residual ? 2 : 1) * aligned(b.strip_elements() * sizeof(T));
+  static int64_t slot_bytes(const Blocking& b, int nr, bool residual) {
+    return aligned(b.panel_elements(nr) * sizeof(T)) + aligned(b.gather_elements * sizeof(T)) +
+           (residual ? 2 : 1) * aligned(b.strip_elements() * sizeof(T));
   }
 
   void run() const {
-    each_phase(p, b, [&](const ColumnGrid& grid, int64_t before) {
+    each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
       const int64_t columns = grid.columns(), images = b.direct ? p.n : 1;
       const int64_t all_columns = b.direct ? columns : columns * p.n;
       const int64_t strips = ceil_div(all_columns, b.strip_columns), blocks = ceil_div(b.groups, b.group_block);
@@ -208,10 +212,13 @@ class Multiplication {
   };
 
   void compute(const ColumnGrid& grid, const Item& i, int slot) const {
-    char* mine = scratch_ + slot * slot_bytes(b, r.residual != nullptr);
+    char* mine = scratch_ + slot * slot_bytes(b, kernels.nr, r.residual != nullptr);
     T* panels = reinterpret_cast<T*>(mine);
-    T* strip = reinterpret_cast<T*>(mine + aligned(b.panel_elements() * sizeof(T)));
-    T* residual_strip = reinterpret_cast<T*>(reinterpret_cast<char*>(strip) + aligned(b.strip_elements() * sizeof(T)));
+    mine += aligned(b.panel_elements(kernels.nr) * sizeof(T));
+    T* scratch = reinterpret_cast<T*>(mine);
+    mine += aligned(b.gather_elements * sizeof(T));
+    T* strip = reinterpret_cast<T*>(mine);
+    T* residual_strip = reinterpret_cast<T*>(mine + aligned(b.strip_elements() * sizeof(T)));
     const int64_t first_piece = b.chunk_piece(i.chunk), last_piece = b.chunk_piece(i.chunk + 1);
     const int64_t first_row = b.piece_begin(first_piece), last_row = b.piece_begin(last_piece);
     const int64_t tap_count = grid.taps(), depth = b.channels * tap_count;
@@ -221,7 +228,7 @@ class Multiplication {
       const int64_t channels = std::min(b.channel_block, b.channels - channel);
       const int64_t gathered = i.groups > 1 ? i.groups * b.channels : channels;
       pack_columns(kernels, grid, read_layout, read, i.column, i.columns, i.group * b.channels + channel,
-                   gathered, panels);
+                   gathered, panels, scratch);
       for (int64_t g = 0; g < i.groups; ++g) {
         const int64_t channel0 = (i.group + g) * b.rows + first_row;
         T* c = b.direct ? direct_row(i.column, channel0) : strip;
@@ -304,8 +311,8 @@ int64_t column_gemm_packed_bytes(const ConvProblem& p) {
 int64_t column_gemm_workspace(const ConvProblem& p, const Machine& m, int slots, bool packed) {
   const Blocking b = blocking_of(p, m);
   const bool residual = p.epilogue & kEpilogueResidual;
-  const int64_t slot = p.dtype == DType::kFloat64 ? Multiplication<double>::slot_bytes(b, residual)
-                                                  : Multiplication<float>::slot_bytes(b, residual);
+  const int64_t slot = p.dtype == DType::kFloat64 ? Multiplication<double>::slot_bytes(b, m.kernels->gemm->f64.nr, residual)
+                                                  : Multiplication<float>::slot_bytes(b, m.kernels->gemm->f32.nr, residual);
   return slots * slot + (packed ? 0 : aligned(column_gemm_packed_bytes(p)));
 }
 

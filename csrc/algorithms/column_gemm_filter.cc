@@ -18,9 +18,9 @@
 namespace fastconv {
 namespace {
 
-constexpr int64_t kPixelBlock = 256;          // depth of a tile
+constexpr int64_t kPixelBlock = 128;          // depth of a tile
 constexpr int64_t kRowBlock = 256;            // k
-constexpr int64_t kFilterBlock = 384;         // (c, tap): 384 KiB of float32 beside 256 KiB of dy, in L2
+constexpr int64_t kFilterBlock = 256;         // (c, tap): 128 KiB of float32 beside as much of dy, in L2
 constexpr int64_t kItems = 8;                 // wanted at least
 constexpr int64_t kPartBytes = int64_t{8} << 20;  // of all parts together
 
@@ -53,15 +53,18 @@ struct Blocking {
 
 template <class T>
 struct Scratch {
-  int64_t gathered, left, right;  // elements: a panel of pixels; [piece][pixel][k]; [panel][pixel][(c, tap)]
+  int64_t gathered, halo, left, right;  // elements: panels of pixels; [piece][pixel][k]; [panel][pixel][(c, tap)]
 
-  Scratch(const Blocking& b, const GemmKernelsOf<T>& kernels) {
-    gathered = std::max(b.channel_block * b.filter, std::min(b.rows, kRowBlock)) * kernels.nr;
-    left = std::min(b.rows, kRowBlock) * kPixelBlock;
-    right = b.panels_columns(kernels.nr) * kPixelBlock;
+  Scratch(const ConvProblem& p, const Blocking& b, int nr) {
+    const int64_t rows = std::min(b.rows, kRowBlock), pixels = ceil_div(kPixelBlock, nr) * nr;
+    gathered = std::max(b.channel_block * b.filter, rows) * pixels + nr;
+    halo = gather_scratch(forward_grid(p), kPixelBlock, b.channel_block, nr);
+    left = rows * kPixelBlock;
+    right = b.panels_columns(nr) * kPixelBlock;
   }
   int64_t bytes() const {
-    return aligned(gathered * sizeof(T)) + aligned(left * sizeof(T)) + aligned(right * sizeof(T));
+    return aligned(gathered * sizeof(T)) + aligned(halo * sizeof(T)) + aligned(left * sizeof(T)) +
+           aligned(right * sizeof(T));
   }
 };
 
@@ -73,7 +76,7 @@ class FilterGradient {
         r(context),
         kernels(gemm_kernels<T>(*r.machine)),
         b(p),
-        sizes(b, kernels),
+        sizes(p, b, kernels.nr),
         x_grid(forward_grid(p)),
         y_grid(identity_grid(p)),
         x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
@@ -83,7 +86,7 @@ class FilterGradient {
     const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
     const Blocking b(p);
     const int64_t sums = b.parts > 1 ? b.parts * aligned(b.weights(p) * sizeof(T)) : 0;
-    return sums + slots * Scratch<T>(b, kernels).bytes();
+    return sums + slots * Scratch<T>(p, b, kernels.nr).bytes();
   }
 
   void run() const {
@@ -108,7 +111,8 @@ class FilterGradient {
  private:
   void compute(int64_t part, int64_t share, T* sums, char* scratch) const {
     T* gathered = reinterpret_cast<T*>(scratch);
-    T* left = reinterpret_cast<T*>(scratch + aligned(sizes.gathered * sizeof(T)));
+    T* halo = reinterpret_cast<T*>(scratch += aligned(sizes.gathered * sizeof(T)));
+    T* left = reinterpret_cast<T*>(scratch + aligned(sizes.halo * sizeof(T)));
     T* right = reinterpret_cast<T*>(reinterpret_cast<char*>(left) + aligned(sizes.left * sizeof(T)));
     const int64_t channel = share % b.channel_chunks * b.channel_block;
     const int64_t channels = std::min(b.channel_block, b.channels - channel);
@@ -120,21 +124,16 @@ class FilterGradient {
     const int64_t first = part * b.blocks / b.parts, last = (part + 1) * b.blocks / b.parts;
     for (int64_t block = first; block < last; ++block) {
       const int64_t pixel = block * kPixelBlock, depth = std::min(kPixelBlock, b.pixels - pixel);
-      for (int64_t at = 0; at < depth; at += kernels.nr) {
-        const int64_t count = std::min<int64_t>(kernels.nr, depth - at);
-        pack_columns(kernels, y_grid, y_layout, static_cast<const T*>(r.y), pixel + at, count, group * b.rows + row,
-                     rows, gathered);
-        for (int64_t i = 0; i < pieces; ++i) {
-          const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
-          kernels.transpose(size, count, size, gathered + begin * kernels.nr, kernels.nr,
-                            left + begin * depth + at * size, size);
-        }
-        pack_columns(kernels, x_grid, x_layout, static_cast<const T*>(r.x), pixel + at, count,
-                     group * b.channels + channel, channels, gathered);
-        for (int64_t j = 0; j < columns; j += kernels.nr)
-          kernels.transpose(std::min<int64_t>(kernels.nr, columns - j), count, kernels.nr, gathered + j * kernels.nr,
-                            kernels.nr, right + j * depth + at * kernels.nr, kernels.nr);
+      pack_columns(kernels, y_grid, y_layout, static_cast<const T*>(r.y), pixel, depth, group * b.rows + row, rows,
+                   gathered, halo);
+      for (int64_t i = 0; i < pieces; ++i) {
+        const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
+        turn(depth, rows, begin, size, size, gathered, left + begin * depth);
       }
+      pack_columns(kernels, x_grid, x_layout, static_cast<const T*>(r.x), pixel, depth, group * b.channels + channel,
+                   channels, gathered, halo);
+      for (int64_t j = 0; j < columns; j += kernels.nr)
+        turn(depth, columns, j, std::min<int64_t>(kernels.nr, columns - j), kernels.nr, gathered, right + j * depth);
       for (int64_t i = 0; i < pieces; ++i) {
         const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
         for (int64_t j = 0; j < columns; j += kernels.nr)
@@ -143,6 +142,14 @@ class FilterGradient {
                        block > first);
       }
     }
+  }
+
+  // dst[pixel][width] from lines begin .. begin + size of panels[pixel / nr][lines][nr].
+  void turn(int64_t pixels, int64_t lines, int64_t begin, int64_t size, int64_t width, const T* panels, T* dst) const {
+    const int64_t nr = kernels.nr;
+    for (int64_t at = 0; at < pixels; at += nr)
+      kernels.transpose(size, std::min(nr, pixels - at), width, panels + at * lines + begin * nr, nr, dst + at * width,
+                        width);
   }
 
   const ConvProblem& p;

@@ -55,8 +55,8 @@ void tile_rows(int64_t depth, const T* __restrict a, const T* __restrict b, T* _
       sum[r][0] += load_lanes(row, 0, cols);
       sum[r][1] += load_lanes(row + lanes, 0, cols - lanes);
     }
-    store_lanes(row, sum[r][0], 0, cols);
-    store_lanes(row + lanes, sum[r][1], 0, cols - lanes);
+    store_first(row, sum[r][0], cols);
+    store_first(row + lanes, sum[r][1], cols - lanes);
   }
 }
 
@@ -111,6 +111,9 @@ FC_INLINE void transpose_square(V<T>* v) {
 template <class T>
 void transpose(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch) {
   constexpr int lanes = Vec<T>::lanes;
+  // Packed rows narrower than a vector: whole vectors are stored, and what sticks out is overwritten by the rows that
+  // follow. The last few, which nothing follows, are stored exactly.
+  const int64_t whole = dst_pitch == width && width < lanes ? cols - (lanes - 1) / width : 0;
   for (int64_t c0 = 0; c0 < cols; c0 += lanes) {
     const int64_t count = cols - c0 < lanes ? cols - c0 : lanes;
     for (int64_t r0 = 0; r0 < width; r0 += lanes) {
@@ -119,52 +122,136 @@ void transpose(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t 
       for (int i = 0; i < lanes; ++i)
         v[i] = r0 + i < rows ? load_lanes(src + (r0 + i) * src_pitch + c0, 0, count) : V<T>{};
       transpose_square<T>(v);
+      T* d = dst + c0 * dst_pitch + r0;
+      if (count == lanes && (width - r0 >= lanes || c0 + lanes <= whole)) {
 #pragma GCC unroll 16
-      for (int i = 0; i < lanes; ++i)
-        if (i < count) store_lanes(dst + (c0 + i) * dst_pitch + r0, v[i], 0, width - r0);
+        for (int i = 0; i < lanes; ++i) store(d + i * dst_pitch, v[i]);
+      } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i)
+          if (i < count) store_first(d + i * dst_pitch, v[i], width - r0);
+      }
     }
   }
 }
 
+// N elements by the fewest loads and stores; the last ones overlap.
+template <class T, int N, class Chunk, int kChunk>
+FC_INLINE void copy_chunks(T* dst, const T* src) {
+  typedef Chunk Loose __attribute__((aligned(1), may_alias));
+#pragma GCC unroll 8
+  for (int i = 0; i + kChunk <= N; i += kChunk) *(Loose*)(dst + i) = *(const Loose*)(src + i);
+  if constexpr (N % kChunk != 0) *(Loose*)(dst + N - kChunk) = *(const Loose*)(src + N - kChunk);
+}
+template <class T, int N>
+FC_INLINE void copy_exactly(T* dst, const T* src) {
+  typedef double Two __attribute__((vector_size(16)));
+  typedef double Four __attribute__((vector_size(32)));
+  constexpr int bytes = N * (int)sizeof(T);
+  if constexpr (bytes >= kVectorBytes)
+    copy_chunks<T, N, V<T>, Vec<T>::lanes>(dst, src);
+  else if constexpr (bytes >= 32 && kVectorBytes > 32)
+    copy_chunks<T, N, Four, 32 / (int)sizeof(T)>(dst, src);
+  else if constexpr (bytes >= 16)
+    copy_chunks<T, N, Two, 16 / (int)sizeof(T)>(dst, src);
+  else if constexpr (bytes >= 8)
+    copy_chunks<T, N, double, 8 / (int)sizeof(T)>(dst, src);
+  else
+    *dst = *src;
+}
+
 template <class T>
-FC_INLINE V<T> load_every_other(const T* p, int64_t first, int64_t last) {
+FC_INLINE void zero_lanes(int64_t count, T* dst, int64_t dst_pitch, int64_t repeats) {
+  for (int64_t i = 0; i < repeats; ++i, dst += dst_pitch) {
+    int64_t lane = 0;
+    for (; lane + Vec<T>::lanes <= count; lane += Vec<T>::lanes) store(dst + lane, V<T>{});
+    for (; lane < count; ++lane) dst[lane] = T(0);
+  }
+}
+
+// One instance per length: a row of a panel is short, a general memcpy would cost more than the copy.
+template <class T, int N>
+void copy_rows(const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch, int64_t repeats) {
+  for (; repeats > 0; --repeats, src += src_pitch, dst += dst_pitch) copy_exactly<T, N>(dst, src);
+}
+template <class T>
+void copy_some_rows(int64_t count, const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch, int64_t repeats) {
+#define FC_CASE(n) \
+  case n: return copy_rows<T, n>(src, src_pitch, dst, dst_pitch, repeats);
+#define FC_CASES(n) FC_CASE(n) FC_CASE(n + 1) FC_CASE(n + 2) FC_CASE(n + 3)
+  switch (count) {
+    FC_CASES(1)
+    FC_CASES(5)
+    FC_CASES(9)
+    FC_CASES(13)
+    default: break;
+  }
+  if constexpr (Vec<T>::lanes == 16) {
+    switch (count) {
+      FC_CASES(17)
+      FC_CASES(21)
+      FC_CASES(25)
+      FC_CASES(29)
+      default: break;
+    }
+  }
+#undef FC_CASES
+#undef FC_CASE
+}
+
+template <class T>
+FC_INLINE V<T> load_every_other(const T* p, int64_t count) {
   constexpr int lanes = Vec<T>::lanes;
   typedef typename Vec<T>::ints I;
   I even{};
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) even[i] = 2 * i;
-  const int64_t begin = 2 * first, end = 2 * last - 1;
-  return __builtin_shuffle(load_lanes(p, begin, end), load_lanes(p + lanes, begin - lanes, end - lanes), even);
+  const int64_t end = 2 * count - 1;
+  return __builtin_shuffle(load_lanes(p, 0, end), load_lanes(p + lanes, 0, end - lanes), even);
 }
 
 template <class T>
 void gather_row(int64_t count, int64_t first, int64_t last, const T* src, int64_t step, int64_t src_pitch, T* dst,
                 int64_t dst_pitch, int64_t repeats) {
-  constexpr int lanes = Vec<T>::lanes;
-  if (last <= first) {
-    for (int64_t i = 0; i < repeats; ++i, dst += dst_pitch)
-      for (int64_t lane = 0; lane < count; lane += lanes) store_lanes(dst + lane, V<T>{}, 0, count - lane);
-    return;
-  }
-  for (int64_t lane = 0; lane < count; lane += lanes) {
-    const int64_t begin = first - lane, end = last - lane;
+  constexpr int lanes = Vec<T>::lanes, longest = lanes == 16 ? 32 : 16;
+  if (last < first) last = first;
+  zero_lanes(first, dst, dst_pitch, repeats);
+  zero_lanes(count - last, dst + last, dst_pitch, repeats);
+  for (int64_t lane = first; lane < last;) {
     const T* s = src + lane * step;
     T* d = dst + lane;
-    if (step == 1 && begin <= 0 && end >= lanes && count - lane >= lanes) {
-      for (int64_t i = 0; i < repeats; ++i) store(d + i * dst_pitch, load(s + i * src_pitch));
-    } else if (step == 1) {
-      for (int64_t i = 0; i < repeats; ++i)
-        store_lanes(d + i * dst_pitch, load_lanes(s + i * src_pitch, begin, end), 0, count - lane);
+    if (step == 1) {
+      const int64_t n = last - lane < longest ? last - lane : longest;
+      copy_some_rows(n, s, src_pitch, d, dst_pitch, repeats);
+      lane += n;
     } else if (step == 2) {
-      for (int64_t i = 0; i < repeats; ++i)
-        store_lanes(d + i * dst_pitch, load_every_other(s + i * src_pitch, begin, end), 0, count - lane);
+      const int64_t n = last - lane < lanes ? last - lane : lanes;
+      for (int64_t i = 0; i < repeats; ++i) store_first(d + i * dst_pitch, load_every_other(s + i * src_pitch, n), n);
+      lane += n;
     } else {
-      const int64_t stop = count - lane < lanes ? count - lane : lanes;
       for (int64_t i = 0; i < repeats; ++i)
-        for (int64_t j = 0; j < stop; ++j)
-          d[i * dst_pitch + j] = j >= begin && j < end ? s[i * src_pitch + j * step] : T(0);
+        for (int64_t j = 0; j < last - lane; ++j) d[i * dst_pitch + j] = s[i * src_pitch + j * step];
+      lane = last;
     }
   }
+}
+
+template <class T>
+FC_INLINE void copy_tile_row(const T* src, T* dst) {
+  store(dst, load(src));
+  store(dst + Vec<T>::lanes, load(src + Vec<T>::lanes));
+}
+
+template <class T>
+void expand(int64_t channels, int64_t channel_pitch, int64_t taps, const int64_t* tap_offsets, int runs,
+            const int64_t* run_lanes, const int64_t* run_offsets, const T* halo, T* panel) {
+  constexpr int nr = kVectors * Vec<T>::lanes;
+  for (; channels > 0; --channels, halo += channel_pitch)
+    for (int64_t tap = 0; tap < taps; ++tap, panel += nr) {
+      const T* src = halo + tap_offsets[tap];
+      copy_tile_row(src + run_offsets[0], panel);
+      for (int run = 1; run < runs; ++run) copy_tile_row(src + run_offsets[run], panel + run_lanes[run]);
+    }
 }
 
 #include "activation.h"
@@ -180,7 +267,7 @@ void epilogue(int64_t rows, int64_t cols, T* c, int64_t ldc, const T* bias, cons
       V<T> v = load_lanes(row + i, 0, cols - i);
       if (bias) v += shift;
       if (residual) v += load_lanes(residual + r * ldr + i, 0, cols - i);
-      store_lanes(row + i, activate<T>(v, activation, alpha), 0, cols - i);
+      store_first(row + i, activate<T>(v, activation, alpha), cols - i);
     }
   }
 }
@@ -196,15 +283,15 @@ V<T> reduce_parts(int64_t parts, const T* src, int64_t pitch, int64_t count) {
 template <class T>
 void reduce(int64_t count, int64_t parts, const T* src, int64_t pitch, T* sum) {
   for (int64_t i = 0; i < count; i += Vec<T>::lanes)
-    store_lanes(sum + i, reduce_parts(parts, src + i, pitch, count - i), 0, count - i);
+    store_first(sum + i, reduce_parts(parts, src + i, pitch, count - i), count - i);
 }
 
 }  // namespace
 
 const GemmKernels kGemmKernels = {
-    {kRows, kVectors * Vec<float>::lanes, tile<float>, transpose<float>, gather_row<float>, epilogue<float>,
+    {kRows, kVectors * Vec<float>::lanes, tile<float>, transpose<float>, gather_row<float>, expand<float>, epilogue<float>,
      reduce<float>},
-    {kRows, kVectors * Vec<double>::lanes, tile<double>, transpose<double>, gather_row<double>, epilogue<double>,
+    {kRows, kVectors * Vec<double>::lanes, tile<double>, transpose<double>, gather_row<double>, expand<double>, epilogue<double>,
      reduce<double>},
 };
 

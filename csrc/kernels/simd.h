@@ -19,6 +19,8 @@
 #include "simd_avx2.h"
 #elif defined(FC_ISA_NEON)
 #include "simd_neon.h"
+#elif defined(FC_ISA_WIDE)
+#include "simd_wide.h"
 #else
 #include "simd_scalar.h"
 #endif
@@ -59,19 +61,20 @@ FC_INLINE V<T> splat(T x) {
   return x - V<T>{};
 }
 
-// load_lanes: lanes first <= i < last of p, zero elsewhere; store_lanes: those lanes only. No other memory is touched.
+// load_lanes: lanes first <= i < last of p, zero elsewhere. store_first: the first `count` lanes, all of them when count is
+// larger, none when it is not positive. No other memory is touched.
 #if defined(FC_ISA_AVX512)
 FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
-  return (V<float>)_mm512_maskz_loadu_ps(lane_mask16(first, last), p);
+  return (V<float>)_mm512_maskz_loadu_ps((__mmask16)lane_bits(first, last, 16), p);
 }
 FC_INLINE V<double> load_lanes(const double* p, int64_t first, int64_t last) {
-  return (V<double>)_mm512_maskz_loadu_pd(lane_mask8(first, last), p);
+  return (V<double>)_mm512_maskz_loadu_pd((__mmask8)lane_bits(first, last, 8), p);
 }
-FC_INLINE void store_lanes(float* p, V<float> v, int64_t first, int64_t last) {
-  _mm512_mask_storeu_ps(p, lane_mask16(first, last), (__m512)v);
+FC_INLINE void store_first(float* p, V<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, (__mmask16)lane_bits(0, count, 16), (__m512)v);
 }
-FC_INLINE void store_lanes(double* p, V<double> v, int64_t first, int64_t last) {
-  _mm512_mask_storeu_pd(p, lane_mask8(first, last), (__m512d)v);
+FC_INLINE void store_first(double* p, V<double> v, int64_t count) {
+  _mm512_mask_storeu_pd(p, (__mmask8)lane_bits(0, count, 8), (__m512d)v);
 }
 #elif defined(FC_ISA_AVX2)
 FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
@@ -80,22 +83,44 @@ FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
 FC_INLINE V<double> load_lanes(const double* p, int64_t first, int64_t last) {
   return (V<double>)_mm256_maskload_pd(p, lane_mask64(first, last));
 }
-FC_INLINE void store_lanes(float* p, V<float> v, int64_t first, int64_t last) {
-  _mm256_maskstore_ps(p, lane_mask32(first, last), (__m256)v);
+// Not vmaskmov: as a store it is microcoded on Zen (tens of cycles).
+FC_INLINE void store_first(float* p, V<float> v, int64_t count) {
+  if (count >= 8) return store(p, v);
+  __m128 part = _mm256_castps256_ps128((__m256)v);
+  if (count >= 4) {
+    _mm_storeu_ps(p, part);
+    part = _mm256_extractf128_ps((__m256)v, 1);
+    p += 4, count -= 4;
+  }
+  if (count >= 2) {
+    _mm_storel_pi((__m64*)p, part);
+    part = _mm_movehl_ps(part, part);
+    p += 2, count -= 2;
+  }
+  if (count >= 1) _mm_store_ss(p, part);
 }
-FC_INLINE void store_lanes(double* p, V<double> v, int64_t first, int64_t last) {
-  _mm256_maskstore_pd(p, lane_mask64(first, last), (__m256d)v);
+FC_INLINE void store_first(double* p, V<double> v, int64_t count) {
+  if (count >= 4) return store(p, v);
+  __m128d part = _mm256_castpd256_pd128((__m256d)v);
+  if (count >= 2) {
+    _mm_storeu_pd(p, part);
+    part = _mm256_extractf128_pd((__m256d)v, 1);
+    p += 2, count -= 2;
+  }
+  if (count >= 1) _mm_store_sd(p, part);
 }
 #else
 template <class T>
 FC_INLINE V<T> load_lanes(const T* p, int64_t first, int64_t last) {
+  if (first <= 0 && last >= Vec<T>::lanes) return load(p);
   V<T> v{};
   for (int64_t i = first < 0 ? 0 : first; i < Vec<T>::lanes && i < last; ++i) v[i] = p[i];
   return v;
 }
 template <class T>
-FC_INLINE void store_lanes(T* p, V<T> v, int64_t first, int64_t last) {
-  for (int64_t i = first < 0 ? 0 : first; i < Vec<T>::lanes && i < last; ++i) p[i] = v[i];
+FC_INLINE void store_first(T* p, V<T> v, int64_t count) {
+  if (count >= Vec<T>::lanes) return store(p, v);
+  for (int64_t i = 0; i < count; ++i) p[i] = v[i];
 }
 #endif
 

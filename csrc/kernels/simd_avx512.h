@@ -16,7 +16,4 @@ FC_INLINE uint32_t lane_bits(int64_t first, int64_t last, int lanes) {
   if (last <= first) return 0;
   return ((1u << (last - first)) - 1u) << first;
 }
-FC_INLINE __mmask16 lane_mask16(int64_t first, int64_t last) { return (__mmask16)lane_bits(first, last, 16); }
-FC_INLINE __mmask8 lane_mask8(int64_t first, int64_t last) { return (__mmask8)lane_bits(first, last, 8); }
-
 }  // namespace fastconv::FC_ISA
