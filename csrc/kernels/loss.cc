@@ -42,11 +42,11 @@ void softmax(int64_t rows, int64_t columns, const T* x, const int64_t* labels, T
     for (int64_t i = 0; i < columns; i += lanes) {  // exp(-inf) = 0 beyond the row's end
       const V<T> e = vexp<T>(load_or(x + i, columns - i, -(T)__builtin_inf()) - splat(max));
       sum += e;
-      store_lanes(y + i, e, 0, columns - i);
+      store_first(y + i, e, columns - i);
     }
     const T total = horizontal_sum<T>(sum);
     for (int64_t i = 0; i < columns; i += lanes)
-      store_lanes(y + i, load_lanes(y + i, 0, columns - i) / splat(total), 0, columns - i);
+      store_first(y + i, load_lanes(y + i, 0, columns - i) / splat(total), columns - i);
     if (labels) loss[r] = (T)__builtin_log((double)total) - (x[labels[r]] - max);
   }
 }

@@ -114,7 +114,7 @@ FC_INLINE void store_count(T* p, V<T> v, int64_t count) {
   if (count >= Vec<T>::lanes)
     store(p, v);
   else
-    store_lanes(p, v, 0, count);
+    store_first(p, v, count);
 }
 
 template <class T>
@@ -146,7 +146,7 @@ FC_INLINE void sum_columns(const Runs& chunk, double* sums, const Term& term) {
       for (int64_t r = 0; r < chunk.runs; ++r) sum += term(r * chunk.pitch + j, j, kWide);
     else
       for (int64_t r = 0; r < chunk.runs; ++r) sum += term(r * chunk.pitch + j, j, count);
-    store_lanes(sums + j, sum, 0, count);
+    store_first(sums + j, sum, count);
   }
 }
 

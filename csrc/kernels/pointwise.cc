@@ -47,7 +47,7 @@ void activate_all(T alpha, int64_t count, const T* x, T* y) {
   constexpr int lanes = Vec<T>::lanes;
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) store(y + i, activate<T>(load(x + i), KIND, alpha));
-  if (i < count) store_lanes(y + i, activate<T>(load_lanes(x + i, 0, count - i), KIND, alpha), 0, count - i);
+  if (i < count) store_first(y + i, activate<T>(load_lanes(x + i, 0, count - i), KIND, alpha), count - i);
 }
 
 template <class T, int32_t KIND>
@@ -57,7 +57,7 @@ void slope_all(T alpha, int64_t count, const T* dy, const T* saved, T* dx) {
   for (; i + lanes <= count; i += lanes) store(dx + i, slope<T>(load(dy + i), load(saved + i), KIND, alpha));
   if (i < count) {
     const V<T> last = slope<T>(load_lanes(dy + i, 0, count - i), load_lanes(saved + i, 0, count - i), KIND, alpha);
-    store_lanes(dx + i, last, 0, count - i);
+    store_first(dx + i, last, count - i);
   }
 }
 

@@ -68,7 +68,7 @@ void max_rows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int
 #pragma GCC unroll 4
         for (int u = 0; u < n; ++u) {
           const int64_t at = pixel * g.y_pixel + c + u * lanes;
-          store_lanes(y + at, m[u], 0, count - u * lanes);
+          store_first(y + at, m[u], count - u * lanes);
           if constexpr (INDEXED) store_indices<T>(indices + at, where[u], base, count - u * lanes);
         }
       });
@@ -117,7 +117,7 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
           }
 #pragma GCC unroll 4
         for (int u = 0; u < n; ++u)
-          store_lanes(y + pixel * g.y_pixel + c + u * lanes, sum[u] / divisor, 0, count - u * lanes);
+          store_first(y + pixel * g.y_pixel + c + u * lanes, sum[u] / divisor, count - u * lanes);
       });
     });
   }
@@ -139,7 +139,7 @@ void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, 
           for (int64_t i = 0, at = column; i < columns; ++i, at += g.dilation[2]) {
             if (at < part.column_begin || at >= part.column_end) continue;
             T* p = line + at * g.x_pixel + c;
-            store_lanes(p, load_lanes(p, 0, channels - c) + share, 0, channels - c);
+            store_first(p, load_lanes(p, 0, channels - c) + share, channels - c);
           }
         }
       });

@@ -103,8 +103,8 @@ FC_INLINE void max_of_rows(const T* x, int64_t row_count, const int64_t* rows, i
   }
 #pragma GCC unroll 4
   for (int u = 0; u < VECTORS; ++u) {
-    store_lanes(value + column + u * lanes, m[u], 0, count - u * lanes);
-    if constexpr (INDEXED) store_lanes(position + column + u * lanes, (V<T>)where[u], 0, count - u * lanes);
+    store_first(value + column + u * lanes, m[u], count - u * lanes);
+    if constexpr (INDEXED) store_first(position + column + u * lanes, (V<T>)where[u], count - u * lanes);
   }
 }
 
@@ -130,7 +130,7 @@ FC_INLINE void max_of_columns(const PoolGeometry& g, int64_t outputs, const T* v
       }
       m = select<T>(better, v, m);
     }
-    store_lanes(y + o, m, 0, count);
+    store_first(y + o, m, count);
     if constexpr (INDEXED) store_indices<T>(indices + o, where, base, count);
   }
 }
@@ -145,7 +145,7 @@ void max_rows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int
   fill(value, g.row_elements, -(T)__builtin_inf());
   if constexpr (INDEXED)
     for (int64_t i = 0; i < g.row_elements; i += lanes)
-      store_lanes(position + i, (V<T>)splat_int<T>(sizeof(T) == 4 ? INT32_MAX : INT64_MAX), 0, g.row_elements - i);
+      store_first(position + i, (V<T>)splat_int<T>(sizeof(T) == 4 ? INT32_MAX : INT64_MAX), g.row_elements - i);
   T *v = value - under.start, *p = position - under.start;
   for (int64_t row = part.row_begin; row < part.row_end; ++row) {
     int64_t count, column = under.begin;
@@ -200,7 +200,7 @@ FC_INLINE void sum_of_rows(const T* x, int64_t row_count, const int64_t* rows, i
     for (int u = 0; u < VECTORS; ++u) s[u] += VECTORS > 1 ? load(p + u * lanes) : load_lanes(p, 0, count);
   }
 #pragma GCC unroll 4
-  for (int u = 0; u < VECTORS; ++u) store_lanes(sum + column + u * lanes, s[u], 0, count - u * lanes);
+  for (int u = 0; u < VECTORS; ++u) store_first(sum + column + u * lanes, s[u], count - u * lanes);
 }
 
 template <class T, int STRIDE>
@@ -211,7 +211,7 @@ FC_INLINE void mean_of_columns(const PoolGeometry& g, int64_t outputs, const T* 
     V<T> s{};
     for (int64_t t = 0; t < g.window[2]; ++t)
       s += load_step<T, STRIDE>(sum + o * stride + t * g.dilation[2], stride, count);
-    store_lanes(y + o, s / (splat(rows) * load(divisor + o)), 0, count);
+    store_first(y + o, s / (splat(rows) * load(divisor + o)), count);
   }
 }
 
@@ -250,7 +250,7 @@ FC_INLINE void sum_of_taps(const PoolGeometry& g, const int64_t* phase, const in
     V<T> s{};
     for (int64_t t = 0; t < g.window[2]; ++t)
       if (phase[t] == own_phase) s += load(folded + start + i - shift[t]);
-    store_lanes(sum + i, s, 0, count - i);
+    store_first(sum + i, s, count - i);
   }
 }
 
@@ -278,7 +278,7 @@ void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, 
       for (int64_t o = over.begin; o < over.end; o += lanes) {
         const V<T> g_y = load_lanes(dy + out_row * g.out[2] + o, 0, over.end - o);
         const V<T> share = g_y / (splat((T)rows) * load(divisor + o));
-        store_lanes(folded + o, load(folded + o) + share, 0, over.end - o);
+        store_first(folded + o, load(folded + o) + share, over.end - o);
       }
     });
     T* out = dx + row * g.size[2] + first;
