@@ -29,6 +29,11 @@ extern const KernelTable kTable;
 namespace scalar {
 extern const KernelTable kTable;
 }
+#if defined(FASTCONV_WIDE)
+namespace wide {
+extern const KernelTable kTable;
+}
+#endif
 
 namespace {
 
@@ -46,6 +51,9 @@ constexpr Row kRows[] = {
     {&neon::kTable, 60e9, 30e9, 12e9},
 #endif
     {&scalar::kTable, 25e9, 12e9, 10e9},
+#if defined(FASTCONV_WIDE)
+    {&wide::kTable, 20e9, 10e9, 10e9},
+#endif
 };
 constexpr int kRowCount = sizeof kRows / sizeof kRows[0];
 
@@ -55,7 +63,7 @@ bool can_run(const char* isa) {
   if (strcmp(isa, "avx512") == 0)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-  if (strcmp(isa, "avx2") == 0) {
+  if (strcmp(isa, "avx2") == 0 || strcmp(isa, "wide") == 0) {
     unsigned a, b, c, d;
     const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
     return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -74,6 +74,7 @@ class Pool {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
     const int helpers = static_cast<int>(std::min<int64_t>(job->slots, job->items)) - 1;
+    spins_ = job->slots <= available_threads() ? kSpins : 0;  // with more threads than cores, spinning starves others
     grow(helpers);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -84,7 +85,7 @@ class Pool {
     }
     wake_.notify_all();
     job->drain(0);
-    for (int i = 0; i < kSpins && running_.load(std::memory_order_acquire) > 0; ++i) pause();
+    for (int i = 0; i < spins_ && running_.load(std::memory_order_acquire) > 0; ++i) pause();
     if (running_.load(std::memory_order_acquire) > 0) {
       std::unique_lock<std::mutex> lock(mutex_);
       done_.wait(lock, [this] { return running_.load(std::memory_order_acquire) == 0; });
@@ -93,7 +94,7 @@ class Pool {
   }
 
  private:
-  static constexpr int kSpins = 20000;  // about 50 us: longer than the gap between two layers of a network
+  static constexpr int kSpins = 2000;  // 30 to 60 us: longer than the gap between two layers of a network
 
   static void pause() {
 #if defined(__x86_64__)
@@ -116,7 +117,7 @@ class Pool {
 
   void loop(int slot, uint64_t seen) {
     for (;;) {
-      for (int i = 0; i < kSpins && generation_.load(std::memory_order_acquire) == seen; ++i) pause();
+      for (int i = 0; i < spins_ && generation_.load(std::memory_order_acquire) == seen; ++i) pause();
       Job* job;
       {
         std::unique_lock<std::mutex> lock(mutex_);
@@ -137,7 +138,7 @@ class Pool {
   std::vector<std::thread> workers_;
   Job* job_ = nullptr;
   int wanted_ = 0;
-  std::atomic<int> running_{0};
+  std::atomic<int> running_{0}, spins_{kSpins};
   std::atomic<uint64_t> generation_{0};
 };
 

@@ -12,11 +12,10 @@ namespace fastconv {
 
 int64_t output_size(int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin,
                     int64_t pad_end, bool ceil_mode) {
-  const int64_t room = size + pad_begin + pad_end - ((filter - 1) * dilation + 1);
+  const int64_t room = size + pad_begin + pad_end - ((filter - 1) * dilation + 1) + (ceil_mode ? stride - 1 : 0);
   if (room < 0) return 0;
-  int64_t count = room / stride + 1;
-  if (ceil_mode && room % stride != 0 && count * stride < size + pad_begin) ++count;
-  return count;
+  const int64_t count = room / stride + 1;
+  return ceil_mode && (count - 1) * stride >= size + pad_begin ? count - 1 : count;
 }
 
 int64_t output_size(const ConvProblem& p, int axis) {

@@ -205,13 +205,13 @@ void register_arrays(py::module_& m) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const ProblemError& e) {
-      PyErr_SetString(problem, e.text.c_str());
+      PyErr_SetString(problem, e.what());
     } catch (const UnsupportedError& e) {
-      PyErr_SetString(unsupported, e.text.c_str());
+      PyErr_SetString(unsupported, e.what());
     } catch (const WorkspaceError& e) {
-      PyErr_SetString(workspace, e.text.c_str());
+      PyErr_SetString(workspace, e.what());
     } catch (const DeviceError& e) {
-      PyErr_SetString(device, e.text.c_str());
+      PyErr_SetString(device, e.what());
     }
   });
 }

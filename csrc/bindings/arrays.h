@@ -7,6 +7,7 @@
 #include <pybind11/numpy.h>
 
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -18,18 +19,21 @@ namespace fastconv {
 
 namespace py = pybind11;
 
-// Thrown as fc.ProblemError, UnsupportedError, WorkspaceError, DeviceError.
-struct ProblemError {
-  std::string text;
+// Thrown as fc.ProblemError, UnsupportedError, WorkspaceError, DeviceError; at import as ImportError.
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
 };
-struct UnsupportedError {
-  std::string text;
+struct ProblemError : Error {
+  using Error::Error;
 };
-struct WorkspaceError {
-  std::string text;
+struct UnsupportedError : Error {
+  using Error::Error;
 };
-struct DeviceError {
-  std::string text;
+struct WorkspaceError : Error {
+  using Error::Error;
+};
+struct DeviceError : Error {
+  using Error::Error;
 };
 [[noreturn]] void throw_failure(Failure failure, const char* text);
 __attribute__((format(printf, 1, 2))) std::string format(const char* text, ...);

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the library is and does here: machine, threads, caches, traces; and the check of the environment at import.
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -75,6 +77,24 @@ py::dict cache_info() {
   return d;
 }
 
+// GFLOP/s of float32 multiply-adds on registers, `threads` of them together, for about `seconds`.
+double fma_peak(double seconds, int threads) {
+  char text[kTextCapacity];
+  const Machine* machine = find_machine(nullptr, text);
+  if (!machine) throw ProblemError{text};
+  const py::gil_scoped_release release;
+  typedef std::chrono::steady_clock Clock;
+  constexpr int64_t kSteps = 200000;  // about 0.3 ms
+  std::atomic<double> operations{0};
+  const auto start = Clock::now();
+  while (std::chrono::duration<double>(Clock::now() - start).count() < seconds)
+    parallel_for(make_parallel(threads), threads * int64_t{8}, [&](int64_t, int) {
+      float sink = 0.5f;
+      operations.fetch_add(machine->kernels->gemm->f32.fma_burst(kSteps, &sink));
+    });
+  return operations / std::chrono::duration<double>(Clock::now() - start).count() * 1e-9;
+}
+
 py::list stop(int64_t handle) {
   py::list list;
   for (const TraceEntry& entry : trace_stop(handle)) {
@@ -102,6 +122,7 @@ void register_info(py::module_& m) {
       },
       py::arg("threads"));
   m.def("get_threads", &default_threads);
+  m.def("fma_peak", &fma_peak, py::arg("seconds"), py::arg("threads"));
   m.def("trace_start", &trace_start);
   m.def("trace_stop", &stop, py::arg("handle"));
 }

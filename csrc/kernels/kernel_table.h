@@ -32,6 +32,8 @@ struct GemmKernelsOf {
                    int32_t activation, T alpha);
   // sum[i] = sum over parts (in ascending order, pairwise tree) of parts[part * pitch + i].
   void (*reduce)(int64_t count, int64_t parts, const T* src, int64_t pitch, T* sum);
+  // Multiply-adds on registers alone, for measuring the peak; returns the floating-point operations done.
+  double (*fma_burst)(int64_t steps, T* sink);
 };
 struct GemmKernels {
   GemmKernelsOf<float> f32;

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fastconv: convolution at native speed on NumPy arrays, with layers and gradients.
+
+    import fastconv as fc
+    y = fc.conv2d(x, w, bias, padding="same", activation="relu")
+
+Importing it loads numpy and the native module; `fc.nn`, `fc.optim`, `fc.data` and the like are loaded at first use.
+"""
+
+import importlib
+from typing import Any
+
+# First: the tape and the operations need Tensor, whose operators need them in turn.
+from .tensor import Tensor  # isort: skip
+
+from ._core import ConvProblem, DeviceError, ProblemError, UnsupportedError, WorkspaceError
+from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
+from .explain import Explanation, algorithms, explain
+from .gradients import (
+    conv1d_backward,
+    conv1d_backward_data,
+    conv1d_backward_filter,
+    conv2d_backward,
+    conv2d_backward_data,
+    conv2d_backward_filter,
+    conv3d_backward,
+    conv3d_backward_data,
+    conv3d_backward_filter,
+)
+from .options import options, set_options
+from .pooling import (
+    avg_pool1d,
+    avg_pool1d_backward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    avg_pool3d,
+    avg_pool3d_backward,
+    max_pool1d,
+    max_pool1d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    max_pool3d,
+    max_pool3d_backward,
+)
+from .primitives import conv1d, conv2d, conv3d, plan
+from .random import manual_seed
+from .trace import Trace, cache_info, info, trace
+
+# Loaded at first use, so that `import fastconv` stays light.
+_MODULES = ("data", "models", "nn", "optim", "ops", "plot", "random", "reference", "train")
+_FUNCTIONS = {"gradcheck": "numeric_grad", "gradgradcheck": "numeric_grad"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # slow to load, and rarely wanted
+
+        globals()[name] = version("fastconv")
+        return globals()[name]
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _FUNCTIONS:
+        value = getattr(importlib.import_module(f".{_FUNCTIONS[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *globals()})
+
+
+__all__ = [
+    "ConvProblem",
+    "DeviceError",
+    "Explanation",
+    "Function",
+    "ProblemError",
+    "Tensor",
+    "Trace",
+    "UnsupportedError",
+    "WorkspaceError",
+    "__version__",
+    "algorithms",
+    "avg_pool1d",
+    "avg_pool1d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "avg_pool3d",
+    "avg_pool3d_backward",
+    "cache_info",
+    "conv1d",
+    "conv1d_backward",
+    "conv1d_backward_data",
+    "conv1d_backward_filter",
+    "conv2d",
+    "conv2d_backward",
+    "conv2d_backward_data",
+    "conv2d_backward_filter",
+    "conv3d",
+    "conv3d_backward",
+    "conv3d_backward_data",
+    "conv3d_backward_filter",
+    "data",
+    "enable_grad",
+    "explain",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "info",
+    "is_grad_enabled",
+    "manual_seed",
+    "max_pool1d",
+    "max_pool1d_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_pool3d",
+    "max_pool3d_backward",
+    "models",
+    "nn",
+    "no_grad",
+    "optim",
+    "options",
+    "plan",
+    "plot",
+    "random",
+    "reference",
+    "set_grad_enabled",
+    "set_options",
+    "trace",
+    "train",
+]

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operations of the layers as functions, under PyTorch's names."""
+
+from ..ops import (
+    activation,
+    batch_norm,
+    concat,
+    cross_entropy,
+    dropout,
+    elu,
+    flatten,
+    gelu,
+    hard_swish,
+    leaky_relu,
+    linear,
+    log_softmax,
+    pad,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+    softmax,
+    tanh,
+)
+from ..pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
+from ..primitives import conv1d, conv2d, conv3d
+
+__all__ = [
+    "activation",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "batch_norm",
+    "concat",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "cross_entropy",
+    "dropout",
+    "elu",
+    "flatten",
+    "gelu",
+    "hard_swish",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "pad",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "tanh",
+]

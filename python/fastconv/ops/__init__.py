@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operations on tensors: each a Function (forward next to backward) and a function that checks and applies it."""
+
+from .conv import conv
+from .dense import linear, matmul
+from .dropout import dropout
+from .loss import cross_entropy, log_softmax, softmax
+from .norm import batch_norm
+from .pointwise import (
+    activation,
+    add,
+    div,
+    elu,
+    exp,
+    gelu,
+    hard_swish,
+    leaky_relu,
+    log,
+    mul,
+    neg,
+    power,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+    sqrt,
+    sub,
+    tanh,
+)
+from .pool import avg_pool, max_pool
+from .shape import broadcast_to, concat, flatten, getitem, max, mean, pad, reshape, sum, transpose
+
+__all__ = [
+    "activation",
+    "add",
+    "avg_pool",
+    "batch_norm",
+    "broadcast_to",
+    "concat",
+    "conv",
+    "cross_entropy",
+    "div",
+    "dropout",
+    "elu",
+    "exp",
+    "flatten",
+    "gelu",
+    "getitem",
+    "hard_swish",
+    "leaky_relu",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max",
+    "max_pool",
+    "mean",
+    "mul",
+    "neg",
+    "pad",
+    "power",
+    "relu",
+    "relu6",
+    "reshape",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "sqrt",
+    "sub",
+    "sum",
+    "tanh",
+    "transpose",
+]

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What fastconv's results are checked against: every operation once more, in NumPy and float64.
+
+Nothing here calls the native module, so an answer from this package is a second opinion. The functions are written
+to be read: a convolution is a loop over filter taps, a pool is a stack of shifted views. They are slow, and
+public, so that users can verify with them too:
+
+>>> import fastconv as fc
+>>> y = fc.reference.conv(x, w, bias, stride=2, padding=1)
+
+All functions compute in float64 and return float64 unless `dtype` says otherwise (`numpy.longdouble` where float64
+itself is to be judged). Shapes follow the rest of the library: x is (N, C, *spatial), w is (K, C/groups, *filter).
+"""
+
+from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filter, conv_magnitude, output_size
+from fastconv.reference.lenet import lenet5_backward, lenet5_forward, lenet5_train
+from fastconv.reference.ops import (
+    activation,
+    activation_backward,
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_inference,
+    cross_entropy,
+    cross_entropy_backward,
+    dense,
+    dense_backward,
+    softmax,
+)
+from fastconv.reference.optim import adam_step, sgd_step
+from fastconv.reference.pool import avg_pool, avg_pool_backward, max_pool, max_pool_backward, pool_output_size
+
+__all__ = [
+    "activation",
+    "activation_backward",
+    "adam_step",
+    "avg_pool",
+    "avg_pool_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
+    "conv",
+    "conv_backward_data",
+    "conv_backward_filter",
+    "conv_magnitude",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dense",
+    "dense_backward",
+    "lenet5_backward",
+    "lenet5_forward",
+    "lenet5_train",
+    "max_pool",
+    "max_pool_backward",
+    "output_size",
+    "pool_output_size",
+    "sgd_step",
+    "softmax",
+]

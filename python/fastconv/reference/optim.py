@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of each optimiser, as functions: nothing is changed in place, new values are returned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def sgd_step(
+    w: Array,
+    g: Array,
+    velocity: Array | None,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+) -> tuple[Array, Array]:
+    """(w, velocity) after one step of stochastic gradient descent; velocity None stands for zeros.
+
+    d = g + weight_decay * w
+    velocity = momentum * velocity + d
+    w = w - lr * (d + momentum * velocity if nesterov else velocity)
+    """
+    decayed = g + weight_decay * w
+    velocity = momentum * (np.zeros_like(w) if velocity is None else velocity) + decayed
+    return w - lr * (decayed + momentum * velocity if nesterov else velocity), velocity
+
+
+def adam_step(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    step: int = 1,
+) -> tuple[Array, Array, Array]:
+    """(w, m, v) after step number `step` (the first is 1) of Adam (Kingma and Ba, algorithm 1).
+
+        m = beta1 * m + (1 - beta1) * g          v = beta2 * v + (1 - beta2) * g * g
+        w = w - lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
+
+    weight_decay is added to the gradient or, decoupled (Loshchilov and Hutter), shrinks w by lr * weight_decay first.
+    """
+    if decoupled:
+        w = w * (1 - lr * weight_decay)
+    else:
+        g = g + weight_decay * w
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    mean = m / (1 - math.pow(beta1, step))
+    root = np.sqrt(v / (1 - math.pow(beta2, step)))
+    return w - lr * mean / (root + eps), m, v

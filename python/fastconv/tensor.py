@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensor: an array, whether it wants a gradient, and the node of the graph that made it.
+
+A tensor's operators record (autograd.py); its `data` is the plain array. Tensors are compared by identity, so that
+they can be keys. `__array_ufunc__ = None` makes NumPy leave `array + tensor` to us instead of taking it apart.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .arrays import kind_of
+
+if TYPE_CHECKING:
+    from .autograd import Node
+
+
+class Tensor:
+    """An array that remembers how it was computed.
+
+    Args:
+        data: a NumPy or CuPy array, kept without a copy; numbers and lists become float32 (or int64) arrays.
+        requires_grad: whether `backward` is to fill `grad`; float32 and float64 only.
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad", "version")
+    __array_ufunc__ = None
+
+    data: Any
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if isinstance(data, Tensor):
+            data = data.data
+        elif kind_of(data) == "torch":
+            raise TypeError("Tensor: data is a torch tensor; use .detach().numpy()")
+        elif not hasattr(data, "dtype"):
+            data = np.asarray(data)
+            data = data.astype(np.float32) if data.dtype == np.float64 else data
+        self.data = np.asarray(data) if isinstance(data, np.generic) else data
+        if requires_grad and self.data.dtype.kind != "f":
+            raise TypeError(f"Tensor: only floats can require a gradient, data has dtype {self.data.dtype}")
+        self.requires_grad = requires_grad
+        self.grad: Tensor | None = None
+        self.node: Node | None = None
+        self.version = 0  # counts changes in place, see `bump_version`
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def ndim(self) -> int:
+        return int(self.data.ndim)
+
+    @property
+    def size(self) -> int:
+        return int(self.data.size)
+
+    @property
+    def dtype(self) -> Any:
+        return self.data.dtype
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made it."""
+        return self.node is None
+
+    @property
+    def edge(self) -> "Node | Tensor | None":
+        """Where a gradient of this tensor goes: its node, itself if it is a leaf that wants one, else nowhere."""
+        return self.node if self.node is not None else self if self.requires_grad else None
+
+    def bump_version(self) -> None:
+        """Say that `data` was changed in place: a graph that saved it will refuse to use it."""
+        self.version += 1
+
+    def detach(self) -> "Tensor":
+        """The same array outside the graph."""
+        return Tensor(self.data)
+
+    def numpy(self) -> np.ndarray:
+        """The array. A tensor that wants a gradient must be detached first, so that none is lost unseen."""
+        if self.requires_grad:
+            raise RuntimeError("numpy: the tensor requires a gradient; use .detach().numpy() or .data")
+        return np.asarray(self.data)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        return array.astype(dtype) if copy or (dtype is not None and array.dtype != dtype) else array
+
+    def item(self) -> Any:
+        """The value of a tensor of one element, as a Python number."""
+        return self.data.item()
+
+    def backward(
+        self, gradient: "Tensor | None" = None, retain_graph: bool | None = None, create_graph: bool = False
+    ) -> None:
+        """Add d(self)/d(leaf) to the `grad` of every leaf that this tensor came from. See `autograd.backward`."""
+        from .autograd import backward
+
+        backward(self, gradient, retain_graph, create_graph)
+
+    def __repr__(self) -> str:
+        body = np.array2string(np.asarray(self.data), separator=", ", prefix="Tensor(", threshold=100)
+        made_by = f", made by {self.node.function.__name__}" if self.node is not None else ""
+        leaf = ", requires_grad=True" if self.requires_grad and self.node is None else ""
+        return f"{type(self).__name__}({body}, dtype={self.dtype}{leaf}{made_by})"
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __float__(self) -> float:
+        return float(self.data)
+
+    # Comparisons give plain bool arrays: they have no gradient. There is no ==: tensors are dictionary keys.
+    def __lt__(self, other: Any) -> Any:
+        return self.data < plain(other)
+
+    def __le__(self, other: Any) -> Any:
+        return self.data <= plain(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.data > plain(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self.data >= plain(other)
+
+    def __add__(self, other: Any) -> "Tensor":
+        return ops.add(self, other)
+
+    def __radd__(self, other: Any) -> "Tensor":
+        return ops.add(other, self)
+
+    def __sub__(self, other: Any) -> "Tensor":
+        return ops.sub(self, other)
+
+    def __rsub__(self, other: Any) -> "Tensor":
+        return ops.sub(other, self)
+
+    def __mul__(self, other: Any) -> "Tensor":
+        return ops.mul(self, other)
+
+    def __rmul__(self, other: Any) -> "Tensor":
+        return ops.mul(other, self)
+
+    def __truediv__(self, other: Any) -> "Tensor":
+        return ops.div(self, other)
+
+    def __rtruediv__(self, other: Any) -> "Tensor":
+        return ops.div(other, self)
+
+    def __matmul__(self, other: Any) -> "Tensor":
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> "Tensor":
+        return ops.matmul(other, self)
+
+    def __pow__(self, exponent: float) -> "Tensor":
+        return ops.power(self, exponent)
+
+    def __neg__(self) -> "Tensor":
+        return ops.neg(self)
+
+    def __getitem__(self, index: Any) -> "Tensor":
+        return ops.getitem(self, index)
+
+    @property
+    def T(self) -> "Tensor":  # noqa: N802  (NumPy's name)
+        return ops.transpose(self)
+
+    def reshape(self, *shape: Any) -> "Tensor":
+        return ops.reshape(self, *shape)
+
+    def transpose(self, *axes: int) -> "Tensor":
+        """The axes in this order; without any, reversed."""
+        return ops.transpose(self, *axes)
+
+    def flatten(self, start: int = 0, end: int = -1) -> "Tensor":
+        return ops.flatten(self, start, end)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        return ops.sum(self, axis, keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        return ops.mean(self, axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        return ops.max(self, axis, keepdims)
+
+    def exp(self) -> "Tensor":
+        return ops.exp(self)
+
+    def log(self) -> "Tensor":
+        return ops.log(self)
+
+    def sqrt(self) -> "Tensor":
+        return ops.sqrt(self)
+
+    def relu(self) -> "Tensor":
+        return ops.relu(self)
+
+    def sigmoid(self) -> "Tensor":
+        return ops.sigmoid(self)
+
+    def tanh(self) -> "Tensor":
+        return ops.tanh(self)
+
+
+def plain(value: Any) -> Any:
+    """The array of a tensor; anything else as it is."""
+    return value.data if isinstance(value, Tensor) else value
+
+
+def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
+    """`value` as a tensor; a Python number takes the dtype of `like`."""
+    if isinstance(value, Tensor):
+        return value
+    if like is not None and isinstance(value, int | float):
+        return Tensor(
+            np.asarray(value, dtype=like.dtype) if kind_of(like.data) != "cupy" else like.data.dtype.type(value)
+        )
+    return Tensor(value)
+
+
+from . import ops  # noqa: E402  (last: the operations need Tensor)

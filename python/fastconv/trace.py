@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ran and where: the trace of a block of code, the machine, the caches."""
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from . import _core
+
+OPTIONAL_PACKAGES = ("rich", "matplotlib", "PIL", "safetensors", "cupy", "torch", "onnx")
+
+
+class Trace:
+    """The convolutions that ran inside a `with fc.trace()` block.
+
+    Attributes:
+        calls: one dictionary per call, in order: problem (text form), algorithm, seconds. Complete after the block.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def table(self) -> str:
+        """One line per distinct problem and algorithm, the costliest first."""
+        totals: dict[tuple[str, str], tuple[int, float]] = {}
+        for call in self.calls:
+            key = str(call["problem"]), str(call["algorithm"])
+            count, seconds = totals.get(key, (0, 0.0))
+            totals[key] = count + 1, seconds + call["seconds"]
+        rows = sorted(totals.items(), key=lambda row: -row[1][1])
+        lines = [["calls", "total ms", "algorithm", "problem"]]
+        lines += [[str(n), f"{1e3 * seconds:.3f}", algorithm, p] for (p, algorithm), (n, seconds) in rows]
+        return align(lines, right=(0, 1))
+
+    __str__ = table
+
+
+@contextlib.contextmanager
+def trace() -> Iterator[Trace]:
+    """Record which algorithm computes which convolution, and for how long.
+
+    Example:
+        >>> with fc.trace() as t:
+        ...     model(x)
+        >>> print(t.table())
+    """
+    result = Trace()
+    handle = _core.trace_start()
+    try:
+        yield result
+    finally:
+        result.calls.extend(_core.trace_stop(handle))
+
+
+class Report(dict[str, Any]):
+    """A dictionary that prints as one `name: value` line per entry."""
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self, ""))
+
+    __repr__ = __str__
+
+
+def _lines(entries: Mapping[str, Any], indent: str) -> Iterator[str]:
+    width = max((len(str(key)) for key in entries), default=0)
+    for key, value in entries.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}:"
+            yield from _lines(value, indent + "  ")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            yield f"{indent}{key!s:<{width}}  {text}"
+
+
+def info() -> Report:
+    """The version, the machine and its instruction sets, threads, caches, algorithms, and which extras are there."""
+    from . import __version__
+
+    found = {name: "installed" if importlib.util.find_spec(name) else "missing" for name in OPTIONAL_PACKAGES}
+    return Report({"version": __version__, **_core.info(), "optional packages": found})
+
+
+def cache_info() -> Report:
+    """The sizes and hit counts of the plan cache and of the output allocator's cache."""
+    return Report(_core.cache_info())
+
+
+def align(rows: list[list[str]], right: tuple[int, ...] = ()) -> str:
+    """Rows of cells as text with aligned columns; those in `right` are right-aligned, the last is not padded."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options and hypothesis profiles of the tests."""
+
+import os
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("default", derandomize=True, max_examples=30, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("long", max_examples=1000, deadline=None, print_blob=True)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="run every problem file and long property tests (an hour)")
+
+
+def pytest_configure(config):
+    full = config.getoption("--full")
+    hypothesis.settings.load_profile("long" if full or os.environ.get("HYPOTHESIS_PROFILE") == "long" else "default")
+
+
+def pytest_report_header(config):
+    from fastconv import _core
+
+    info = _core.info()
+    return [
+        f"fastconv: {_core.__file__}",
+        f"ISAs: {', '.join(info['isas'])}; problems: {'all' if config.getoption('--full') else 'small and sampled'}; "
+        "random arrays are seeded by the text of their problem",
+    ]
+
+
+@pytest.fixture(scope="session")
+def full(request):
+    return request.config.getoption("--full")
+
+
+def pytest_generate_tests(metafunc):
+    """`problem_text` runs over the problem files: the small ones always, the layers by size."""
+    if "problem_text" not in metafunc.fixturenames:
+        return
+    from cases import load, parse
+
+    largest = None if metafunc.config.getoption("--full") else 4_000_000
+    texts = load("small") + load("regressions") + load("layers")
+    metafunc.parametrize("problem_text", [t for t in texts if largest is None or parse(t).macs <= largest])

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every tolerance of the tests, and the only place where one is written.
+
+exact      integers whose sums stay below 2^24: bit-equal.
+bound      normal floats through one convolution or other sum of products: the error of each element is compared with
+           error_factor * eps * sqrt(terms) * (the same sum of absolute values) + tiny. The root is what independent
+           rounding errors add up to; error_factor is what the algorithm publishes, 1 for a plain sum.
+others     elementwise functions, statistics, whole models and other people's libraries: multiples of eps of the
+           dtype, of each element and of the largest one. The reasons stand beside the numbers.
+"""
+
+import math
+
+import numpy as np
+
+# tier: (multiple of eps * |expected|, multiple of eps * max |expected|)
+_TIERS = {
+    # One division or one vectorised exp, tanh or erf: a few units in the last place; gelu and silu cancel near zero.
+    "pointwise": (16, 4),
+    # Means and variances over up to some thousand cells, and what is divided by their root.
+    "statistics": (64, 64),
+    # Several layers one after the other.
+    "model": (4096, 4096),
+    # Twenty steps of an optimiser: Adam divides by the root of a mean of squares, which enlarges the error of a
+    # small gradient. In float64 this is 1e-9.
+    "trained": (2**22, 2**22),
+    # Another library sums in another order; both sides carry an error.
+    "parity": (256, 256),
+}
+
+
+def eps_of(dtype) -> float:
+    return float(np.finfo(dtype).eps)
+
+
+def assert_exact(actual, expected, what=""):
+    """Same shape and same values; NaN equals NaN. The dtype may differ: expected is usually float64."""
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
+    if not np.array_equal(actual, expected.astype(actual.dtype), equal_nan=True):
+        wrong = np.argwhere(~((actual == expected) | (np.isnan(actual) & np.isnan(expected))))
+        at = tuple(int(i) for i in wrong[0])
+        raise AssertionError(
+            f"{what}: {len(wrong)} of {actual.size} elements differ, "
+            f"the first at {at}: {actual[at]}, expected {expected[at]}"
+        )
+
+
+def assert_same_bits(actual, expected, what=""):
+    """Equal byte for byte: also the sign of a zero."""
+    assert actual.dtype == expected.dtype and actual.shape == expected.shape, f"{what}: dtype or shape differ"
+    unsigned = f"u{actual.dtype.itemsize}"
+    same = np.ascontiguousarray(actual).view(unsigned) == np.ascontiguousarray(expected).view(unsigned)
+    assert same.all(), f"{what}: {np.count_nonzero(~same)} of {same.size} elements have other bits"
+
+
+def bound(magnitude, terms, dtype, error_factor=1.0):
+    """The largest error allowed where `terms` products were summed, whose absolute values sum to `magnitude`."""
+    tiny = float(np.finfo(dtype).tiny)
+    # The sum is rounded to dtype once more at the end: at least one term.
+    return error_factor * eps_of(dtype) * math.sqrt(max(terms, 1)) * magnitude + tiny
+
+
+def assert_bound(actual, expected, magnitude, terms, error_factor=1.0, what=""):
+    """|actual - expected| <= bound(...), element by element; actual's dtype is the one that is judged."""
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
+    allowed = bound(magnitude, terms, actual.dtype, error_factor)
+    # In expected's precision, which is the wider one.
+    error = np.abs(actual.astype(expected.dtype) - expected)
+    worst = float(np.max(error / allowed, initial=0.0))
+    assert np.isfinite(actual).all(), f"{what}: not every element was written, or one overflowed"
+    assert worst <= 1, f"{what}: error is {worst:.3g} times the bound"
+
+
+def assert_close(actual, expected, tier, dtype=None, scale=0.0, what=""):
+    """Within the tier's multiples of eps.
+
+    dtype: what was computed in, where actual arrives in another. scale: the size of what cancelled, where that is
+    larger than every expected value.
+    """
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
+    assert np.array_equal(np.isnan(actual), np.isnan(expected)), f"{what}: NaN in other places"
+    each, largest = _TIERS[tier]
+    eps = eps_of(dtype or actual.dtype)
+    size = np.abs(np.nan_to_num(expected.astype(np.float64)))
+    allowed = eps * (each * size + largest * np.max(size, initial=scale)) + float(np.finfo(np.float32).tiny)
+    error = np.abs(np.nan_to_num(actual.astype(np.float64)) - np.nan_to_num(expected.astype(np.float64)))
+    worst = float(np.max(error / allowed, initial=0.0))
+    assert worst <= 1, f"{what}: error is {worst:.3g} times what tier {tier!r} allows"
