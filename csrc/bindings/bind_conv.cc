@@ -10,12 +10,6 @@
 namespace fastconv {
 namespace {
 
-Layout layout_named(const std::string& name) {
-  if (name == "channels_first") return Layout::kChannelsFirst;
-  if (name == "channels_last") return Layout::kChannelsLast;
-  throw ProblemError{format("layout is '%.40s'; expected channels_first or channels_last", name.c_str())};
-}
-
 // Geometry that every pass gets by the same names.
 struct Geometry {
   Shape stride, pad_begin, pad_end, dilation;

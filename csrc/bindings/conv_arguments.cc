@@ -44,6 +44,12 @@ Shape shape_of_image(const ConvProblem& p, Layout layout, int64_t channels, cons
   return shape;
 }
 
+Layout layout_named(const std::string& name) {
+  if (name == "channels_first") return Layout::kChannelsFirst;
+  if (name == "channels_last") return Layout::kChannelsLast;
+  throw ProblemError{format("layout is '%.40s'; expected channels_first or channels_last", name.c_str())};
+}
+
 Shape shape_of_filter(const ConvProblem& p) {
   Shape shape = {p.k, p.c / p.groups};
   for (int i = kMaxSpatial - p.spatial_rank; i < kMaxSpatial; ++i) shape.push_back(p.filter[i]);

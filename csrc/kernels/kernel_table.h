@@ -42,15 +42,20 @@ struct GemmKernels {
 
 struct PoolKernels;       // pool_kernels.h
 struct PointwiseKernels;  // pointwise_kernels.h
-struct NormKernels;       // norm_kernels.h
+struct OptimKernels;
+struct NormKernels;  // norm_kernels.h
+struct LossKernels;
 
 struct KernelTable {
   const char* isa;
   int vector_bytes;
   const GemmKernels* gemm;
-  const PoolKernels* pool;
+  const PoolKernels* pool_planes;  // channels first
+  const PoolKernels* pool_pixels;  // channels last
   const PointwiseKernels* pointwise;
+  const OptimKernels* optim;
   const NormKernels* norm;
+  const LossKernels* loss;
 };
 
 }  // namespace fastconv

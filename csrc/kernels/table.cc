@@ -9,8 +9,16 @@
 namespace fastconv::FC_ISA {
 
 extern const GemmKernels kGemmKernels;
+extern const PoolKernels kPoolPlaneKernels;
+extern const PoolKernels kPoolPixelKernels;
+extern const PointwiseKernels kPointwiseKernels;
+extern const OptimKernels kOptimKernels;
+extern const NormKernels kNormKernels;
+extern const LossKernels kLossKernels;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA), kVectorBytes, &kGemmKernels, nullptr, nullptr, nullptr};
+const KernelTable kTable = {FC_STRING(FC_ISA),   kVectorBytes,       &kGemmKernels,  &kPoolPlaneKernels,
+                            &kPoolPixelKernels,  &kPointwiseKernels, &kOptimKernels, &kNormKernels,
+                            &kLossKernels};
 
 }  // namespace fastconv::FC_ISA

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sums are float64 in four vectors of running sums (planes) or one per column, so that float32 data lose nothing; the
+// variance is taken from the chunk's own mean while the chunk is in L1, which also serves float64 data.
+#include "norm_kernels.h"
+#include "kernel_table.h"
+#include "simd.h"
+
+namespace fastconv::FC_ISA {
+extern const NormKernels kNormKernels;
+namespace {
+
+constexpr int kWide = Vec<double>::lanes;  // elements taken at a time
+
+template <class T>
+struct Half;
+template <>
+struct Half<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes / 2)));
+};
+
+// kWide elements as float64; with `count` below kWide the others are zero and their memory is not touched.
+template <class T>
+FC_INLINE V<double> widen(const T* p, int64_t count) {
+  if constexpr (sizeof(T) == 8) {
+    return count >= kWide ? load(p) : load_lanes(p, 0, count);
+  } else {
+    typename Half<T>::type half;
+    if (count >= kWide) {
+      memcpy(&half, p, sizeof half);
+    } else {
+      const V<T> lanes = load_lanes(p, 0, count);
+      memcpy(&half, &lanes, sizeof half);
+    }
+    return __builtin_convertvector(half, V<double>);
+  }
+}
+
+// v in the first `count` lanes, zero in the others.
+FC_INLINE V<double> first_lanes(V<double> v, int64_t count) {
+  if (count >= kWide) return v;
+  Vec<double>::ints lane{};
+#pragma GCC unroll 8
+  for (int i = 0; i < kWide; ++i) lane[i] = i;
+  return select<double>(lane < Vec<double>::ints{} + count, v, V<double>{});
+}
+
+// ---- Planes: all values belong to one channel --------------------------------------------------------------------
+
+// Sum of term(index, count) over the runs; term returns kWide values, zero from `count` on.
+template <class Term>
+FC_INLINE double sum_of(const Runs& chunk, const Term& term) {
+  V<double> s0{}, s1{}, s2{}, s3{};
+  for (int64_t r = 0; r < chunk.runs; ++r) {
+    int64_t i = r * chunk.pitch;
+    const int64_t end = i + chunk.length;
+    for (; i + 4 * kWide <= end; i += 4 * kWide) {
+      s0 += term(i, kWide);
+      s1 += term(i + kWide, kWide);
+      s2 += term(i + 2 * kWide, kWide);
+      s3 += term(i + 3 * kWide, kWide);
+    }
+    for (; i + kWide <= end; i += kWide) s0 += term(i, kWide);
+    if (i < end) s1 += term(i, end - i);
+  }
+  return horizontal_sum<double>((s0 + s1) + (s2 + s3));
+}
+
+template <class T>
+void plane_sum(const Runs& chunk, const T* x, double* sum) {
+  *sum = sum_of(chunk, [&](int64_t i, int64_t count) __attribute__((always_inline)) { return widen(x + i, count); });
+}
+
+template <class T>
+void plane_moments(const Runs& chunk, const T* x, double* mean, double* squares) {
+  plane_sum(chunk, x, mean);
+  *mean /= (double)(chunk.runs * chunk.length);
+  const V<double> m = splat(*mean);
+  *squares = sum_of(chunk, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const V<double> d = first_lanes(widen(x + i, count) - m, count);
+    return d * d;
+  });
+}
+
+template <class T>
+void plane_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum,
+                         double* product_sum) {
+  const V<double> m = splat((double)*mean);
+  V<double> plain{};
+  *product_sum = sum_of(chunk, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const V<double> g = widen(dy + i, count);
+    plain += g;
+    return first_lanes(g * (widen(x + i, count) - m), count);
+  });
+  *dy_sum = horizontal_sum<double>(plain);
+}
+
+// Calls visit(index, count) for vectors of T.
+template <class T, class Visit>
+FC_INLINE void for_vectors(const Runs& chunk, const Visit& visit) {
+  constexpr int lanes = Vec<T>::lanes;
+  for (int64_t r = 0; r < chunk.runs; ++r) {
+    int64_t i = 0;
+    for (; i + lanes <= chunk.length; i += lanes) visit(r * chunk.pitch + i, i, lanes);
+    if (i < chunk.length) visit(r * chunk.pitch + i, i, chunk.length - i);
+  }
+}
+
+template <class T>
+FC_INLINE V<T> load_count(const T* p, int64_t count) {
+  return count >= Vec<T>::lanes ? load(p) : load_lanes(p, 0, count);
+}
+template <class T>
+FC_INLINE void store_count(T* p, V<T> v, int64_t count) {
+  if (count >= Vec<T>::lanes)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+
+template <class T>
+void plane_apply(const Runs& chunk, const T* x, const T* mean, const T* scale, const T* shift, T* y) {
+  const V<T> m = splat(*mean), a = splat(*scale), b = splat(*shift);
+  for_vectors<T>(chunk, [&](int64_t i, int64_t, int64_t count) __attribute__((always_inline)) {
+    store_count(y + i, (load_count(x + i, count) - m) * a + b, count);
+  });
+}
+
+template <class T>
+void plane_backward(const Runs& chunk, const T* dy, const T* x, const T* mean, const T* scale, const T* slope,
+                    const T* shift, T* dx) {
+  const V<T> m = splat(*mean), a = splat(*scale), s = splat(*slope), b = splat(*shift);
+  for_vectors<T>(chunk, [&](int64_t i, int64_t, int64_t count) __attribute__((always_inline)) {
+    store_count(dx + i, load_count(dy + i, count) * a + ((load_count(x + i, count) - m) * s + b), count);
+  });
+}
+
+// ---- Columns: every column is a channel ----------------------------------------------------------------------------
+
+// sums[j] = sum over the runs of term(index, j, count), kWide columns at a time.
+template <class Term>
+FC_INLINE void sum_columns(const Runs& chunk, double* sums, const Term& term) {
+  for (int64_t j = 0; j < chunk.length; j += kWide) {
+    const int64_t count = chunk.length - j;
+    V<double> sum{};
+    if (count >= kWide)
+      for (int64_t r = 0; r < chunk.runs; ++r) sum += term(r * chunk.pitch + j, j, kWide);
+    else
+      for (int64_t r = 0; r < chunk.runs; ++r) sum += term(r * chunk.pitch + j, j, count);
+    store_first(sums + j, sum, count);
+  }
+}
+
+template <class T>
+void column_sum(const Runs& chunk, const T* x, double* sum) {
+  sum_columns(chunk, sum, [&](int64_t i, int64_t, int64_t count) __attribute__((always_inline)) {
+    return widen(x + i, count);
+  });
+}
+
+template <class T>
+void column_moments(const Runs& chunk, const T* x, double* mean, double* squares) {
+  column_sum(chunk, x, mean);
+  for (int64_t j = 0; j < chunk.length; ++j) mean[j] /= (double)chunk.runs;
+  sum_columns(chunk, squares, [&](int64_t i, int64_t j, int64_t count) __attribute__((always_inline)) {
+    const V<double> d = widen(x + i, count) - widen(mean + j, count);
+    return d * d;
+  });
+}
+
+template <class T>
+void column_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum,
+                          double* product_sum) {
+  column_sum(chunk, dy, dy_sum);
+  sum_columns(chunk, product_sum, [&](int64_t i, int64_t j, int64_t count) __attribute__((always_inline)) {
+    return widen(dy + i, count) * (widen(x + i, count) - widen(mean + j, count));
+  });
+}
+
+template <class T>
+void column_apply(const Runs& chunk, const T* x, const T* mean, const T* scale, const T* shift, T* y) {
+  for_vectors<T>(chunk, [&](int64_t i, int64_t j, int64_t count) __attribute__((always_inline)) {
+    const V<T> centred = load_count(x + i, count) - load_count(mean + j, count);
+    store_count(y + i, centred * load_count(scale + j, count) + load_count(shift + j, count), count);
+  });
+}
+
+template <class T>
+void column_backward(const Runs& chunk, const T* dy, const T* x, const T* mean, const T* scale, const T* slope,
+                     const T* shift, T* dx) {
+  for_vectors<T>(chunk, [&](int64_t i, int64_t j, int64_t count) __attribute__((always_inline)) {
+    const V<T> centred = load_count(x + i, count) - load_count(mean + j, count);
+    const V<T> rest = centred * load_count(slope + j, count) + load_count(shift + j, count);
+    store_count(dx + i, load_count(dy + i, count) * load_count(scale + j, count) + rest, count);
+  });
+}
+
+}  // namespace
+
+const NormKernels kNormKernels = {
+    {plane_sum<float>, plane_moments<float>, plane_backward_sums<float>, plane_apply<float>, plane_backward<float>},
+    {column_sum<float>, column_moments<float>, column_backward_sums<float>, column_apply<float>,
+     column_backward<float>},
+    {plane_sum<double>, plane_moments<double>, plane_backward_sums<double>, plane_apply<double>,
+     plane_backward<double>},
+    {column_sum<double>, column_moments<double>, column_backward_sums<double>, column_apply<double>,
+     column_backward<double>},
+};
+
+}  // namespace fastconv::FC_ISA

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Operations on one element at a time: activations and sums (pointwise.cc), optimiser steps (optim.cc).
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv {
+
+template <class T>
+struct PointwiseKernelsOf {
+  // kind: an Activation (problem.h).
+  void (*activate)(int32_t kind, T alpha, int64_t count, const T* x, T* y);
+  // dx = dy times the slope. `saved` is y where the slope follows from it, x for silu, gelu and hard_swish.
+  void (*activate_backward)(int32_t kind, T alpha, int64_t count, const T* dy, const T* saved, T* dx);
+  void (*add)(int64_t count, const T* a, const T* b, T* sum);
+  // y = mask ? x * scale : 0
+  void (*scale_mask)(int64_t count, const T* x, const uint8_t* mask, T scale, T* y);
+};
+struct PointwiseKernels {
+  PointwiseKernelsOf<float> f32;
+  PointwiseKernelsOf<double> f64;
+};
+
+template <class T>
+struct SgdStep {
+  T lr, momentum, weight_decay;
+  bool nesterov;
+};
+template <class T>
+struct AdamStep {
+  T lr;  // divided by 1 - beta1^step
+  T beta2;
+  T rest1, rest2;  // 1 - beta1, 1 - beta2
+  T root_scale;  // 1 / sqrt(1 - beta2^step)
+  T eps;
+  T l2;     // times w, part of the gradient
+  T decay;  // w's factor
+};
+template <class T>
+struct OptimKernelsOf {
+  void (*sgd)(const SgdStep<T>& step, int64_t count, const T* g, T* w, T* velocity);  // velocity may be null
+  void (*adam)(const AdamStep<T>& step, int64_t count, const T* g, T* w, T* m, T* v);
+};
+struct OptimKernels {
+  OptimKernelsOf<float> f32;
+  OptimKernelsOf<double> f64;
+};
+
+}  // namespace fastconv

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pooling: what pool_planes.cc (channels first) and pool_pixels.cc (channels last) offer, and the geometry they read.
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv {
+
+struct PoolGeometry {
+  int64_t size[3], out[3], window[3], stride[3], dilation[3], pad_begin[3], pad_end[3];
+  int64_t inner_begin[3], inner_end[3];  // outputs whose whole window lies inside the input
+  int64_t include_pad;
+  int64_t x_pixel, y_pixel;  // elements between neighbouring pixels; in a plane 1
+  // Scratch of one worker: row_count int64's and three rows of row_elements T's, with room for whole vectors.
+  int64_t row_count, row_elements;
+};
+
+// What one call computes: rows (those of all depths, one after the other) and columns of y, or of x in backward.
+struct PoolPart {
+  int64_t row_begin, row_end, column_begin, column_end;
+  int64_t channels;  // 1 for planes
+};
+
+// Pointers are to the first row, column and computed channel of the image; indices are laid out like y.
+template <class T>
+struct PoolKernelsOf {
+  // indices: null, or positions in the input plane: of the first maximum, or of the first NaN.
+  // For float, the positions under one window differ by less than 2^31.
+  void (*max)(const PoolGeometry& geometry, const PoolPart& part, const T* x, T* y, int64_t* indices, void* scratch);
+  void (*average)(const PoolGeometry& geometry, const PoolPart& part, const T* x, T* y, void* scratch);
+  void (*average_backward)(const PoolGeometry& geometry, const PoolPart& part, const T* dy, T* dx, void* scratch);
+  // The whole plane. Stops and returns false at an index outside of it.
+  bool (*max_backward)(const PoolGeometry& geometry, int64_t channels, const T* dy, const int64_t* indices, T* dx);
+};
+struct PoolKernels {
+  PoolKernelsOf<float> f32;
+  PoolKernelsOf<double> f64;
+};
+
+}  // namespace fastconv

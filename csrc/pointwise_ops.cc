@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pointwise_ops.h"
+
+#include <cmath>
+
+#include "kernels/pointwise_kernels.h"
+#include "streaming.h"
+
+namespace fastconv {
+
+template <class T>
+void activation_forward(const Machine& machine, Activation kind, double alpha, int64_t count, const T* x, T* y) {
+  const auto& kernels = kernels_of<T>(*machine.kernels->pointwise);
+  for_chunks(machine, count, 2 * sizeof(T), [&](int64_t i, int64_t n) {
+    kernels.activate(static_cast<int32_t>(kind), static_cast<T>(alpha), n, x + i, y + i);
+  });
+}
+
+template <class T>
+void activation_backward(const Machine& machine, Activation kind, double alpha, int64_t count, const T* dy,
+                         const T* saved, T* dx) {
+  const auto& kernels = kernels_of<T>(*machine.kernels->pointwise);
+  for_chunks(machine, count, 3 * sizeof(T), [&](int64_t i, int64_t n) {
+    kernels.activate_backward(static_cast<int32_t>(kind), static_cast<T>(alpha), n, dy + i, saved + i, dx + i);
+  });
+}
+
+template <class T>
+void add(const Machine& machine, int64_t count, const T* a, const T* b, T* sum) {
+  const auto& kernels = kernels_of<T>(*machine.kernels->pointwise);
+  for_chunks(machine, count, 3 * sizeof(T), [&](int64_t i, int64_t n) { kernels.add(n, a + i, b + i, sum + i); });
+}
+
+template <class T>
+void scale_mask(const Machine& machine, int64_t count, const T* x, const uint8_t* mask, double scale, T* y) {
+  const auto& kernels = kernels_of<T>(*machine.kernels->pointwise);
+  for_chunks(machine, count, 2 * sizeof(T) + 1,
+             [&](int64_t i, int64_t n) { kernels.scale_mask(n, x + i, mask + i, static_cast<T>(scale), y + i); });
+}
+
+template <class T>
+void sgd_step(const Machine& machine, const SgdOptions& options, int64_t count, T* w, const T* g, T* velocity) {
+  const auto& kernels = kernels_of<T>(*machine.kernels->optim);
+  const SgdStep<T> step = {static_cast<T>(options.lr), static_cast<T>(options.momentum),
+                           static_cast<T>(options.weight_decay), options.nesterov};
+  for_chunks(machine, count, 5 * sizeof(T),
+             [&](int64_t i, int64_t n) { kernels.sgd(step, n, g + i, w + i, velocity ? velocity + i : nullptr); });
+}
+
+template <class T>
+void adam_step(const Machine& machine, const AdamOptions& o, int64_t count, T* w, const T* g, T* m, T* v) {
+  const auto& kernels = kernels_of<T>(*machine.kernels->optim);
+  const double exponent = static_cast<double>(o.step);
+  AdamStep<T> step;
+  step.lr = static_cast<T>(o.lr / (1 - std::pow(o.beta1, exponent)));
+  step.beta2 = static_cast<T>(o.beta2);
+  step.rest1 = static_cast<T>(1 - o.beta1);
+  step.rest2 = static_cast<T>(1 - o.beta2);
+  step.root_scale = static_cast<T>(1 / std::sqrt(1 - std::pow(o.beta2, exponent)));
+  step.eps = static_cast<T>(o.eps);
+  step.l2 = static_cast<T>(o.decoupled ? 0 : o.weight_decay);
+  step.decay = static_cast<T>(o.decoupled ? 1 - o.lr * o.weight_decay : 1);
+  for_chunks(machine, count, 7 * sizeof(T),
+             [&](int64_t i, int64_t n) { kernels.adam(step, n, g + i, w + i, m + i, v + i); });
+}
+
+#define FC_INSTANTIATE(T)                                                                                   \
+  template void activation_forward<T>(const Machine&, Activation, double, int64_t, const T*, T*);           \
+  template void activation_backward<T>(const Machine&, Activation, double, int64_t, const T*, const T*, T*); \
+  template void add<T>(const Machine&, int64_t, const T*, const T*, T*);                                    \
+  template void scale_mask<T>(const Machine&, int64_t, const T*, const uint8_t*, double, T*);               \
+  template void sgd_step<T>(const Machine&, const SgdOptions&, int64_t, T*, const T*, T*);                  \
+  template void adam_step<T>(const Machine&, const AdamOptions&, int64_t, T*, const T*, T*, T*);
+FC_INSTANTIATE(float)
+FC_INSTANTIATE(double)
+#undef FC_INSTANTIATE
+
+}  // namespace fastconv

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Operations on one element at a time, and optimiser steps, on dense arrays of `count` elements. T is float or double.
+#pragma once
+
+#include "machine.h"
+#include "problem.h"
+
+namespace fastconv {
+
+template <class T>
+void activation_forward(const Machine& machine, Activation kind, double alpha, int64_t count, const T* x, T* y);
+// `saved` is y for relu, leaky_relu, relu6, elu (both with alpha >= 0), sigmoid and tanh; x for the others.
+template <class T>
+void activation_backward(const Machine& machine, Activation kind, double alpha, int64_t count, const T* dy,
+                         const T* saved, T* dx);
+template <class T>
+void add(const Machine& machine, int64_t count, const T* a, const T* b, T* sum);
+template <class T>
+void scale_mask(const Machine& machine, int64_t count, const T* x, const uint8_t* mask, double scale, T* y);
+
+// PyTorch's SGD: velocity = momentum velocity + g + weight_decay w. Without velocity there is no momentum.
+struct SgdOptions {
+  double lr, momentum, weight_decay;
+  bool nesterov;
+};
+template <class T>
+void sgd_step(const Machine& machine, const SgdOptions& options, int64_t count, T* w, const T* g, T* velocity);
+
+// Kingma and Ba (arXiv 1412.6980); decoupled: Loshchilov and Hutter's AdamW (arXiv 1711.05101). step counts from 1.
+struct AdamOptions {
+  double lr, beta1, beta2, eps, weight_decay;
+  bool decoupled;
+  int64_t step;
+};
+template <class T>
+void adam_step(const Machine& machine, const AdamOptions& options, int64_t count, T* w, const T* g, T* m, T* v);
+
+}  // namespace fastconv
