@@ -210,7 +210,7 @@ bool batch_norm_backward(const Machine& machine, const ChannelShape& s, const T*
                      [&](const Runs& runs, int64_t i, int64_t c, int64_t result) {
                        kernels.backward_sums(runs, dy + i, x + i, mean + c, sums + result, products + result);
                      });
-  T *scale = factors[0], *slope = factors[1], *shift = factors[2];
+  T *dy_mean = factors[0], *scale = factors[1], *slope = factors[2];
   const double values = static_cast<double>(s.n * s.pixels);
   for (int64_t c = 0; c < s.c; ++c) {
     const double sum = join_sums(sums + c, 0, chunks.count, s.c);
@@ -221,11 +221,11 @@ bool batch_norm_backward(const Machine& machine, const ChannelShape& s, const T*
     dgamma[c] = static_cast<T>(product * inverse);
     scale[c] = static_cast<T>(factor);
     slope[c] = static_cast<T>(-factor * inverse * inverse * product / values);
-    shift[c] = static_cast<T>(-factor * sum / values);
+    dy_mean[c] = static_cast<T>(sum / values);
   }
   const auto& by_element = norm_kernels<T>(machine, s.pixels == 1);
   for_elements<T>(machine, s, 3, [&](const Runs& runs, int64_t i, int64_t c) {
-    by_element.backward(runs, dy + i, x + i, mean + c, scale + c, slope + c, shift + c, dx + i);
+    by_element.backward(runs, dy + i, x + i, dy_mean + c, mean + c, scale + c, slope + c, dx + i);
   });
   return true;
 }
