@@ -82,16 +82,18 @@ void plane_moments(const Runs& chunk, const T* x, double* mean, double* squares)
 }
 
 template <class T>
-void plane_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum,
+void plane_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum, double* x_sum,
                          double* product_sum) {
   const V<double> m = splat((double)*mean);
-  V<double> plain{};
+  V<double> g_sum{}, d_sum{};
   *product_sum = sum_of(chunk, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-    const V<double> g = widen(dy + i, count);
-    plain += g;
-    return first_lanes(g * (widen(x + i, count) - m), count);
+    const V<double> g = widen(dy + i, count), d = first_lanes(widen(x + i, count) - m, count);
+    g_sum += g;
+    d_sum += d;
+    return g * d;
   });
-  *dy_sum = horizontal_sum<double>(plain);
+  *dy_sum = horizontal_sum<double>(g_sum);
+  *x_sum = horizontal_sum<double>(d_sum);
 }
 
 // Calls visit(index, count) for vectors of T.
@@ -168,9 +170,12 @@ void column_moments(const Runs& chunk, const T* x, double* mean, double* squares
 }
 
 template <class T>
-void column_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum,
+void column_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum, double* x_sum,
                           double* product_sum) {
   column_sum(chunk, dy, dy_sum);
+  sum_columns(chunk, x_sum, [&](int64_t i, int64_t j, int64_t count) __attribute__((always_inline)) {
+    return widen(x + i, count) - widen(mean + j, count);
+  });
   sum_columns(chunk, product_sum, [&](int64_t i, int64_t j, int64_t count) __attribute__((always_inline)) {
     return widen(dy + i, count) * (widen(x + i, count) - widen(mean + j, count));
   });
