@@ -201,31 +201,35 @@ bool batch_norm_backward(const Machine& machine, const ChannelShape& s, const T*
     return true;
   }
   const Chunks chunks(s, sizeof(T));
-  const Workspace memory(2 * chunks.count * s.c * static_cast<int64_t>(sizeof(double)));
+  const int64_t partials = chunks.count * s.c;
+  const Workspace memory(3 * partials * static_cast<int64_t>(sizeof(double)));
   const PerChannel<T, 3> factors(s.c);
   if (memory.failed() || factors.failed()) return false;
-  double *sums = static_cast<double*>(memory.data()), *products = sums + chunks.count * s.c;
+  double *sums = static_cast<double*>(memory.data()), *distances = sums + partials, *products = distances + partials;
   const auto& kernels = norm_kernels<T>(machine, chunks.columns);
   for_channel_chunks(machine, chunks, 2 * s.n * s.c * s.pixels * sizeof(T),
                      [&](const Runs& runs, int64_t i, int64_t c, int64_t result) {
-                       kernels.backward_sums(runs, dy + i, x + i, mean + c, sums + result, products + result);
+                       kernels.backward_sums(runs, dy + i, x + i, mean + c, sums + result, distances + result,
+                                             products + result);
                      });
-  T *scale = factors[0], *slope = factors[1], *shift = factors[2];
+  T *dy_mean = factors[0], *scale = factors[1], *slope = factors[2];
   const double values = static_cast<double>(s.n * s.pixels);
   for (int64_t c = 0; c < s.c; ++c) {
     const double sum = join_sums(sums + c, 0, chunks.count, s.c);
-    const double product = join_sums(products + c, 0, chunks.count, s.c);
+    // `mean` is the mean rounded to T: x - mean does not quite sum to zero, which a large sum of dy would enlarge.
+    const double rounding = join_sums(distances + c, 0, chunks.count, s.c) / values;
+    const double product = join_sums(products + c, 0, chunks.count, s.c) - sum * rounding;
     const double inverse = 1 / std::sqrt(static_cast<double>(variance[c]) + eps);
     const double factor = static_cast<double>(gamma[c]) * inverse;
     dbeta[c] = static_cast<T>(sum);
     dgamma[c] = static_cast<T>(product * inverse);
     scale[c] = static_cast<T>(factor);
     slope[c] = static_cast<T>(-factor * inverse * inverse * product / values);
-    shift[c] = static_cast<T>(-factor * sum / values);
+    dy_mean[c] = static_cast<T>(sum / values);
   }
   const auto& by_element = norm_kernels<T>(machine, s.pixels == 1);
   for_elements<T>(machine, s, 3, [&](const Runs& runs, int64_t i, int64_t c) {
-    by_element.backward(runs, dy + i, x + i, mean + c, scale + c, slope + c, shift + c, dx + i);
+    by_element.backward(runs, dy + i, x + i, dy_mean + c, mean + c, scale + c, slope + c, dx + i);
   });
   return true;
 }

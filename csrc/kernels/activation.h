@@ -14,18 +14,10 @@ FC_INLINE V<T> scale_by_power_of_two(V<T> v, typename Vec<T>::ints k) {
   return v * a * b;
 }
 
+// (exp(r) - 1) / r for |r| <= ln2/2.
 template <class T>
-FC_INLINE V<T> vexp(V<T> x) {
-  typedef typename Vec<T>::ints I;
+FC_INLINE V<T> exp_series(V<T> r) {
   constexpr bool single = sizeof(T) == 4;
-  const T low = single ? T(-104) : T(-746), high = single ? T(89) : T(710);
-  const V<T> clamped = select<T>(x < splat(low), splat(low), select<T>(x > splat(high), splat(high), x));
-  const V<T> magic = splat(single ? T(12582912) : T(6755399441055744));  // 1.5 * 2^23, 1.5 * 2^52: rounds to nearest
-  const V<T> shifted = clamped * splat(T(1.4426950408889634)) + magic;
-  const V<T> k = shifted - magic;
-  const T ln2_high = single ? T(0.693359375) : T(0.693147180369123816490);
-  const T ln2_low = single ? T(-2.12194440e-4) : T(1.90821492927058770002e-10);
-  const V<T> r = (clamped - k * splat(ln2_high)) - k * splat(ln2_low);
   V<T> p = splat(single ? T(1.0 / 5040) : T(1.0 / 6227020800));
   if constexpr (!single) {
     p = p * r + splat(T(1.0 / 479001600));
@@ -41,9 +33,35 @@ FC_INLINE V<T> vexp(V<T> x) {
   p = p * r + splat(T(1.0 / 6));
   p = p * r + splat(T(0.5));
   p = p * r + splat(T(1));
-  p = p * r + splat(T(1));
-  const V<T> y = scale_by_power_of_two<T>(p, __builtin_convertvector(k, I));
+  return p;
+}
+
+// factor * exp(x), right also where exp(x) alone would underflow.
+template <class T>
+FC_INLINE V<T> vexp_times(V<T> x, V<T> factor) {
+  typedef typename Vec<T>::ints I;
+  constexpr bool single = sizeof(T) == 4;
+  const T low = single ? T(-104) : T(-746), high = single ? T(89) : T(710);
+  const V<T> clamped = select<T>(x < splat(low), splat(low), select<T>(x > splat(high), splat(high), x));
+  const V<T> magic = splat(single ? T(12582912) : T(6755399441055744));  // 1.5 * 2^23, 1.5 * 2^52: rounds to nearest
+  const V<T> shifted = clamped * splat(T(1.4426950408889634)) + magic;
+  const V<T> k = shifted - magic;
+  const T ln2_high = single ? T(0.693359375) : T(0.693147180369123816490);
+  const T ln2_low = single ? T(-2.12194440e-4) : T(1.90821492927058770002e-10);
+  const V<T> r = (clamped - k * splat(ln2_high)) - k * splat(ln2_low);
+  const V<T> p = exp_series<T>(r) * r + splat(T(1));
+  const V<T> y = scale_by_power_of_two<T>(p * factor, __builtin_convertvector(k, I));
   return select<T>(x != x, x, y);
+}
+
+template <class T>
+FC_INLINE V<T> vexp(V<T> x) {
+  return vexp_times<T>(x, splat(T(1)));
+}
+
+template <class T>
+FC_INLINE V<T> vexpm1(V<T> x) {  // for x <= ln2/2: near zero exp(x) - 1 would cancel
+  return select<T>(x > splat(T(-0.34)), x * exp_series<T>(x), vexp<T>(x) - splat(T(1)));
 }
 
 template <class T>
@@ -94,10 +112,14 @@ FC_INLINE V<T> activate(V<T> x, int32_t kind, T alpha) {
     case kRelu: return select<T>(x < zero, zero, x);  // NaN and -0 pass
     case kLeakyRelu: return select<T>(x < zero, x * splat(alpha), x);
     case kRelu6: return select<T>(x < zero, zero, select<T>(x > splat(T(6)), splat(T(6)), x));
-    case kElu: return select<T>(x < zero, splat(alpha) * (vexp<T>(x) - splat(T(1))), x);
+    case kElu: return select<T>(x < zero, splat(alpha) * vexpm1<T>(x), x);
     case kSigmoid: return vsigmoid<T>(x);
     case kTanh: return vtanh<T>(x);
-    case kSilu: return x * vsigmoid<T>(x);
+    case kSilu: {  // far below zero, where the sigmoid underflows first, the clamp makes the limit 0 and not -inf
+      const V<T> down = select<T>(x < zero, x, -x), floor = splat(T(-1000));
+      const V<T> tail = vexp_times<T>(down, select<T>(x < floor, floor, x));
+      return select<T>(x < zero, tail, x) / (splat(T(1)) + vexp<T>(down));
+    }
     case kGelu: {  // 0.5 x (1 + erf(x / sqrt 2)), lane by lane: erf has no short polynomial
       V<T> y = x;
       for (int i = 0; i < Vec<T>::lanes; ++i)

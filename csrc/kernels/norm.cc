@@ -82,16 +82,18 @@ void plane_moments(const Runs& chunk, const T* x, double* mean, double* squares)
 }
 
 template <class T>
-void plane_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum,
+void plane_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum, double* x_sum,
                          double* product_sum) {
   const V<double> m = splat((double)*mean);
-  V<double> plain{};
+  V<double> g_sum{}, d_sum{};
   *product_sum = sum_of(chunk, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-    const V<double> g = widen(dy + i, count);
-    plain += g;
-    return first_lanes(g * (widen(x + i, count) - m), count);
+    const V<double> g = widen(dy + i, count), d = first_lanes(widen(x + i, count) - m, count);
+    g_sum += g;
+    d_sum += d;
+    return g * d;
   });
-  *dy_sum = horizontal_sum<double>(plain);
+  *dy_sum = horizontal_sum<double>(g_sum);
+  *x_sum = horizontal_sum<double>(d_sum);
 }
 
 // Calls visit(index, count) for vectors of T.
@@ -126,11 +128,11 @@ void plane_apply(const Runs& chunk, const T* x, const T* mean, const T* scale, c
 }
 
 template <class T>
-void plane_backward(const Runs& chunk, const T* dy, const T* x, const T* mean, const T* scale, const T* slope,
-                    const T* shift, T* dx) {
-  const V<T> m = splat(*mean), a = splat(*scale), s = splat(*slope), b = splat(*shift);
+void plane_backward(const Runs& chunk, const T* dy, const T* x, const T* dy_mean, const T* mean, const T* scale,
+                    const T* slope, T* dx) {
+  const V<T> g = splat(*dy_mean), m = splat(*mean), a = splat(*scale), b = splat(*slope);
   for_vectors<T>(chunk, [&](int64_t i, int64_t, int64_t count) __attribute__((always_inline)) {
-    store_count(dx + i, load_count(dy + i, count) * a + ((load_count(x + i, count) - m) * s + b), count);
+    store_count(dx + i, (load_count(dy + i, count) - g) * a + (load_count(x + i, count) - m) * b, count);
   });
 }
 
@@ -168,9 +170,12 @@ void column_moments(const Runs& chunk, const T* x, double* mean, double* squares
 }
 
 template <class T>
-void column_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum,
+void column_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum, double* x_sum,
                           double* product_sum) {
   column_sum(chunk, dy, dy_sum);
+  sum_columns(chunk, x_sum, [&](int64_t i, int64_t j, int64_t count) __attribute__((always_inline)) {
+    return widen(x + i, count) - widen(mean + j, count);
+  });
   sum_columns(chunk, product_sum, [&](int64_t i, int64_t j, int64_t count) __attribute__((always_inline)) {
     return widen(dy + i, count) * (widen(x + i, count) - widen(mean + j, count));
   });
@@ -185,12 +190,12 @@ void column_apply(const Runs& chunk, const T* x, const T* mean, const T* scale, 
 }
 
 template <class T>
-void column_backward(const Runs& chunk, const T* dy, const T* x, const T* mean, const T* scale, const T* slope,
-                     const T* shift, T* dx) {
+void column_backward(const Runs& chunk, const T* dy, const T* x, const T* dy_mean, const T* mean, const T* scale,
+                     const T* slope, T* dx) {
   for_vectors<T>(chunk, [&](int64_t i, int64_t j, int64_t count) __attribute__((always_inline)) {
+    const V<T> g = load_count(dy + i, count) - load_count(dy_mean + j, count);
     const V<T> centred = load_count(x + i, count) - load_count(mean + j, count);
-    const V<T> rest = centred * load_count(slope + j, count) + load_count(shift + j, count);
-    store_count(dx + i, load_count(dy + i, count) * load_count(scale + j, count) + rest, count);
+    store_count(dx + i, g * load_count(scale + j, count) + centred * load_count(slope + j, count), count);
   });
 }
 

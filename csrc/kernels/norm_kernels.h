@@ -18,13 +18,14 @@ struct NormKernelsOf {
   void (*sum)(const Runs& chunk, const T* x, double* sum);
   // Mean, and sum of squared distances from it.
   void (*moments)(const Runs& chunk, const T* x, double* mean, double* squares);
-  // Sum of dy, and sum of dy (x - mean).
-  void (*backward_sums)(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum, double* product_sum);
+  // Sums of dy, of x - mean and of dy (x - mean).
+  void (*backward_sums)(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum, double* x_sum,
+                        double* product_sum);
   // y = (x - mean) scale + shift
   void (*apply)(const Runs& chunk, const T* x, const T* mean, const T* scale, const T* shift, T* y);
-  // dx = dy scale + (x - mean) slope + shift
-  void (*backward)(const Runs& chunk, const T* dy, const T* x, const T* mean, const T* scale, const T* slope,
-                   const T* shift, T* dx);
+  // dx = (dy - dy_mean) scale + (x - mean) slope
+  void (*backward)(const Runs& chunk, const T* dy, const T* x, const T* dy_mean, const T* mean, const T* scale,
+                   const T* slope, T* dx);
 };
 struct NormKernels {
   NormKernelsOf<float> planes_f32, columns_f32;
