@@ -46,7 +46,9 @@ def largest_error(result: peers.Array, reference: peers.Array) -> float:
     return difference / scale if np.isfinite(difference) and scale > 0 else float("inf")
 
 
-def reference_result(task: peers.Task, workers: Mapping[str, Worker], names: tuple[str, ...]) -> tuple[str, peers.Array]:
+def reference_result(
+    task: peers.Task, workers: Mapping[str, Worker], names: tuple[str, ...]
+) -> tuple[str, peers.Array]:
     """The float64 answer, from the first of `names` that does not refuse."""
     refusals = []
     for name in names:
