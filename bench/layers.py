@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--min-sample", type=float, default=defaults.min_sample_s, help="seconds (default %(default)s)")
     p.add_argument("--settle", type=float, default=defaults.settle_s, help="untimed seconds before each sample")
     p.add_argument(
-        "--error-limit", type=float, default=defaults.error_limit, help="largest error (default %(default)s)"
+        "--error-limit", type=float, default=defaults.error_limit, help="largest that counts (default %(default)s)"
     )
     p.add_argument("--cold", action="store_true", help="empty the caches before each call")
     p.add_argument("--seed", type=int, default=defaults.seed, help="of the data and the order (default %(default)s)")

@@ -36,7 +36,7 @@ class Settings:
 
 
 def largest_error(result: peers.Array, reference: peers.Array) -> float:
-    """The largest abs(result - reference), relative to the largest abs(reference); infinite for a NaN or another shape."""
+    """The largest abs(result - reference), relative to the largest abs(reference); infinite if one is NaN."""
     if result.shape != reference.shape:
         return float("inf")
     if not reference.size:
@@ -56,7 +56,7 @@ def reference_result(
             continue
         try:
             workers[name].prepare(task)
-        except peers.Refused as refusal:
+        except peers.RefusedError as refusal:
             refusals.append(f"{name}: {refusal}")
             continue
         return name, workers[name].result()
@@ -69,7 +69,7 @@ def check(task: peers.Task, workers: Mapping[str, Worker], reference: peers.Arra
     for name, worker in workers.items():
         try:
             about = worker.prepare(task)
-        except peers.Refused as refusal:
+        except peers.RefusedError as refusal:
             found[name] = {"refused": str(refusal)}
             continue
         error = largest_error(worker.result(), reference)
@@ -143,7 +143,12 @@ def surroundings(module: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "commit": commit(),
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
+        "machine": {
+            "cpu": cpu_model(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "load": os.getloadavg()[0],
+        },
     }
 
 

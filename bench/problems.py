@@ -75,7 +75,8 @@ class Layer:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Layer:
-        return Layer(**{key: tuple(v) if isinstance(v, list) else v for key, v in data.items()})
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
+        return Layer(**fields)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -16,13 +16,15 @@ FORMAT = 1  # of the JSON; raised when a reader must change
 RESULTS = ROOT / "bench" / "results"
 BASELINE = "torch"
 OURS = ("fastconv_plan", "fastconv")  # the first that was timed speaks for us
+BUSY = 0.7  # load average from which others take a core; barriers between threads suffer most from that
 LARGE = 0.2  # GFLOP from which a layer counts for shares of the peak and for scaling
 Row = dict[str, Any]
 
 
 def seconds_of(row: Row, name: str) -> list[float] | None:
     """The samples of a rival, or None if it was not timed."""
-    return row["peers"].get(name, {}).get("seconds")
+    seconds: list[float] | None = row["peers"].get(name, {}).get("seconds")
+    return seconds
 
 
 def ours(row: Row) -> str | None:
@@ -99,11 +101,14 @@ def head(result: dict[str, Any]) -> str:
     """What ran where."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     machine = result["machine"]
-    return f"{machine['cpu']}, {machine['cores']} cores; commit {result['commit']}; {result['date']}\n{versions}"
+    text = f"{machine['cpu']}, {machine['cores']} cores; commit {result['commit']}; {result['date']}\n{versions}"
+    if machine["load"] > BUSY:
+        text += f"\nload {machine['load']:.1f}: the machine is busy, these figures say little"
+    return text
 
 
 def print_layers(title: str, rows: list[Row], summary: dict[str, Any]) -> None:
-    """Effective GFLOP/s with the largest relative error, our ratio to PyTorch and to the best rival, share of the peak."""
+    """Speeds with errors, our ratio to PyTorch and to the best rival, our share of the peak."""
     names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
     header = ["layer", "GFLOP", *names, f"x {BASELINE} [95 %]", "x best", "% of peak", "algorithm"]
     body = []

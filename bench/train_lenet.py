@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole training step against PyTorch: `python -m bench.train_lenet --models lenet5,residual_blocks --threads 1,2`."""
+"""A whole training step against PyTorch: `python -m bench.train_lenet --threads 1,2`."""
 
 from __future__ import annotations
 

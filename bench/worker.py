@@ -66,7 +66,7 @@ class Server:
                 return
             try:
                 answer = {"value": getattr(self, f"do_{command}")(**request)}
-            except peers.Refused as refusal:
+            except peers.RefusedError as refusal:
                 answer = {"refused": str(refusal)}
             except Exception:
                 answer = {"failed": traceback.format_exc()}
@@ -123,7 +123,7 @@ class Worker:
         """One request and its answer.
 
         Raises:
-            peers.Refused: the rival cannot do the task.
+            peers.RefusedError: the rival cannot do the task.
             WorkerError: the process raised, or ended.
         """
         assert self.process.stdin and self.process.stdout
@@ -136,7 +136,7 @@ class Worker:
             raise WorkerError(f"{self.name}: the process ended with code {self.process.wait()} on {command!r}")
         answer = json.loads(line)
         if "refused" in answer:
-            raise peers.Refused(answer["refused"])
+            raise peers.RefusedError(answer["refused"])
         if "failed" in answer:
             raise WorkerError(f"{self.name}: {command} failed\n{answer['failed']}")
         return answer["value"]

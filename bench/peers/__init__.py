@@ -17,7 +17,7 @@ Task = dict[str, Any]
 Array = npt.NDArray[Any]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A rival cannot do this task; the message is a sentence that says why."""
 
 
@@ -44,7 +44,7 @@ class Peer(Protocol):
             task: kind ("conv" with layer, or "train" with model and batch), seed, options for fastconv.
 
         Raises:
-            Refused: with a sentence.
+            RefusedError: with a sentence.
         """
 
 

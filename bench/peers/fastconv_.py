@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import fastconv as fc
-from bench.peers import Array, Prepared, Refused, Task
+from bench.peers import Array, Prepared, RefusedError, Task
 from bench.problems import Layer
 from fastconv import _core
 
@@ -39,7 +39,7 @@ class OneShot:
 
     def prepare(self, task: Task) -> Prepared:
         if task["kind"] != "conv":
-            raise Refused(f"{type(self).__name__} computes convolutions, not {task['kind']}")
+            raise RefusedError(f"{type(self).__name__} computes convolutions, not {task['kind']}")
         layer = Layer.from_dict(task["layer"])
         fc.set_options(**task["options"])
         arrays = {role: layer.array(role, task["seed"]) for role in layer.needs()}
@@ -49,7 +49,7 @@ class OneShot:
             with fc.trace() as trace:
                 call()
         except fc.UnsupportedError as error:
-            raise Refused(str(error)) from None
+            raise RefusedError(str(error)) from None
         algorithm = trace.calls[-1]["algorithm"]
         entry = next(row for row in fc.algorithms(layer.text) if row["name"] == algorithm)
         about = {"algorithm": algorithm, **{key: entry[key] for key in ("workspace_bytes", "estimate_s")}}
@@ -82,7 +82,7 @@ class Planned(OneShot):
 
     def make(self, layer: Layer, arrays: dict[str, Array], **keywords: Any) -> Callable[[], Array]:
         if layer.pass_ != "fwd":
-            raise Refused(f"a plan computes fwd, not {layer.pass_}")
+            raise RefusedError(f"a plan computes fwd, not {layer.pass_}")
         x, w = arrays["x"], arrays["w"]
         padding = tuple(zip(layer.pad_begin, layer.pad_end, strict=True))
         plan = fc.plan(

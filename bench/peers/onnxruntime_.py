@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from bench.peers import Array, Prepared, Refused, Task
+from bench.peers import Array, Prepared, RefusedError, Task
 from bench.problems import Layer
 
 onnxruntime: Any = importlib.import_module("onnxruntime")
@@ -80,12 +80,12 @@ class OnnxRuntime:
 
     def prepare(self, task: Task) -> Prepared:
         if task["kind"] != "conv":
-            raise Refused(f"ONNX Runtime computes convolutions here, not {task['kind']}")
+            raise RefusedError(f"ONNX Runtime computes convolutions here, not {task['kind']}")
         layer = Layer.from_dict(task["layer"])
         if layer.pass_ != "fwd":
-            raise Refused("ONNX Runtime is for inference: no backward pass")
+            raise RefusedError("ONNX Runtime is for inference: no backward pass")
         if layer.layout != "nchw":
-            raise Refused("ONNX's Conv is channels-first")
+            raise RefusedError("ONNX's Conv is channels-first")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from bench.peers import Prepared, Refused, Task
+from bench.peers import Prepared, RefusedError, Task
 from bench.problems import Layer
 
 torch: Any = importlib.import_module("torch")
@@ -34,12 +34,12 @@ class ChannelsFirst:
 
     def prepare(self, task: Task) -> Prepared:
         if task["kind"] != "conv":
-            raise Refused(f"{type(self).__name__} computes convolutions, not {task['kind']}")
+            raise RefusedError(f"{type(self).__name__} computes convolutions, not {task['kind']}")
         layer = Layer.from_dict(task["layer"])
         if layer.pad_begin != layer.pad_end:
-            raise Refused("PyTorch pads both ends of an axis alike")
+            raise RefusedError("PyTorch pads both ends of an axis alike")
         if layer.layout != "nchw":
-            raise Refused("the peers of PyTorch choose their memory format themselves; expected a problem in nchw")
+            raise RefusedError("the peers of PyTorch choose their memory format themselves; expected a problem in nchw")
         tensors = {
             role: self.convert(torch.from_numpy(layer.array(role, task["seed"])), layer) for role in layer.needs()
         }
@@ -68,7 +68,7 @@ class ChannelsLast(ChannelsFirst):
     def convert(self, tensor: Any, layer: Layer) -> Any:
         formats = {2: torch.channels_last, 3: torch.channels_last_3d}
         if layer.rank not in formats:
-            raise Refused(f"PyTorch has no channels_last format for {layer.rank}-D convolution")
+            raise RefusedError(f"PyTorch has no channels_last format for {layer.rank}-D convolution")
         return tensor.contiguous(memory_format=formats[layer.rank])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench import models
-from bench.peers import Array, Prepared, Refused, Task
+from bench.peers import Array, Prepared, RefusedError, Task
 
 CHECKED_STEPS = 5
 RATE, MOMENTUM = 0.01, 0.9
@@ -34,7 +34,7 @@ class Training:
 
     def prepare(self, task: Task) -> Prepared:
         if task["kind"] != "train":
-            raise Refused(f"{type(self).__name__} trains, it has no single {task['kind']}")
+            raise RefusedError(f"{type(self).__name__} trains, it has no single {task['kind']}")
         images, labels = models.batch(task["model"], task["batch"], task["seed"])
         step = self.build(task["model"], images, labels, task["seed"])
         losses = [float(step()) for _ in range(CHECKED_STEPS)]
