@@ -156,17 +156,18 @@ class Worker:
         return float(self.ask("run", repeats=repeats, settle=settle, cold=cold))
 
     def close(self) -> None:
-        if self.process.poll() is None and self.process.stdin:
-            with contextlib.suppress(BrokenPipeError):
+        assert self.process.stdin and self.process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            if self.process.poll() is None:
                 self.process.stdin.write('{"do": "quit"}\n')
-                self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # what could not be sent
+            self.process.stdin.close()
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
+        self.process.stdout.close()
 
     def __enter__(self) -> Worker:
         return self
