@@ -141,8 +141,8 @@ def output_size(
     size: int, filter: int, stride: int, dilation: int, pad_begin: int, pad_end: int, ceil_mode: bool = False
 ) -> int: ...
 
-# Convolution. `layout` is "channels_first" or "channels_last" and speaks of x, y and residual (a ConvProblem says "nchw"
-# or "nhwc"); w is (K, C/groups, *filter).
+# Convolution. `layout` is "channels_first" or "channels_last" and speaks of x, y and residual (a ConvProblem says nchw
+# or nhwc); w is (K, C/groups, *filter).
 def conv_forward(
     x: Array,
     w: Array,

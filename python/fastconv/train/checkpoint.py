@@ -78,7 +78,8 @@ def load_checkpoint(path: str | PathLike[str]) -> Checkpoint:
         ValueError: the file is no checkpoint, or one of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: np.load leaves a file that is no whole zip archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             tree = json.loads(archive[_JSON_ENTRY].tobytes())
             parts = {name: _decode(tree[name], archive) for name in _field_names() if name in tree}
     except FileNotFoundError:
