@@ -138,10 +138,12 @@ def versions(workers: Mapping[str, Worker]) -> dict[str, str]:
 
 
 def surroundings(module: str) -> dict[str, Any]:
-    """When, on what and from which commit: the head of every result."""
+    """When, on what, from which commit and by which command (but for its `--out`): the head of every result."""
+    arguments = iter(sys.argv[1:])
+    told = [word for word in arguments if word != "--out" or next(arguments, None) is None]
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *told]),
         "commit": commit(),
         "machine": {
             "cpu": cpu_model(),
