@@ -9,6 +9,7 @@
 
 #include "machine.h"
 #include "parallel.h"
+#include "rounding.h"
 #include "workspace.h"
 
 namespace fastconv {
@@ -18,8 +19,6 @@ constexpr int64_t kDepthBlock = 384;
 constexpr int64_t kRowBlock = 192;
 constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kItems = 8;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // dst[depth][width] from lines first .. first + count of a matrix whose (line, depth) lies at line * pitch + depth *
 // step.

@@ -5,10 +5,10 @@
 
 namespace fastconv {
 
-extern const Algorithm kPointwise1x1, kIm2colGemm, kReference;
+extern const Algorithm kDepthwise, kPointwise1x1, kIm2colGemm, kReference;
 
 namespace {
-const Algorithm* const kAlgorithms[] = {&kPointwise1x1, &kIm2colGemm, &kReference};
+const Algorithm* const kAlgorithms[] = {&kDepthwise, &kPointwise1x1, &kIm2colGemm, &kReference};
 }
 
 int algorithm_count() { return sizeof kAlgorithms / sizeof kAlgorithms[0]; }

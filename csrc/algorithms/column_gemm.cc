@@ -21,6 +21,7 @@
 #include "../im2col.h"
 #include "../machine.h"
 #include "../parallel.h"
+#include "../rounding.h"
 
 namespace fastconv {
 namespace {
@@ -28,8 +29,6 @@ namespace {
 constexpr int64_t kDepthBlock = 512;          // rows of a panel: 64 KiB of float32 per panel, a piece of A stays in L1
 constexpr int64_t kStripElements = 48 << 10;  // panels of a strip: 192 KiB of float32, in L2 beside the weights
 constexpr int64_t kItems = 4;                 // wanted at least: each share of rows gathers its columns again
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // visit(grid, taps of the phases before it) for every phase; forward has one.
 template <class Visit>
@@ -111,8 +110,6 @@ Blocking blocking_of(const ConvProblem& p, const Machine& m) {
   if (p.dtype == DType::kFloat64) return Blocking(p, m.kernels->gemm->f64.mr, m.kernels->gemm->f64.nr);
   return Blocking(p, m.kernels->gemm->f32.mr, m.kernels->gemm->f32.nr);
 }
-
-int64_t aligned(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
 
 template <class T>
 class Packing {
@@ -336,8 +333,8 @@ double column_gemm_estimate(const ConvProblem& p, const Machine& m) {
   const double gathered =
       static_cast<double>(multiply_adds(p)) / static_cast<double>(b.rows) * static_cast<double>(b.row_chunks);
   const double weights = static_cast<double>(column_gemm_packed_bytes(p) / element_size(p.dtype));
-  return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + gathered * 0.12e-9 +
-         columns * static_cast<double>(b.rows * b.groups) * 0.1e-9 + weights * 0.2e-9;
+  return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + gathered * 0.2e-9 +
+         columns * static_cast<double>(b.rows * b.groups) * 0.15e-9 + weights * 0.2e-9;
 }
 
 void column_gemm_run(const ConvProblem& p, const RunContext& r) {

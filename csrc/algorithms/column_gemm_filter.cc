@@ -13,6 +13,7 @@
 #include "../im2col.h"
 #include "../machine.h"
 #include "../parallel.h"
+#include "../rounding.h"
 #include "column_gemm.h"
 
 namespace fastconv {
@@ -23,9 +24,6 @@ constexpr int64_t kRowBlock = 256;                // k
 constexpr int64_t kFilterBlock = 256;             // (c, tap): 128 KiB of float32 beside as much of dy, in L2
 constexpr int64_t kItems = 8;                     // wanted at least
 constexpr int64_t kPartBytes = int64_t{8} << 20;  // of all parts together
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t aligned(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
 
 struct Blocking {
   int64_t rows, channels, filter;  // per group: k, c, taps

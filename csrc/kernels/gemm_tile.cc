@@ -177,11 +177,9 @@ FC_INLINE void copy_exactly(T* dst, const T* src) {
 
 template <class T>
 FC_INLINE void zero_lanes(int64_t count, T* dst, int64_t dst_pitch, int64_t repeats) {
-  for (int64_t i = 0; i < repeats; ++i, dst += dst_pitch) {
-    int64_t lane = 0;
-    for (; lane + Vec<T>::lanes <= count; lane += Vec<T>::lanes) store(dst + lane, V<T>{});
-    for (; lane < count; ++lane) dst[lane] = T(0);
-  }
+  if (count <= 0) return;
+  for (int64_t i = 0; i < repeats; ++i, dst += dst_pitch)
+    for (int64_t lane = 0; lane < count; lane += Vec<T>::lanes) store_first(dst + lane, V<T>{}, count - lane);
 }
 
 // One instance per length: a row of a panel is short, a general memcpy would cost more than the copy.

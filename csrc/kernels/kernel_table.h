@@ -40,6 +40,22 @@ struct GemmKernels {
   GemmKernelsOf<double> f64;
 };
 
+// ---- depthwise.cc: one channel, straight from the halo buffer (csrc/halo.h) ------------------------------------
+template <class T>
+struct DepthwiseKernelsOf {
+  // y[i] = sum over taps, in order, of w[tap] * x[offsets[tap] + i]. Up to two vectors of x beyond `count` are read.
+  void (*row)(int64_t count, int64_t taps, const int64_t* offsets, const T* w, const T* x, T* y);
+  // sums[tap][lane] += y[i] * x[offsets[tap] + i], i = lane modulo the number of lanes. Nothing beyond count is read.
+  void (*filter_row)(int64_t count, int64_t taps, const int64_t* offsets, const T* x, const T* y, T* sums);
+  // w[tap] += sum of sums[tap][...], in a fixed tree.
+  void (*filter_finish)(int64_t taps, const T* sums, T* w);
+  int lanes;
+};
+struct DepthwiseKernels {
+  DepthwiseKernelsOf<float> f32;
+  DepthwiseKernelsOf<double> f64;
+};
+
 struct PoolKernels;       // pool_kernels.h
 struct PointwiseKernels;  // pointwise_kernels.h
 struct OptimKernels;
@@ -50,6 +66,7 @@ struct KernelTable {
   const char* isa;
   int vector_bytes;
   const GemmKernels* gemm;
+  const DepthwiseKernels* depthwise;
   const PoolKernels* pool_planes;  // channels first
   const PoolKernels* pool_pixels;  // channels last
   const PointwiseKernels* pointwise;

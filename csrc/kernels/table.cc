@@ -9,6 +9,7 @@
 namespace fastconv::FC_ISA {
 
 extern const GemmKernels kGemmKernels;
+extern const DepthwiseKernels kDepthwiseKernels;
 extern const PoolKernels kPoolPlaneKernels;
 extern const PoolKernels kPoolPixelKernels;
 extern const PointwiseKernels kPointwiseKernels;
@@ -17,7 +18,8 @@ extern const NormKernels kNormKernels;
 extern const LossKernels kLossKernels;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,   &kGemmKernels, &kPoolPlaneKernels, &kPoolPixelKernels,
-                            &kPointwiseKernels, &kOptimKernels, &kNormKernels, &kLossKernels};
+const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,       &kGemmKernels,      &kDepthwiseKernels,
+                            &kPoolPlaneKernels, &kPoolPixelKernels, &kPointwiseKernels, &kOptimKernels,
+                            &kNormKernels,      &kLossKernels};
 
 }  // namespace fastconv::FC_ISA

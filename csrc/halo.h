@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// The halo buffer: the input rows that a strip of grid points reads, copied once, zero padding included and strides
+// taken apart, so that every tap of every run of grid points is a plain vector load.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "im2col.h"
+#include "rounding.h"
+
+namespace fastconv {
+
+// Grid points that follow each other along the last axis.
+struct Run {
+  int64_t lane, count, n, o[kMaxSpatial];
+};
+
+// visit(run) over [column, column + columns), images laid end to end.
+template <class Visit>
+void each_run(const ColumnGrid& grid, int64_t column, int64_t columns, const Visit& visit) {
+  const int64_t width = grid.axis[2].columns, height = grid.axis[1].columns, per_image = grid.columns();
+  Run run;
+  int64_t at = column;
+  run.n = at / per_image;
+  at -= run.n * per_image;
+  run.o[2] = at % width;
+  run.o[1] = at / width % height;
+  run.o[0] = at / width / height;
+  for (run.lane = 0; run.lane < columns;) {
+    run.count = std::min(width - run.o[2], columns - run.lane);
+    visit(run);
+    run.lane += run.count;
+    run.o[2] = 0;
+    if (++run.o[1] == height) {
+      run.o[1] = 0;
+      if (++run.o[0] == grid.axis[0].columns) run.o[0] = 0, ++run.n;
+    }
+  }
+}
+
+// The same with the pixels of a dense grid joined over rows: runs end at the end of an image only.
+template <class Visit>
+void each_pixel_run(const ColumnGrid& grid, int64_t column, int64_t columns, const Visit& visit) {
+  const ColumnAxis* a = grid.axis;
+  if (!grid.is_dense()) {
+    return each_run(grid, column, columns, [&](const Run& run) {
+      int64_t at[kMaxSpatial];
+      for (int i = 0; i < kMaxSpatial; ++i) at[i] = a[i].out_first + run.o[i] * a[i].out_step;
+      visit(run.lane, run.count, run.n, (at[0] * a[1].out_size + at[1]) * a[2].out_size + at[2]);
+    });
+  }
+  const int64_t per_image = grid.columns();
+  for (int64_t lane = 0; lane < columns;) {
+    const int64_t n = (column + lane) / per_image, pixel = (column + lane) % per_image;
+    const int64_t count = std::min(per_image - pixel, columns - lane);
+    visit(lane, count, n, pixel);
+    lane += count;
+  }
+}
+
+inline int64_t reach_of(const ColumnAxis& a) { return (a.taps - 1) * a.offset_step; }  // negative in backward-data
+
+// How the rows that grid rows read are laid out: grid row o (counted from the slab's first) and tap t lie at entry
+// o * point_step + t * tap_step + shift. Shared: one entry per input row, in order, so that taps overlap; otherwise one
+// per (row, tap), for dilations and strides that leave gaps.
+struct RowMap {
+  bool shared;
+  int64_t point_step, tap_step, shift;
+
+  RowMap(const ColumnAxis& a, int64_t most_rows) {
+    const int64_t span = std::abs(reach_of(a));
+    shared = (most_rows - 1) * a.step + span + 1 <= most_rows * a.taps;
+    point_step = shared ? a.step : a.taps;
+    tap_step = shared ? a.offset_step : 1;
+    shift = shared ? -std::min<int64_t>(reach_of(a), 0) : 0;
+  }
+  int64_t entries(const ColumnAxis& a, int64_t rows) const {
+    return shared ? (rows - 1) * a.step + std::abs(reach_of(a)) + 1 : rows * a.taps;
+  }
+  int64_t coordinate(const ColumnAxis& a, int64_t first, int64_t entry) const {
+    if (shared) return first * a.step + a.offset + std::min<int64_t>(reach_of(a), 0) + entry;
+    return (first + entry / a.taps) * a.step + a.offset + entry % a.taps * a.offset_step;
+  }
+};
+
+// The innermost axis: lanes of a run must follow each other, so a strided row is taken apart into lines, one per
+// residue of the stride (shared) or one per tap.
+struct LineMap {
+  bool shared;
+  int64_t first, lines, length;
+
+  LineMap(const ColumnAxis& a, int64_t first_point, int64_t points) : first(first_point) {
+    const int64_t shared_length = points + ceil_div(std::abs(reach_of(a)), a.step);
+    shared = a.step * shared_length <= a.taps * points;
+    lines = shared ? a.step : a.taps;
+    length = shared ? shared_length : points;
+  }
+  int64_t entries() const { return lines * length; }
+  int64_t tap_offset(const ColumnAxis& a, int64_t tap) const {
+    if (!shared) return tap * length;
+    const int64_t above = tap * a.offset_step - std::min<int64_t>(reach_of(a), 0);
+    return above % a.step * length + above / a.step;
+  }
+  // The input coordinate of a line's first element; the others follow `step` apart.
+  int64_t coordinate(const ColumnAxis& a, int64_t line) const {
+    const int64_t start = first * a.step + a.offset;
+    return shared ? start + std::min<int64_t>(reach_of(a), 0) + line : start + line * a.offset_step;
+  }
+};
+
+// The grid rows of a strip within one (image, outermost coordinate).
+struct Slab {
+  int64_t n, o0, row, rows, entry;
+};
+
+// Gathers in two steps. The input rows that a strip reads are copied once into a halo buffer, zero padding included,
+// strides taken apart: halo[channel][tap 0][row entry][line][element]. The rows of a panel are then whole vectors
+// copied from there: a run may write past its end, because the next run, or the next row, overwrites that.
+template <class T>
+class HaloGather {
+ public:
+  HaloGather(const GemmKernelsOf<T>& table, const ColumnGrid& column_grid, int64_t column, int64_t columns)
+      : kernels(table), grid(column_grid), a(grid.axis), row_map(a[1], 1), lines(line_map(grid, column, columns)) {
+    int64_t most_rows = 1;
+    each_run(grid, column, columns, [&](const Run& run) {
+      if (slab_count == 0 || slabs[slab_count - 1].n != run.n || slabs[slab_count - 1].o0 != run.o[0])
+        slabs[slab_count++] = {run.n, run.o[0], run.o[1], 0, 0};
+      Slab& slab = slabs[slab_count - 1];
+      slab.rows = run.o[1] - slab.row + 1;
+      most_rows = std::max(most_rows, slab.rows);
+    });
+    row_map = RowMap(a[1], most_rows);
+    for (int64_t i = 0; i < slab_count; ++i) {
+      slabs[i].entry = row_entries;
+      row_entries += row_map.entries(a[1], slabs[i].rows);
+    }
+  }
+
+  static int64_t scratch(const ColumnGrid& grid, int64_t columns, int64_t channels, int nr) {
+    const ColumnAxis* a = grid.axis;
+    const int64_t slice = a[1].columns * a[2].columns;
+    const int64_t slabs = std::min(columns, (columns + slice - 2) / slice + 1);
+    const int64_t rows = std::min(a[1].columns, (columns + a[2].columns - 2) / a[2].columns + 1);
+    // A strip with fewer rows may use the other map: take what either needs at most.
+    const int64_t entries =
+        std::min((rows - 1) * a[1].step + std::abs(reach_of(a[1])) + 1, rows * a[1].taps) + a[1].taps;
+    const int64_t points = std::min(a[2].columns, columns);
+    const LineMap lines(a[2], 0, points);
+    const int64_t elements = std::max(lines.entries(), a[2].taps * points);
+    return offset_elements(grid) + channels * slabs * a[0].taps * entries * elements + nr;
+  }
+
+  void fill(const ImageLayout& layout, const T* image, int64_t channel, int64_t channels, T* scratch) const {
+    for (int64_t i = 0; i < slab_count; ++i) {
+      const Slab& slab = slabs[i];
+      const int64_t entries = row_map.entries(a[1], slab.rows);
+      for (int64_t t0 = 0; t0 < a[0].taps; ++t0) {
+        const int64_t depth = slab.o0 * a[0].step + a[0].offset + t0 * a[0].offset_step;
+        T* dst = halo(scratch) + (t0 * row_entries + slab.entry) * lines.entries();
+        for (int64_t entry = 0; entry < entries; ++entry) {
+          const int64_t row = row_map.coordinate(a[1], slab.row, entry);
+          const bool inside = depth >= 0 && depth < a[0].size && row >= 0 && row < a[1].size;
+          const T* src = image + slab.n * layout.batch_pitch + channel * layout.channel_step() +
+                         (inside ? (depth * a[1].size + row) * a[2].size : 0) * layout.pixel_step();
+          for (int64_t line = 0; line < lines.lines; ++line, dst += lines.length)
+            fill_line(layout, src, inside, lines.coordinate(a[2], line), channels, dst);
+        }
+      }
+    }
+  }
+
+  // Where every tap lies, counted from a run's own offset; written to the front of the scratch.
+  int64_t* tap_offsets(T* scratch) const {
+    int64_t* offsets = reinterpret_cast<int64_t*>(scratch);
+    int64_t* offset = offsets;
+    for (int64_t t0 = 0; t0 < a[0].taps; ++t0)
+      for (int64_t t1 = 0; t1 < a[1].taps; ++t1)
+        for (int64_t t2 = 0; t2 < a[2].taps; ++t2)
+          *offset++ = (t0 * row_entries + t1 * row_map.tap_step) * lines.entries() + lines.tap_offset(a[2], t2);
+    return offsets;
+  }
+  // Where a run's first grid point lies in the halo; runs come in order, *slab remembers how far.
+  int64_t offset_of(const Run& run, int64_t* slab) const {
+    while (slabs[*slab].n != run.n || slabs[*slab].o0 != run.o[0]) ++*slab;
+    const int64_t entry = slabs[*slab].entry + (run.o[1] - slabs[*slab].row) * row_map.point_step + row_map.shift;
+    return entry * lines.entries() + run.o[2] - lines.first;
+  }
+  T* halo(T* scratch) const { return scratch + offset_elements(grid); }
+  int64_t channel_pitch() const { return a[0].taps * row_entries * lines.entries(); }
+
+  void expand(int64_t column, int64_t columns, int64_t channels, T* scratch, T* panels) const {
+    int64_t* offsets = tap_offsets(scratch);
+    const int64_t taps = grid.taps(), nr = kernels.nr;
+    int64_t slab = 0;
+    for (int64_t at = 0; at < columns; at += nr, panels += channels * taps * nr) {
+      int64_t run_lane[64], run_offset[64];  // nr is at most 64
+      int runs = 0;
+      each_run(grid, column + at, std::min(nr, columns - at), [&](const Run& run) {
+        run_lane[runs] = run.lane;
+        run_offset[runs++] = offset_of(run, &slab);
+      });
+      kernels.expand(channels, channel_pitch(), taps, offsets, runs, run_lane, run_offset, halo(scratch), panels);
+    }
+  }
+
+ private:
+  static LineMap line_map(const ColumnGrid& grid, int64_t column, int64_t columns) {
+    const int64_t width = grid.axis[2].columns, first = column % width;
+    return first + columns <= width ? LineMap(grid.axis[2], first, columns) : LineMap(grid.axis[2], 0, width);
+  }
+  static int64_t offset_elements(const ColumnGrid& grid) {
+    return grid.taps() * static_cast<int64_t>(sizeof(int64_t) / sizeof(T));
+  }
+
+  // lines.length elements, `step` apart, of an input row from coordinate `at` on, in every channel.
+  void fill_line(const ImageLayout& layout, const T* row, bool inside, int64_t at, int64_t channels, T* dst) const {
+    const int64_t step = a[2].step, length = lines.length;
+    int64_t first = 0, last = 0;
+    if (inside && at < a[2].size) {
+      first = std::min(length, at < 0 ? ceil_div(-at, step) : 0);
+      last = std::min(length, (a[2].size - 1 - at) / step + 1);
+    }
+    if (first >= last) return kernels.gather_row(length, 0, 0, row, 1, 0, dst, channel_pitch(), channels);
+    const T* src = row + (at + first * step) * layout.pixel_step();
+    if (layout.layout == Layout::kChannelsFirst)
+      return kernels.gather_row(length, first, last, src - first * step, step, layout.channel_pitch, dst,
+                                channel_pitch(), channels);
+    // Channels lie side by side: a transposition.
+    if (first > 0) kernels.gather_row(first, 0, 0, row, 1, 0, dst, channel_pitch(), channels);
+    kernels.transpose(last - first, channels, length - first, src, step * layout.channel_pitch, dst + first,
+                      channel_pitch());
+  }
+
+  const GemmKernelsOf<T>& kernels;
+  const ColumnGrid& grid;
+  const ColumnAxis* a;
+  RowMap row_map;
+  const LineMap lines;
+  Slab slabs[kMostColumns];
+  int64_t slab_count = 0, row_entries = 0;
+};
+
+}  // namespace fastconv
