@@ -156,9 +156,7 @@ def test_views_are_pooled_where_they_lie():
         )
         dy = rng.standard_normal(y.shape).astype(np.float32)
         back = [
-            _core.max_pool_backward(
-                dy, i, x.shape, *arguments, (1, 1), False, "channels_first", _core.Options()
-            )
+            _core.max_pool_backward(dy, i, x.shape, *arguments, (1, 1), False, "channels_first", _core.Options())
             for i in (at, expected[1])
         ]
         assert_same_bits(back[0], back[1])
@@ -173,10 +171,8 @@ def test_a_bad_index_is_refused():
         for bad in (-1, 36, 2**40):
             indices = np.zeros(shape, np.int64)
             indices[0, 1, 1, 1] = bad
-            with pytest.raises(_core.ProblemError, match="indices .* expected 0 to 35"):
-                _core.max_pool_backward(
-                    dy.reshape(shape), indices, x_shape, *arguments[1:], layout, _core.Options()
-                )
+            with pytest.raises(_core.ProblemError, match=r"indices .* expected 0 to 35"):
+                _core.max_pool_backward(dy.reshape(shape), indices, x_shape, *arguments[1:], layout, _core.Options())
     with pytest.raises(TypeError, match=r"indices has dtype int32; .*astype\(np.int64\)"):
         _core.max_pool_backward(dy, np.zeros(dy.shape, np.int32), *arguments, "channels_first", _core.Options())
     with pytest.raises(_core.ProblemError, match="indices has shape"):
