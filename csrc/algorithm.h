@@ -61,7 +61,8 @@ struct Algorithm {
   int64_t (*workspace_bytes)(const ConvProblem* problem, const Machine* machine, int slots, bool packed);
   // 0: weights are used as they are. Must not depend on n: a plan serves any batch.
   int64_t (*packed_bytes)(const ConvProblem* problem, const Machine* machine);
-  int (*pack)(const ConvProblem* problem, const Machine* machine, const Parallel* parallel, const void* w, void* packed);
+  int (*pack)(const ConvProblem* problem, const Machine* machine, const Parallel* parallel, const void* w,
+              void* packed);
   int (*run)(const ConvProblem* problem, const RunContext* context);
 };
 

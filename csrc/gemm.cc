@@ -21,7 +21,8 @@ constexpr int64_t kItems = 8;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// dst[depth][width] from lines first .. first + count of a matrix whose (line, depth) lies at line * pitch + depth * step.
+// dst[depth][width] from lines first .. first + count of a matrix whose (line, depth) lies at line * pitch + depth *
+// step.
 template <class T>
 void pack_lines(const GemmKernelsOf<T>& kernels, const T* src, int64_t line_pitch, int64_t depth_pitch, int64_t count,
                 int64_t width, int64_t depth, T* dst) {
@@ -72,8 +73,7 @@ bool multiply(const Machine& machine, const Parallel& parallel, const Gemm<T>& g
         const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
         for (int64_t j = 0; j < columns; j += nr)
           kernels.tile(static_cast<int>(size), depth, left + begin * depth, right + j * depth,
-                       g.c + (row + begin) * g.c_row + column + j, g.c_row, std::min(nr, columns - j),
-                       d > 0 || g.bias);
+                       g.c + (row + begin) * g.c_row + column + j, g.c_row, std::min(nr, columns - j), d > 0 || g.bias);
       }
     }
   });

@@ -24,8 +24,17 @@ ColumnGrid backward_data_grid(const ConvProblem& p, const int64_t* phase) {
     const int64_t stride = p.stride[a], dilation = p.dilation[a], divisor = std::gcd(stride, dilation);
     const int64_t reach = phase[a] + p.pad_begin[a], period = stride / divisor;
     ColumnAxis& axis = grid.axis[a];
-    axis = {(p.size[a] - phase[a] + stride - 1) / stride, output_size(p, a), 1, 0, -(dilation / divisor), 0, 0, period,
-            p.size[a], phase[a], stride};
+    axis = {(p.size[a] - phase[a] + stride - 1) / stride,
+            output_size(p, a),
+            1,
+            0,
+            -(dilation / divisor),
+            0,
+            0,
+            period,
+            p.size[a],
+            phase[a],
+            stride};
     // The first tap that reaches this phase; the others follow every `period` taps.
     int64_t first = 0;
     while (first < period && first < p.filter[a] && (reach - first * dilation) % stride != 0) ++first;
@@ -123,8 +132,8 @@ struct RowMap {
   }
 };
 
-// The innermost axis: lanes of a run must follow each other, so a strided row is taken apart into lines, one per residue
-// of the stride (shared) or one per tap.
+// The innermost axis: lanes of a run must follow each other, so a strided row is taken apart into lines, one per
+// residue of the stride (shared) or one per tap.
 struct LineMap {
   bool shared;
   int64_t first, lines, length;
@@ -154,8 +163,8 @@ struct Slab {
 };
 
 // Gathers in two steps. The input rows that a strip reads are copied once into a halo buffer, zero padding included,
-// strides taken apart: halo[channel][tap 0][row entry][line][element]. The rows of a panel are then whole vectors copied
-// from there: a run may write past its end, because the next run, or the next row, overwrites that.
+// strides taken apart: halo[channel][tap 0][row entry][line][element]. The rows of a panel are then whole vectors
+// copied from there: a run may write past its end, because the next run, or the next row, overwrites that.
 template <class T>
 class HaloGather {
  public:
@@ -182,7 +191,8 @@ class HaloGather {
     const int64_t slabs = std::min(columns, (columns + slice - 2) / slice + 1);
     const int64_t rows = std::min(a[1].columns, (columns + a[2].columns - 2) / a[2].columns + 1);
     // A strip with fewer rows may use the other map: take what either needs at most.
-    const int64_t entries = std::min((rows - 1) * a[1].step + std::abs(reach_of(a[1])) + 1, rows * a[1].taps) + a[1].taps;
+    const int64_t entries =
+        std::min((rows - 1) * a[1].step + std::abs(reach_of(a[1])) + 1, rows * a[1].taps) + a[1].taps;
     const int64_t points = std::min(a[2].columns, columns);
     const LineMap lines(a[2], 0, points);
     const int64_t elements = std::max(lines.entries(), a[2].taps * points);
@@ -269,8 +279,8 @@ class HaloGather {
   int64_t slab_count = 0, row_entries = 0;
 };
 
-// One tap: columns are copied straight from the image. Channels go in small blocks, so that a channel's columns are read
-// while their lines are near.
+// One tap: columns are copied straight from the image. Channels go in small blocks, so that a channel's columns are
+// read while their lines are near.
 template <class T>
 void copy_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, const T* image,
                   int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst) {
@@ -292,8 +302,9 @@ void copy_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
   for (int64_t c = 0; c < channels; c += kChannelBlock) {
     const int64_t size = std::min(kChannelBlock, channels - c);
     if (grid.reads_as_written()) {
-      each_pixel_run(grid, column, columns,
-                     [&](int64_t lane, int64_t count, int64_t n, int64_t pixel) { copy(lane, count, n, pixel, c, size); });
+      each_pixel_run(grid, column, columns, [&](int64_t lane, int64_t count, int64_t n, int64_t pixel) {
+        copy(lane, count, n, pixel, c, size);
+      });
       continue;
     }
     each_run(grid, column, columns, [&](const Run& run) {
@@ -326,8 +337,7 @@ template <class T>
 void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, const T* image,
                   int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst, T* scratch) {
   if (grid.taps() == 0) return;
-  if (grid.taps() == 1)
-    return copy_columns(kernels, grid, layout, image, column, columns, channel, channels, dst);
+  if (grid.taps() == 1) return copy_columns(kernels, grid, layout, image, column, columns, channel, channels, dst);
   const HaloGather<T> gather(kernels, grid, column, columns);
   gather.fill(layout, image, channel, channels, scratch);
   gather.expand(column, columns, channels, scratch, dst);

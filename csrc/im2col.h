@@ -4,8 +4,8 @@
 //
 // A forward grid point is an output pixel and its taps lie in x:       x[o * stride + t * dilation - pad].
 // A backward-data grid is one *phase* of x, the pixels i = phase + stride * o; only the taps with
-// (phase + pad - t * dilation) divisible by stride reach them, and they lie in y at o + (phase + pad - t * dilation) / stride.
-// Both are linear in o and in the tap's number within the phase, which is all that ColumnAxis holds.
+// (phase + pad - t * dilation) divisible by stride reach them, and they lie in y at o + (phase + pad - t * dilation) /
+// stride. Both are linear in o and in the tap's number within the phase, which is all that ColumnAxis holds.
 #pragma once
 
 #include "kernels/kernel_table.h"
@@ -14,14 +14,14 @@
 namespace fastconv {
 
 struct ColumnAxis {
-  int64_t columns;               // grid points
-  int64_t size;                  // of the tensor that is read
-  int64_t step;                  // read coordinate = column * step + offset + tap * offset_step
+  int64_t columns;  // grid points
+  int64_t size;     // of the tensor that is read
+  int64_t step;     // read coordinate = column * step + offset + tap * offset_step
   int64_t offset, offset_step;
-  int64_t taps;                  // taps that take part
-  int64_t first_tap, tap_step;   // the filter coordinate of tap j is first_tap + j * tap_step
-  int64_t out_size;              // of the tensor whose pixels the grid points are
-  int64_t out_first, out_step;   // pixel = out_first + column * out_step
+  int64_t taps;                 // taps that take part
+  int64_t first_tap, tap_step;  // the filter coordinate of tap j is first_tap + j * tap_step
+  int64_t out_size;             // of the tensor whose pixels the grid points are
+  int64_t out_first, out_step;  // pixel = out_first + column * out_step
 };
 
 struct ColumnGrid {

@@ -15,16 +15,16 @@
 namespace fastconv {
 namespace {
 
-constexpr int64_t kChunk = 4096;      // values of a channel: 16 or 32 KB, read twice from L1
-constexpr int64_t kColumnRows = 64;   // rows and
-constexpr int64_t kColumns = 64;      // columns of a block
+constexpr int64_t kChunk = 4096;     // values of a channel: 16 or 32 KB, read twice from L1
+constexpr int64_t kColumnRows = 64;  // rows and
+constexpr int64_t kColumns = 64;     // columns of a block
 
 struct Chunks {
   ChannelShape shape;
   bool columns;
-  int64_t images, pixels;       // of one chunk, at most
-  int64_t parts, count;         // chunks per image (when one image is more than a chunk), per channel
-  int64_t channels;             // that one item takes
+  int64_t images, pixels;  // of one chunk, at most
+  int64_t parts, count;    // chunks per image (when one image is more than a chunk), per channel
+  int64_t channels;        // that one item takes
 
   Chunks(const ChannelShape& s, int64_t element) : shape(s), columns(s.pixels == 1) {
     pixels = std::min(s.pixels, kChunk);
@@ -142,10 +142,9 @@ bool channel_sum(const Machine& machine, const ChannelShape& s, const T* x, T* s
   if (memory.failed()) return false;
   double* partial = static_cast<double*>(memory.data());
   const auto& kernels = norm_kernels<T>(machine, chunks.columns);
-  for_channel_chunks(machine, chunks, s.n * s.c * s.pixels * sizeof(T),
-                     [&](const Runs& runs, int64_t i, int64_t, int64_t result) {
-                       kernels.sum(runs, x + i, partial + result);
-                     });
+  for_channel_chunks(
+      machine, chunks, s.n * s.c * s.pixels * sizeof(T),
+      [&](const Runs& runs, int64_t i, int64_t, int64_t result) { kernels.sum(runs, x + i, partial + result); });
   for (int64_t c = 0; c < s.c; ++c) sum[c] = static_cast<T>(join_sums(partial + c, 0, chunks.count, s.c));
   return true;
 }

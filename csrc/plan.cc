@@ -119,8 +119,8 @@ Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options&
     c.workspace_bytes = algorithm.workspace_bytes(&p, o.machine, --c.slots, packed);
   if (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace) {
     c.failure = Failure::kWorkspace;
-    snprintf(c.text, sizeof c.text, "%s needs %" PRId64 " bytes of workspace; max_workspace is %" PRId64, algorithm.name,
-             c.workspace_bytes, o.max_workspace);
+    snprintf(c.text, sizeof c.text, "%s needs %" PRId64 " bytes of workspace; max_workspace is %" PRId64,
+             algorithm.name, c.workspace_bytes, o.max_workspace);
   }
   return c;
 }

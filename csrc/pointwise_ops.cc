@@ -64,12 +64,12 @@ void adam_step(const Machine& machine, const AdamOptions& o, int64_t count, T* w
              [&](int64_t i, int64_t n) { kernels.adam(step, n, g + i, w + i, m + i, v + i); });
 }
 
-#define FC_INSTANTIATE(T)                                                                                   \
-  template void activation_forward<T>(const Machine&, Activation, double, int64_t, const T*, T*);           \
+#define FC_INSTANTIATE(T)                                                                                    \
+  template void activation_forward<T>(const Machine&, Activation, double, int64_t, const T*, T*);            \
   template void activation_backward<T>(const Machine&, Activation, double, int64_t, const T*, const T*, T*); \
-  template void add<T>(const Machine&, int64_t, const T*, const T*, T*);                                    \
-  template void scale_mask<T>(const Machine&, int64_t, const T*, const uint8_t*, double, T*);               \
-  template void sgd_step<T>(const Machine&, const SgdOptions&, int64_t, T*, const T*, T*);                  \
+  template void add<T>(const Machine&, int64_t, const T*, const T*, T*);                                     \
+  template void scale_mask<T>(const Machine&, int64_t, const T*, const uint8_t*, double, T*);                \
+  template void sgd_step<T>(const Machine&, const SgdOptions&, int64_t, T*, const T*, T*);                   \
   template void adam_step<T>(const Machine&, const AdamOptions&, int64_t, T*, const T*, T*, T*);
 FC_INSTANTIATE(float)
 FC_INSTANTIATE(double)

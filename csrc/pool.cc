@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Cuts a pooling into items: groups of planes, or pieces of one plane when it is large. A piece of the input's gradient
-// gathers from all the outputs over it, so that no two items write to the same place; only max pooling's backward, which
-// must scatter, takes whole planes.
+// gathers from all the outputs over it, so that no two items write to the same place; only max pooling's backward,
+// which must scatter, takes whole planes.
 #include "pool.h"
 
 #include <atomic>
@@ -15,9 +15,9 @@
 namespace fastconv {
 namespace {
 
-constexpr int64_t kSegment = 2048;        // columns of one piece of a plane: its folded rows stay in L1
-constexpr int64_t kChannelSlice = 32;     // of max pooling's backward with channels last
-constexpr int64_t kVectorRoom = 64;       // elements: kernels read and write whole vectors of their scratch
+constexpr int64_t kSegment = 2048;     // columns of one piece of a plane: its folded rows stay in L1
+constexpr int64_t kChannelSlice = 32;  // of max pooling's backward with channels last
+constexpr int64_t kVectorRoom = 64;    // elements: kernels read and write whole vectors of their scratch
 
 PoolGeometry geometry_of(const PoolProblem& p, const PoolBuffers& buffers) {
   PoolGeometry g = {};
@@ -148,8 +148,9 @@ Failure run_pool(const PoolProblem& p, const Options& options, const PoolBuffers
   }
   const int64_t rows = (p.window[0] - 1) * p.dilation[0] * p.size[1] + (p.window[1] - 1) * p.dilation[1] + 1;
   if (p.kind == PoolKind::kMax && buffers.indices && std::min(x_plane(p), rows * p.size[2]) > INT32_MAX) {
-    snprintf(text, kTextCapacity, "max pooling of float32 returns indices of windows that span less than 2^31 elements"
-                                  " of the input; use float64, or return no indices");
+    snprintf(text, kTextCapacity,
+             "max pooling of float32 returns indices of windows that span less than 2^31 elements"
+             " of the input; use float64, or return no indices");
     return Failure::kUnsupported;
   }
   return run<float>(p, options, buffers, text);

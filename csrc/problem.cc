@@ -10,8 +10,8 @@
 
 namespace fastconv {
 
-int64_t output_size(int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin,
-                    int64_t pad_end, bool ceil_mode) {
+int64_t output_size(int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin, int64_t pad_end,
+                    bool ceil_mode) {
   const int64_t room = size + pad_begin + pad_end - ((filter - 1) * dilation + 1) + (ceil_mode ? stride - 1 : 0);
   if (room < 0) return 0;
   const int64_t count = room / stride + 1;
@@ -24,8 +24,8 @@ int64_t output_size(const ConvProblem& p, int axis) {
 }
 
 int64_t output_size(const PoolProblem& p, int axis) {
-  return output_size(p.size[axis], p.window[axis], p.stride[axis], p.dilation[axis], p.pad_begin[axis],
-                     p.pad_end[axis], p.ceil_mode != 0);
+  return output_size(p.size[axis], p.window[axis], p.stride[axis], p.dilation[axis], p.pad_begin[axis], p.pad_end[axis],
+                     p.ceil_mode != 0);
 }
 
 int64_t x_plane(const ConvProblem& p) { return p.size[0] * p.size[1] * p.size[2]; }
@@ -37,16 +37,18 @@ int64_t y_plane(const PoolProblem& p) { return output_size(p, 0) * output_size(p
 int64_t multiply_adds(const ConvProblem& p) { return p.n * p.k * y_plane(p) * (p.c / p.groups) * taps(p); }
 
 int64_t tensor_bytes(const ConvProblem& p) {
-  const int64_t elements =
-      p.n * p.c * x_plane(p) + p.k * (p.c / p.groups) * taps(p) + p.n * p.k * y_plane(p);
+  const int64_t elements = p.n * p.c * x_plane(p) + p.k * (p.c / p.groups) * taps(p) + p.n * p.k * y_plane(p);
   return elements * element_size(p.dtype);
 }
 
 int64_t element_size(DType dtype) {
   switch (dtype) {
-    case DType::kFloat64: return 8;
-    case DType::kFloat32: return 4;
-    default: return 2;
+    case DType::kFloat64:
+      return 8;
+    case DType::kFloat32:
+      return 4;
+    default:
+      return 2;
   }
 }
 
@@ -93,13 +95,13 @@ bool check_axis(const Axis& a, char* text) {
   if (!a.used) {
     if (a.size == 1 && a.filter == 1 && a.stride == 1 && a.dilation == 1 && a.pad_begin == 0 && a.pad_end == 0)
       return true;
-    return refuse(text, "axis %s is not used by this many spatial axes; expected size, %s, stride and dilation 1 there", name,
-                  a.filter_name);
+    return refuse(text, "axis %s is not used by this many spatial axes; expected size, %s, stride and dilation 1 there",
+                  name, a.filter_name);
   }
   const struct {
     const char* what;
     int64_t value, least;
-  } fields[] = {{"size", a.size, 1},         {a.filter_name, a.filter, 1},   {"stride", a.stride, 1},
+  } fields[] = {{"size", a.size, 1},         {a.filter_name, a.filter, 1},  {"stride", a.stride, 1},
                 {"dilation", a.dilation, 1}, {"pad_begin", a.pad_begin, 0}, {"pad_end", a.pad_end, 0}};
   for (const auto& f : fields) {
     snprintf(field, sizeof field, "%s of axis %s", f.what, name);
@@ -122,8 +124,15 @@ bool validate(const ConvProblem& p, char* text) {
   if (p.c % p.groups) return refuse(text, "c is %" PRId64 ", which groups=%" PRId64 " does not divide", p.c, p.groups);
   if (p.k % p.groups) return refuse(text, "k is %" PRId64 ", which groups=%" PRId64 " does not divide", p.k, p.groups);
   for (int i = 0; i < kMaxSpatial; ++i) {
-    const Axis axis = {i, i >= kMaxSpatial - p.spatial_rank, p.size[i], p.filter[i], p.stride[i], p.dilation[i],
-                       p.pad_begin[i], p.pad_end[i], "filter"};
+    const Axis axis = {i,
+                       i >= kMaxSpatial - p.spatial_rank,
+                       p.size[i],
+                       p.filter[i],
+                       p.stride[i],
+                       p.dilation[i],
+                       p.pad_begin[i],
+                       p.pad_end[i],
+                       "filter"};
     if (!check_axis(axis, text)) return false;
     if (output_size(p, i) == 0)
       return refuse(text,
@@ -131,10 +140,12 @@ bool validate(const ConvProblem& p, char* text) {
                     "; expected a smaller filter or dilation, or more padding",
                     (p.filter[i] - 1) * p.dilation[i] + 1, axis_name(i), p.size[i] + p.pad_begin[i] + p.pad_end[i]);
     if (p.padding_mode == PaddingMode::kReflect && (p.pad_begin[i] >= p.size[i] || p.pad_end[i] >= p.size[i]))
-      return refuse(text, "reflect padding of axis %s is %" PRId64 " and %" PRId64 "; expected less than its size %" PRId64,
+      return refuse(text,
+                    "reflect padding of axis %s is %" PRId64 " and %" PRId64 "; expected less than its size %" PRId64,
                     axis_name(i), p.pad_begin[i], p.pad_end[i], p.size[i]);
     if (p.padding_mode == PaddingMode::kCircular && (p.pad_begin[i] > p.size[i] || p.pad_end[i] > p.size[i]))
-      return refuse(text, "circular padding of axis %s is %" PRId64 " and %" PRId64 "; expected at most its size %" PRId64,
+      return refuse(text,
+                    "circular padding of axis %s is %" PRId64 " and %" PRId64 "; expected at most its size %" PRId64,
                     axis_name(i), p.pad_begin[i], p.pad_end[i], p.size[i]);
   }
   if (!product_fits({p.n, p.c, p.size[0], p.size[1], p.size[2], 8}) ||
@@ -154,8 +165,15 @@ bool validate(const PoolProblem& p, char* text) {
     return refuse(text, "spatial_rank is %d; expected 1, 2 or 3", p.spatial_rank);
   if (!check_range(text, "n", p.n, 0) || !check_range(text, "c", p.c, 0)) return false;
   for (int i = 0; i < kMaxSpatial; ++i) {
-    const Axis axis = {i, i >= kMaxSpatial - p.spatial_rank, p.size[i], p.window[i], p.stride[i], p.dilation[i],
-                       p.pad_begin[i], p.pad_end[i], "window"};
+    const Axis axis = {i,
+                       i >= kMaxSpatial - p.spatial_rank,
+                       p.size[i],
+                       p.window[i],
+                       p.stride[i],
+                       p.dilation[i],
+                       p.pad_begin[i],
+                       p.pad_end[i],
+                       "window"};
     if (!check_axis(axis, text)) return false;
     const int64_t span = (p.window[i] - 1) * p.dilation[i] + 1;
     if (p.pad_begin[i] >= span || p.pad_end[i] >= span)

@@ -67,8 +67,8 @@ static_assert(sizeof(PoolProblem) == 8 * 4 + 2 * 8 + 18 * 8, "no padding bytes: 
 // The one output-size formula: how many windows of `filter` taps, `dilation` apart and `stride` from each other, fit.
 // Never negative. With `ceil_mode` a last window that sticks out is counted too, unless it would start in the
 // right padding (PyTorch's rule).
-int64_t output_size(int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin,
-                    int64_t pad_end, bool ceil_mode = false);
+int64_t output_size(int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin, int64_t pad_end,
+                    bool ceil_mode = false);
 int64_t output_size(const ConvProblem& problem, int axis);
 int64_t output_size(const PoolProblem& problem, int axis);
 

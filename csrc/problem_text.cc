@@ -17,8 +17,8 @@ constexpr const char* kPassNames[] = {"fwd", "bwd_data", "bwd_filter"};
 constexpr const char* kLayoutNames[] = {"nchw", "nhwc", "blocked"};
 constexpr const char* kDTypeNames[] = {"f32", "f64", "f16", "bf16"};
 constexpr const char* kModeNames[] = {"zeros", "constant", "reflect", "replicate", "circular"};
-constexpr const char* kActivationNames[] = {"none", "relu", "leaky_relu", "relu6", "elu",
-                                            "sigmoid", "tanh", "silu", "gelu", "hard_swish"};
+constexpr const char* kActivationNames[] = {"none",    "relu", "leaky_relu", "relu6", "elu",
+                                            "sigmoid", "tanh", "silu",       "gelu",  "hard_swish"};
 
 template <class E, size_t N>
 bool find(const char* const (&names)[N], const char* name, E* value) {
@@ -244,7 +244,8 @@ bool parse(const char* text, ConvProblem* problem, char* error) {
     cursor += length;
     if (first) {
       first = false;
-      if (!find_by_name(token, &problem->pass)) return fail(error, token, "the pass first: fwd, bwd_data or bwd_filter");
+      if (!find_by_name(token, &problem->pass))
+        return fail(error, token, "the pass first: fwd, bwd_data or bwd_filter");
     } else if (!parser.read(token)) {
       return false;
     }

@@ -27,7 +27,7 @@ namespace {
 
 constexpr int64_t kDepthBlock = 512;          // rows of a panel: 64 KiB of float32 per panel, a piece of A stays in L1
 constexpr int64_t kStripElements = 48 << 10;  // panels of a strip: 192 KiB of float32, in L2 beside the weights
-constexpr int64_t kItems = 4;  // wanted at least: each share of rows gathers its columns again
+constexpr int64_t kItems = 4;                 // wanted at least: each share of rows gathers its columns again
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -48,15 +48,15 @@ void each_phase(const ConvProblem& p, const Visit& visit) {
 // The geometry and blocking of one problem; nothing here depends on the number of threads.
 struct Blocking {
   bool forward;
-  int64_t groups, rows, channels;   // per group: written, read
+  int64_t groups, rows, channels;  // per group: written, read
   int64_t all_taps;
-  int64_t largest_taps;             // of a phase
-  int64_t group_block;              // groups whose columns are gathered together
-  int64_t channel_block;            // channels of a depth block
+  int64_t largest_taps;   // of a phase
+  int64_t group_block;    // groups whose columns are gathered together
+  int64_t channel_block;  // channels of a depth block
   int64_t strip_columns;
-  int64_t pieces, row_chunks;       // register-tile rows per group; shares of them
-  bool direct;                      // tiles go straight to the output
-  int64_t gather_elements;          // scratch of gathering
+  int64_t pieces, row_chunks;  // register-tile rows per group; shares of them
+  bool direct;                 // tiles go straight to the output
+  int64_t gather_elements;     // scratch of gathering
 
   Blocking(const ConvProblem& p, int mr, int nr) {
     forward = p.pass == Pass::kForward;
@@ -76,7 +76,8 @@ struct Blocking {
     // Small planes share panels across images instead: 7 x 7 pixels would fill 49 of 64 lanes.
     direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr);
     channel_block = std::clamp(kDepthBlock / largest_taps, int64_t{1}, channels);
-    group_block = channel_block < channels ? 1 : std::clamp(kDepthBlock / (channels * largest_taps), int64_t{1}, groups);
+    group_block =
+        channel_block < channels ? 1 : std::clamp(kDepthBlock / (channels * largest_taps), int64_t{1}, groups);
     const int64_t depth = group_block * channel_block * largest_taps;
     const int64_t all_columns = direct ? grid_columns : p.n * grid_columns;
     int64_t columns = std::clamp(kStripElements / depth / nr * nr, int64_t{nr}, kMostColumns);
@@ -84,8 +85,8 @@ struct Blocking {
     const int64_t strips = std::max<int64_t>(1, ceil_div(all_columns, std::max<int64_t>(1, columns)));
     strip_columns = std::max<int64_t>(nr, ceil_div(ceil_div(all_columns, strips), nr) * nr);
     pieces = ceil_div(rows, mr);
-    const int64_t items = phase_total * ceil_div(groups, group_block) * ceil_div(all_columns, strip_columns) *
-                          (direct ? p.n : 1);
+    const int64_t items =
+        phase_total * ceil_div(groups, group_block) * ceil_div(all_columns, strip_columns) * (direct ? p.n : 1);
     gather_elements = 0;
     each_phase(p, [&](const ColumnGrid& grid, int64_t) {
       gather_elements = std::max(gather_elements, gather_scratch(grid, strip_columns, group_block * channel_block, nr));
@@ -155,8 +156,10 @@ class Packing {
       for (int64_t t0 = 0; t0 < a[0].taps; ++t0)
         for (int64_t t1 = 0; t1 < a[1].taps; ++t1)
           for (int64_t t2 = 0; t2 < a[2].taps; ++t2, at += rows) {
-            const int64_t tap = ((a[0].first_tap + t0 * a[0].tap_step) * p.filter[1] + a[1].first_tap +
-                                 t1 * a[1].tap_step) * p.filter[2] + a[2].first_tap + t2 * a[2].tap_step;
+            const int64_t tap =
+                ((a[0].first_tap + t0 * a[0].tap_step) * p.filter[1] + a[1].first_tap + t1 * a[1].tap_step) *
+                    p.filter[2] +
+                a[2].first_tap + t2 * a[2].tap_step;
             for (int64_t r = 0; r < rows; ++r) at[r] = filter[r * b.all_taps + tap];
           }
     }
@@ -227,8 +230,8 @@ class Multiplication {
     for (int64_t channel = 0; channel < b.channels; channel += b.channel_block) {
       const int64_t channels = std::min(b.channel_block, b.channels - channel);
       const int64_t gathered = i.groups > 1 ? i.groups * b.channels : channels;
-      pack_columns(kernels, grid, read_layout, read, i.column, i.columns, i.group * b.channels + channel,
-                   gathered, panels, scratch);
+      pack_columns(kernels, grid, read_layout, read, i.column, i.columns, i.group * b.channels + channel, gathered,
+                   panels, scratch);
       for (int64_t g = 0; g < i.groups; ++g) {
         const int64_t channel0 = (i.group + g) * b.rows + first_row;
         T* c = b.direct ? direct_row(i.column, channel0) : strip;
@@ -244,8 +247,8 @@ class Multiplication {
             const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
             kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, c_rows + j, ldc, columns,
                          channel > 0);
-            if (last && b.direct) finish(rows, columns, c_rows + j, ldc, channel0 + begin - first_row,
-                                         direct_residual(c_rows + j));
+            if (last && b.direct)
+              finish(rows, columns, c_rows + j, ldc, channel0 + begin - first_row, direct_residual(c_rows + j));
           }
         }
         if (last && !b.direct) store(grid, i, channel0, last_row - first_row, strip, residual_strip);
@@ -272,8 +275,8 @@ class Multiplication {
 
   void store(const ColumnGrid& grid, const Item& i, int64_t channel, int64_t rows, T* strip, T* residual_strip) const {
     if (r.residual)
-      move_columns(kernels, grid, written_layout, true, const_cast<T*>(static_cast<const T*>(r.residual)),
-                   i.column, i.columns, channel, rows, residual_strip, b.strip_columns);
+      move_columns(kernels, grid, written_layout, true, const_cast<T*>(static_cast<const T*>(r.residual)), i.column,
+                   i.columns, channel, rows, residual_strip, b.strip_columns);
     finish(rows, i.columns, strip, b.strip_columns, channel, r.residual ? residual_strip : nullptr);
     move_columns(kernels, grid, written_layout, false, written, i.column, i.columns, channel, rows, strip,
                  b.strip_columns);
@@ -311,8 +314,9 @@ int64_t column_gemm_packed_bytes(const ConvProblem& p) {
 int64_t column_gemm_workspace(const ConvProblem& p, const Machine& m, int slots, bool packed) {
   const Blocking b = blocking_of(p, m);
   const bool residual = p.epilogue & kEpilogueResidual;
-  const int64_t slot = p.dtype == DType::kFloat64 ? Multiplication<double>::slot_bytes(b, m.kernels->gemm->f64.nr, residual)
-                                                  : Multiplication<float>::slot_bytes(b, m.kernels->gemm->f32.nr, residual);
+  const int64_t slot = p.dtype == DType::kFloat64
+                           ? Multiplication<double>::slot_bytes(b, m.kernels->gemm->f64.nr, residual)
+                           : Multiplication<float>::slot_bytes(b, m.kernels->gemm->f32.nr, residual);
   return slots * slot + (packed ? 0 : aligned(column_gemm_packed_bytes(p)));
 }
 
@@ -329,8 +333,8 @@ double column_gemm_estimate(const ConvProblem& p, const Machine& m) {
   const double peak = p.dtype == DType::kFloat64 ? m.flops_f64 : m.flops_f32;
   const double columns = static_cast<double>(b.forward ? p.n * y_plane(p) : p.n * x_plane(p));
   const double lanes = static_cast<double>(b.strip_columns) / static_cast<double>(ceil_div(b.strip_columns, nr) * nr);
-  const double gathered = static_cast<double>(multiply_adds(p)) / static_cast<double>(b.rows) *
-                          static_cast<double>(b.row_chunks);
+  const double gathered =
+      static_cast<double>(multiply_adds(p)) / static_cast<double>(b.rows) * static_cast<double>(b.row_chunks);
   const double weights = static_cast<double>(column_gemm_packed_bytes(p) / element_size(p.dtype));
   return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + gathered * 0.12e-9 +
          columns * static_cast<double>(b.rows * b.groups) * 0.1e-9 + weights * 0.2e-9;

@@ -18,10 +18,10 @@
 namespace fastconv {
 namespace {
 
-constexpr int64_t kPixelBlock = 128;          // depth of a tile
-constexpr int64_t kRowBlock = 256;            // k
-constexpr int64_t kFilterBlock = 256;         // (c, tap): 128 KiB of float32 beside as much of dy, in L2
-constexpr int64_t kItems = 8;                 // wanted at least
+constexpr int64_t kPixelBlock = 128;              // depth of a tile
+constexpr int64_t kRowBlock = 256;                // k
+constexpr int64_t kFilterBlock = 256;             // (c, tap): 128 KiB of float32 beside as much of dy, in L2
+constexpr int64_t kItems = 8;                     // wanted at least
 constexpr int64_t kPartBytes = int64_t{8} << 20;  // of all parts together
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -118,7 +118,8 @@ class FilterGradient {
     const int64_t channels = std::min(b.channel_block, b.channels - channel);
     const int64_t chunk = share / b.channel_chunks % b.row_chunks, group = share / b.channel_chunks / b.row_chunks;
     const int64_t row = chunk * b.rows / b.row_chunks, rows = (chunk + 1) * b.rows / b.row_chunks - row;
-    const int64_t pieces = ceil_div(rows, kernels.mr), columns = channels * b.filter, depth_total = b.channels * b.filter;
+    const int64_t pieces = ceil_div(rows, kernels.mr), columns = channels * b.filter,
+                  depth_total = b.channels * b.filter;
     T* c = sums + (group * b.rows + row) * depth_total + channel * b.filter;
 
     const int64_t first = part * b.blocks / b.parts, last = (part + 1) * b.blocks / b.parts;
@@ -172,7 +173,8 @@ double column_filter_estimate(const ConvProblem& p, const Machine& m) {
   const Blocking b(p);
   const double peak = p.dtype == DType::kFloat64 ? m.flops_f64 : m.flops_f32;
   const int nr = p.dtype == DType::kFloat64 ? m.kernels->gemm->f64.nr : m.kernels->gemm->f32.nr;
-  const double lanes = static_cast<double>(b.channels * b.filter) / static_cast<double>(b.panels_columns(nr) * b.channel_chunks);
+  const double lanes =
+      static_cast<double>(b.channels * b.filter) / static_cast<double>(b.panels_columns(nr) * b.channel_chunks);
   const double macs = static_cast<double>(multiply_adds(p)), pixels = static_cast<double>(b.pixels);
   const double gathered = macs / static_cast<double>(b.rows) * static_cast<double>(b.row_chunks) +
                           pixels * static_cast<double>(p.k * b.channel_chunks);

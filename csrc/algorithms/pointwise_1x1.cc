@@ -17,7 +17,8 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   }
   for (int a = kMaxSpatial - p->spatial_rank; a < kMaxSpatial; ++a) {
     if (p->filter[a] != 1)
-      snprintf(text, kTextCapacity, "pointwise_1x1 needs filter size 1, got %lld", static_cast<long long>(p->filter[a]));
+      snprintf(text, kTextCapacity, "pointwise_1x1 needs filter size 1, got %lld",
+               static_cast<long long>(p->filter[a]));
     else if (p->pad_begin[a] || p->pad_end[a])
       snprintf(text, kTextCapacity, "pointwise_1x1 needs padding 0, got %lld and %lld",
                static_cast<long long>(p->pad_begin[a]), static_cast<long long>(p->pad_end[a]));
@@ -71,6 +72,7 @@ int run(const ConvProblem* problem, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kPointwise1x1;
-const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run};
+const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,          1,    0,  why_not, estimate,
+                                 workspace_bytes, packed_bytes, pack, run};
 
 }  // namespace fastconv

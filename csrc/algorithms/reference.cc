@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The definition: every problem, every option, plain loops, float32 summed in double and float64 in long double.
-//   fwd         y[n][k][o] = act(sum over c, t of x[n][c][o * stride + t * dilation - pad] * w[k][c][t] + bias + residual)
-//   bwd_data    x[n][c][i] = sum over all (k, o, t) whose tap reads i of y[n][k][o] * w[k][c][t]
-//   bwd_filter  w[k][c][t] = sum over n, o of y[n][k][o] * x[n][c][o * stride + t * dilation - pad]
+//   fwd         y[n][k][o] = act(sum over c, t of x[n][c][o * stride + t * dilation - pad] * w[k][c][t] + bias +
+//   residual) bwd_data    x[n][c][i] = sum over all (k, o, t) whose tap reads i of y[n][k][o] * w[k][c][t] bwd_filter
+//   w[k][c][t] = sum over n, o of y[n][k][o] * x[n][c][o * stride + t * dilation - pad]
 // All others are tested against it. It refuses float16 and bfloat16.
 #include <cmath>
 #include <cstdio>
@@ -31,10 +31,14 @@ constexpr int64_t kOutside = -1;
 int64_t source(PaddingMode mode, int64_t at, int64_t size) {
   if (at >= 0 && at < size) return at;
   switch (mode) {
-    case PaddingMode::kReflect: return at < 0 ? -at : 2 * (size - 1) - at;
-    case PaddingMode::kReplicate: return at < 0 ? 0 : size - 1;
-    case PaddingMode::kCircular: return at < 0 ? at + size : at - size;
-    default: return kOutside;
+    case PaddingMode::kReflect:
+      return at < 0 ? -at : 2 * (size - 1) - at;
+    case PaddingMode::kReplicate:
+      return at < 0 ? 0 : size - 1;
+    case PaddingMode::kCircular:
+      return at < 0 ? at + size : at - size;
+    default:
+      return kOutside;
   }
 }
 
@@ -51,19 +55,28 @@ template <class A>
 A activate(A v, Activation kind, A alpha) {
   const A zero = 0;
   switch (kind) {
-    case Activation::kRelu: return v < zero ? zero : v;
-    case Activation::kLeakyRelu: return v < zero ? alpha * v : v;
-    case Activation::kRelu6: return v < zero ? zero : v > A(6) ? A(6) : v;
-    case Activation::kElu: return v < zero ? alpha * std::expm1(v) : v;
-    case Activation::kSigmoid: return A(1) / (A(1) + std::exp(-v));
-    case Activation::kTanh: return std::tanh(v);
-    case Activation::kSilu: return v / (A(1) + std::exp(-v));
-    case Activation::kGelu: return A(0.5) * v * (A(1) + std::erf(v / std::sqrt(A(2))));
+    case Activation::kRelu:
+      return v < zero ? zero : v;
+    case Activation::kLeakyRelu:
+      return v < zero ? alpha * v : v;
+    case Activation::kRelu6:
+      return v < zero ? zero : v > A(6) ? A(6) : v;
+    case Activation::kElu:
+      return v < zero ? alpha * std::expm1(v) : v;
+    case Activation::kSigmoid:
+      return A(1) / (A(1) + std::exp(-v));
+    case Activation::kTanh:
+      return std::tanh(v);
+    case Activation::kSilu:
+      return v / (A(1) + std::exp(-v));
+    case Activation::kGelu:
+      return A(0.5) * v * (A(1) + std::erf(v / std::sqrt(A(2))));
     case Activation::kHardSwish: {
       const A t = v + A(3);
       return v * (t < zero ? zero : t > A(6) ? A(6) : t) / A(6);
     }
-    default: return v;
+    default:
+      return v;
   }
 }
 

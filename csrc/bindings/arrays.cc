@@ -10,10 +10,14 @@ namespace fastconv {
 
 void throw_failure(Failure failure, const char* text) {
   switch (failure) {
-    case Failure::kUnsupported: throw UnsupportedError{text};
-    case Failure::kWorkspace: throw WorkspaceError{text};
-    case Failure::kDevice: throw DeviceError{text};
-    default: throw ProblemError{text};
+    case Failure::kUnsupported:
+      throw UnsupportedError{text};
+    case Failure::kWorkspace:
+      throw WorkspaceError{text};
+    case Failure::kDevice:
+      throw DeviceError{text};
+    default:
+      throw ProblemError{text};
   }
 }
 

@@ -2,9 +2,8 @@
 // NumPy arrays in and out, and the error classes. The only place besides bind_*.cc that knows Python.
 #pragma once
 
-#include <pybind11/pybind11.h>
-
 #include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
 
 #include <cstdint>
 #include <stdexcept>

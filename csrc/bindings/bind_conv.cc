@@ -42,10 +42,10 @@ ConvProblem problem_of(Pass pass, const Shape& x_shape, const Shape& w_shape, La
     throw ProblemError{format("padding_mode is '%.40s'; expected zeros, constant, reflect, replicate or circular",
                               g.padding_mode.c_str())};
   if (p.groups < 1 || w_shape[1] * p.groups != p.c)
-    throw ProblemError{format("w has %lld channels per group, x has %lld and groups=%lld; expected w of shape (K, %lld, ...)",
-                              static_cast<long long>(w_shape[1]), static_cast<long long>(p.c),
-                              static_cast<long long>(p.groups),
-                              static_cast<long long>(p.groups > 0 ? p.c / p.groups : p.c))};
+    throw ProblemError{
+        format("w has %lld channels per group, x has %lld and groups=%lld; expected w of shape (K, %lld, ...)",
+               static_cast<long long>(w_shape[1]), static_cast<long long>(p.c), static_cast<long long>(p.groups),
+               static_cast<long long>(p.groups > 0 ? p.c / p.groups : p.c))};
   return p;
 }
 
@@ -88,8 +88,10 @@ py::array forward(const py::array& x, const py::array& w, const std::optional<py
   ConvProblem p = problem_of(Pass::kForward, shape_of(x), shape_of(w), layout_named(layout), dtype,
                              {stride, pad_begin, pad_end, dilation, groups, padding_mode});
   if (!find_by_name(activation.c_str(), &p.activation))
-    throw ProblemError{format("activation is '%.40s'; expected none, relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, "
-                              "gelu or hard_swish", activation.c_str())};
+    throw ProblemError{
+        format("activation is '%.40s'; expected none, relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, "
+               "gelu or hard_swish",
+               activation.c_str())};
   p.epilogue = (bias ? kEpilogueBias : 0) | (residual ? kEpilogueResidual : 0);
   require_valid(p);
   const ImageArray image = image_array(x, p.x_layout, true);
@@ -192,14 +194,15 @@ std::string chosen(const ConvProblem& p, const Options& options) {
 }  // namespace
 
 void register_conv(py::module_& m) {
-  m.def("output_size",
-        [](int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin, int64_t pad_end,
-           bool ceil_mode) {
-          if (stride < 1) throw ProblemError{"stride must be at least 1"};
-          return output_size(size, filter, stride, dilation, pad_begin, pad_end, ceil_mode);
-        },
-        py::arg("size"), py::arg("filter"), py::arg("stride"), py::arg("dilation"), py::arg("pad_begin"),
-        py::arg("pad_end"), py::arg("ceil_mode") = false);
+  m.def(
+      "output_size",
+      [](int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin, int64_t pad_end,
+         bool ceil_mode) {
+        if (stride < 1) throw ProblemError{"stride must be at least 1"};
+        return output_size(size, filter, stride, dilation, pad_begin, pad_end, ceil_mode);
+      },
+      py::arg("size"), py::arg("filter"), py::arg("stride"), py::arg("dilation"), py::arg("pad_begin"),
+      py::arg("pad_end"), py::arg("ceil_mode") = false);
   m.def("conv_forward", &forward, py::arg("x"), py::arg("w"), py::arg("bias"), py::arg("residual"), py::arg("stride"),
         py::arg("pad_begin"), py::arg("pad_end"), py::arg("dilation"), py::arg("groups"), py::arg("padding_mode"),
         py::arg("pad_value"), py::arg("activation"), py::arg("alpha"), py::arg("layout"), py::arg("options"),

@@ -13,8 +13,10 @@ namespace {
 Activation kind_named(const std::string& name) {
   Activation kind;
   if (!find_by_name(name.c_str(), &kind) || kind == Activation::kNone)
-    throw ProblemError{format("kind is '%.40s'; expected relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, gelu or "
-                              "hard_swish", name.c_str())};
+    throw ProblemError{
+        format("kind is '%.40s'; expected relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, gelu or "
+               "hard_swish",
+               name.c_str())};
   return kind;
 }
 
@@ -34,8 +36,8 @@ py::array activate(const std::string& kind_name, const py::array& x, double alph
 py::array activate_backward(const std::string& kind_name, const py::array& dy, const py::array& saved, double alpha) {
   const Activation kind = kind_named(kind_name);
   if ((kind == Activation::kLeakyRelu || kind == Activation::kElu) && !(alpha >= 0))
-    throw ProblemError{format("alpha is %g; expected 0 or more: otherwise y does not tell the slope of %s", alpha,
-                              kind_name.c_str())};
+    throw ProblemError{
+        format("alpha is %g; expected 0 or more: otherwise y does not tell the slope of %s", alpha, kind_name.c_str())};
   const DType dtype = dtype_of(dy, "dy");
   const Machine& machine = default_machine();
   const py::array kept = like(saved, "saved", dtype, shape_of(dy), "dy"), gradient = contiguous(dy);
@@ -113,8 +115,8 @@ py::tuple normalise(const py::array& x, const py::array& gamma, const py::array&
                   variance = make_output(dtype, {shape.c});
   compute(dtype, [&](auto zero) {
     typedef decltype(zero) T;
-    return batch_norm_forward(machine, shape, data_of<const T>(input), data_of<const T>(scale),
-                              data_of<const T>(shift), eps, data_of<T>(y), data_of<T>(mean), data_of<T>(variance));
+    return batch_norm_forward(machine, shape, data_of<const T>(input), data_of<const T>(scale), data_of<const T>(shift),
+                              eps, data_of<T>(y), data_of<T>(mean), data_of<T>(variance));
   });
   return py::make_tuple(y, mean, variance);
 }
@@ -143,7 +145,8 @@ py::tuple normalise_backward(const py::array& dy, const py::array& x, const py::
   const ChannelShape shape = channel_shape(x);
   const Machine& machine = default_machine();
   const py::array input = contiguous(x), gradient = like(dy, "dy", dtype, shape_of(x), "x"),
-                  scale = like(gamma, "gamma", dtype, {shape.c}, "x"), centre = like(mean, "mean", dtype, {shape.c}, "x"),
+                  scale = like(gamma, "gamma", dtype, {shape.c}, "x"),
+                  centre = like(mean, "mean", dtype, {shape.c}, "x"),
                   spread = like(variance, "variance", dtype, {shape.c}, "x");
   const py::array dx = make_output(dtype, shape_of(x)), dgamma = make_output(dtype, {shape.c}),
                   dbeta = make_output(dtype, {shape.c});

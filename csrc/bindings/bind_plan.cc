@@ -79,8 +79,8 @@ class Plan {
     if (!matches(x, p)) require_shape(x, "x", shape_of_image(p, p.x_layout, p.c, p.size));
     const ImageArray image = image_array(x, p.x_layout, true);
     p.x_layout = image.layout;
-    Choice choice = p.n == problem_.n && p.x_layout == problem_.x_layout && !residual ? choice_
-                                                                                       : choose(p, options_, true);
+    Choice choice =
+        p.n == problem_.n && p.x_layout == problem_.x_layout && !residual ? choice_ : choose(p, options_, true);
     if (choice.failure != Failure::kNone) throw_failure(choice.failure, choice.text);
     std::shared_ptr<Weights> weights;
     {

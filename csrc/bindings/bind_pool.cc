@@ -38,9 +38,12 @@ PoolProblem problem_of(PoolKind kind, Pass pass, const Shape& x_shape, Layout la
     const char* name;
     const Shape& values;
     int64_t* into;
-  } fields[] = {{"size", size, p.size},          {"window", g.window, p.window},
-                {"stride", g.stride, p.stride},  {"pad_begin", g.pad_begin, p.pad_begin},
-                {"pad_end", g.pad_end, p.pad_end}, {"dilation", g.dilation, p.dilation}};
+  } fields[] = {{"size", size, p.size},
+                {"window", g.window, p.window},
+                {"stride", g.stride, p.stride},
+                {"pad_begin", g.pad_begin, p.pad_begin},
+                {"pad_end", g.pad_end, p.pad_end},
+                {"dilation", g.dilation, p.dilation}};
   for (const auto& field : fields) {
     if (field.values.size() != rank)
       throw ProblemError{format("%s has %zu entries, window has %zu; expected one per spatial axis", field.name,
@@ -136,19 +139,18 @@ void register_pool(py::module_& m) {
         const Pooled result = forward(PoolKind::kMax, x, g, layout, return_indices, options);
         return py::make_tuple(result.y, result.indices);
       },
-      py::arg("x"), py::arg("window"), py::arg("stride"), py::arg("pad_begin"), py::arg("pad_end"),
-      py::arg("dilation"), py::arg("ceil_mode"), py::arg("layout"), py::arg("return_indices"), py::arg("options"));
+      py::arg("x"), py::arg("window"), py::arg("stride"), py::arg("pad_begin"), py::arg("pad_end"), py::arg("dilation"),
+      py::arg("ceil_mode"), py::arg("layout"), py::arg("return_indices"), py::arg("options"));
   m.def(
       "max_pool_backward",
-      [](const py::array& dy, const py::object& indices, const Shape& x_shape, const Shape& window,
-         const Shape& stride, const Shape& pad_begin, const Shape& pad_end, const Shape& dilation, bool ceil_mode,
-         const std::string& layout, const py::object& options) {
+      [](const py::array& dy, const py::object& indices, const Shape& x_shape, const Shape& window, const Shape& stride,
+         const Shape& pad_begin, const Shape& pad_end, const Shape& dilation, bool ceil_mode, const std::string& layout,
+         const py::object& options) {
         const Geometry g = {window, stride, pad_begin, pad_end, dilation, ceil_mode, false};
         return backward(PoolKind::kMax, dy, indices, x_shape, g, layout, options);
       },
-      py::arg("dy"), py::arg("indices"), py::arg("x_shape"), py::arg("window"), py::arg("stride"),
-      py::arg("pad_begin"), py::arg("pad_end"), py::arg("dilation"), py::arg("ceil_mode"), py::arg("layout"),
-      py::arg("options"));
+      py::arg("dy"), py::arg("indices"), py::arg("x_shape"), py::arg("window"), py::arg("stride"), py::arg("pad_begin"),
+      py::arg("pad_end"), py::arg("dilation"), py::arg("ceil_mode"), py::arg("layout"), py::arg("options"));
   m.def(
       "avg_pool_forward",
       [](const py::array& x, const Shape& window, const Shape& stride, const Shape& pad_begin, const Shape& pad_end,
@@ -166,8 +168,8 @@ void register_pool(py::module_& m) {
         const Geometry g = {window, stride, pad_begin, pad_end, Shape(window.size(), 1), ceil_mode, count_include_pad};
         return backward(PoolKind::kAverage, dy, py::none(), x_shape, g, layout, options);
       },
-      py::arg("dy"), py::arg("x_shape"), py::arg("window"), py::arg("stride"), py::arg("pad_begin"),
-      py::arg("pad_end"), py::arg("ceil_mode"), py::arg("count_include_pad"), py::arg("layout"), py::arg("options"));
+      py::arg("dy"), py::arg("x_shape"), py::arg("window"), py::arg("stride"), py::arg("pad_begin"), py::arg("pad_end"),
+      py::arg("ceil_mode"), py::arg("count_include_pad"), py::arg("layout"), py::arg("options"));
 }
 
 }  // namespace fastconv

@@ -80,7 +80,8 @@ Options make_options(const py::object& algorithm, double precision, int64_t max_
 }  // namespace
 
 void register_problem(py::module_& m) {
-  py::class_<ConvProblem> problem(m, "ConvProblem", "One convolution: the forward geometry, and the pass that is computed.");
+  py::class_<ConvProblem> problem(m, "ConvProblem",
+                                  "One convolution: the forward geometry, and the pass that is computed.");
   problem
       .def(py::init(&make_problem), py::arg("pass_"), py::arg("n"), py::arg("c"), py::arg("k"), py::arg("size"),
            py::arg("filter"), py::arg("stride"), py::arg("pad_begin"), py::arg("pad_end"), py::arg("dilation"),
@@ -153,22 +154,21 @@ void register_problem(py::module_& m) {
              return "ConvProblem.parse('" + std::string(text) + "')";
            })
       .def("__hash__",
-           [](const ConvProblem& p) {
-             return py::hash(py::bytes(reinterpret_cast<const char*>(&p), sizeof p));
+           [](const ConvProblem& p) { return py::hash(py::bytes(reinterpret_cast<const char*>(&p), sizeof p)); })
+      .def("__eq__",
+           [](const ConvProblem& a, const py::object& other) {
+             return py::isinstance<ConvProblem>(other) && memcmp(&a, other.cast<const ConvProblem*>(), sizeof a) == 0;
            })
-      .def("__eq__", [](const ConvProblem& a, const py::object& other) {
-        return py::isinstance<ConvProblem>(other) && memcmp(&a, other.cast<const ConvProblem*>(), sizeof a) == 0;
-      })
-      .def(py::pickle(
-          [](const ConvProblem& p) { return py::bytes(reinterpret_cast<const char*>(&p), sizeof p); },
-          [](const py::bytes& bytes) {
-            const std::string state = bytes;
-            ConvProblem p;
-            if (state.size() != sizeof p) throw ProblemError{"the pickled ConvProblem is of another version"};
-            memcpy(&p, state.data(), sizeof p);
-            require_valid(p);
-            return p;
-          }));
+      .def(py::pickle([](const ConvProblem& p) { return py::bytes(reinterpret_cast<const char*>(&p), sizeof p); },
+                      [](const py::bytes& bytes) {
+                        const std::string state = bytes;
+                        ConvProblem p;
+                        if (state.size() != sizeof p)
+                          throw ProblemError{"the pickled ConvProblem is of another version"};
+                        memcpy(&p, state.data(), sizeof p);
+                        require_valid(p);
+                        return p;
+                      }));
 
   py::class_<Options>(m, "Options", "What a caller may ask of the choice; immutable.")
       .def(py::init(&make_options), py::arg("algorithm") = py::none(), py::arg("precision") = 8.0,

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dense layers, softmax and cross-entropy, optimiser steps.
+#include <pybind11/stl.h>
+
 #include <cinttypes>
 #include <optional>
 
@@ -9,8 +11,6 @@
 #include "../pointwise_ops.h"
 #include "../streaming.h"
 #include "op_arguments.h"
-
-#include <pybind11/stl.h>
 
 namespace fastconv {
 namespace {
@@ -89,7 +89,8 @@ py::array dense_backward_filter(const py::array& dy, const py::array& x) {
   return dw;
 }
 
-// ---- Softmax and cross-entropy ---------------------------------------------------------------------------------------
+// ---- Softmax and cross-entropy
+// ---------------------------------------------------------------------------------------
 
 py::array labels_of(const py::object& object, int64_t rows, int64_t classes) {
   const py::array labels = contiguous_int64(object, "labels");
@@ -97,8 +98,8 @@ py::array labels_of(const py::object& object, int64_t rows, int64_t classes) {
   const int64_t* values = data_of<const int64_t>(labels);
   for (int64_t i = 0; i < rows; ++i)
     if (values[i] < 0 || values[i] >= classes)
-      throw ProblemError{format("labels[%" PRId64 "] is %" PRId64 "; expected 0 to %" PRId64, i, values[i],
-                                classes - 1)};
+      throw ProblemError{
+          format("labels[%" PRId64 "] is %" PRId64 "; expected 0 to %" PRId64, i, values[i], classes - 1)};
   return labels;
 }
 
@@ -147,7 +148,8 @@ py::array entropy_backward(const py::array& dloss, const py::array& probabilitie
   return dx;
 }
 
-// ---- Optimiser steps, in place -----------------------------------------------------------------------------------------
+// ---- Optimiser steps, in place
+// -----------------------------------------------------------------------------------------
 
 // Data of an array that is written to.
 void* in_place(const py::array& array, const char* name, DType dtype, const Shape& shape) {
@@ -155,7 +157,8 @@ void* in_place(const py::array& array, const char* name, DType dtype, const Shap
   require_shape(array, name, shape);
   if (!array.writeable()) throw ProblemError{format("%s is read-only; expected a writeable array", name)};
   void* data = const_cast<void*>(array.data());
-  if (!(array.flags() & py::array::c_style) || reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(array.itemsize()))
+  if (!(array.flags() & py::array::c_style) ||
+      reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(array.itemsize()))
     throw ProblemError{format("%s is not a C-contiguous, aligned array; expected one as np.zeros makes it", name)};
   return data;
 }
@@ -168,8 +171,8 @@ void sgd(const py::array& w, const py::array& g, const std::optional<py::array>&
   void* weights = in_place(w, "w", dtype, shape);
   void* speed = velocity ? in_place(*velocity, "velocity", dtype, shape) : nullptr;
   if (!velocity && momentum != 0)
-    throw ProblemError{format("velocity is None and momentum is %g; expected an array of w's shape to keep it in",
-                              momentum)};
+    throw ProblemError{
+        format("velocity is None and momentum is %g; expected an array of w's shape to keep it in", momentum)};
   const Machine& machine = default_machine();
   const SgdOptions options = {lr, momentum, weight_decay, nesterov};
   const int64_t count = w.size();

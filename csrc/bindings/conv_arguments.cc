@@ -19,13 +19,13 @@ void fill_geometry(ConvProblem* p, const Shape& size, const Shape& filter, const
     const char* name;
     const Shape& values;
     int64_t* into;
-  } fields[] = {{"size", size, p->size},           {"filter", filter, p->filter},
-                {"stride", stride, p->stride},     {"pad_begin", pad_begin, p->pad_begin},
-                {"pad_end", pad_end, p->pad_end},  {"dilation", dilation, p->dilation}};
+  } fields[] = {{"size", size, p->size},          {"filter", filter, p->filter},
+                {"stride", stride, p->stride},    {"pad_begin", pad_begin, p->pad_begin},
+                {"pad_end", pad_end, p->pad_end}, {"dilation", dilation, p->dilation}};
   for (const auto& field : fields) {
     if (field.values.size() != rank)
-      throw ProblemError{format("%s has %zu entries; expected %zu, one per spatial axis", field.name,
-                                field.values.size(), rank)};
+      throw ProblemError{
+          format("%s has %zu entries; expected %zu, one per spatial axis", field.name, field.values.size(), rank)};
     for (size_t i = 0; i < rank; ++i) field.into[kMaxSpatial - rank + i] = field.values[i];
   }
   p->spatial_rank = static_cast<int32_t>(rank);

@@ -7,7 +7,7 @@
 namespace fastconv {
 
 Layout layout_named(const std::string& name);  // channels_first or channels_last
-ConvProblem empty_problem();  // zeroed, unused axes 1
+ConvProblem empty_problem();                   // zeroed, unused axes 1
 // The tuples have one entry per spatial axis, 1 to 3 of them.
 void fill_geometry(ConvProblem* p, const Shape& size, const Shape& filter, const Shape& stride, const Shape& pad_begin,
                    const Shape& pad_end, const Shape& dilation);

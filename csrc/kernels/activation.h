@@ -109,12 +109,18 @@ template <class T>
 FC_INLINE V<T> activate(V<T> x, int32_t kind, T alpha) {
   const V<T> zero{};
   switch (kind) {
-    case kRelu: return select<T>(x < zero, zero, x);  // NaN and -0 pass
-    case kLeakyRelu: return select<T>(x < zero, x * splat(alpha), x);
-    case kRelu6: return select<T>(x < zero, zero, select<T>(x > splat(T(6)), splat(T(6)), x));
-    case kElu: return select<T>(x < zero, splat(alpha) * vexpm1<T>(x), x);
-    case kSigmoid: return vsigmoid<T>(x);
-    case kTanh: return vtanh<T>(x);
+    case kRelu:
+      return select<T>(x < zero, zero, x);  // NaN and -0 pass
+    case kLeakyRelu:
+      return select<T>(x < zero, x * splat(alpha), x);
+    case kRelu6:
+      return select<T>(x < zero, zero, select<T>(x > splat(T(6)), splat(T(6)), x));
+    case kElu:
+      return select<T>(x < zero, splat(alpha) * vexpm1<T>(x), x);
+    case kSigmoid:
+      return vsigmoid<T>(x);
+    case kTanh:
+      return vtanh<T>(x);
     case kSilu: {  // far below zero, where the sigmoid underflows first, the clamp makes the limit 0 and not -inf
       const V<T> down = select<T>(x < zero, x, -x), floor = splat(T(-1000));
       const V<T> tail = vexp_times<T>(down, select<T>(x < floor, floor, x));
@@ -131,6 +137,7 @@ FC_INLINE V<T> activate(V<T> x, int32_t kind, T alpha) {
       const V<T> six = splat(T(6));
       return x * select<T>(t < zero, zero, select<T>(t > six, six, t)) / six;
     }
-    default: return x;
+    default:
+      return x;
   }
 }

@@ -63,24 +63,39 @@ void tile_rows(int64_t depth, const T* __restrict a, const T* __restrict b, T* _
 template <class T>
 void tile(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate) {
   switch (rows) {
-    case 1: return tile_rows<T, 1>(depth, a, b, c, ldc, cols, accumulate);
-    case 2: return tile_rows<T, 2>(depth, a, b, c, ldc, cols, accumulate);
-    case 3: return tile_rows<T, 3>(depth, a, b, c, ldc, cols, accumulate);
-    case 4: return tile_rows<T, 4>(depth, a, b, c, ldc, cols, accumulate);
-    case 5: return tile_rows<T, 5>(depth, a, b, c, ldc, cols, accumulate);
-    case 6: return tile_rows<T, 6>(depth, a, b, c, ldc, cols, accumulate);
-    default: break;
+    case 1:
+      return tile_rows<T, 1>(depth, a, b, c, ldc, cols, accumulate);
+    case 2:
+      return tile_rows<T, 2>(depth, a, b, c, ldc, cols, accumulate);
+    case 3:
+      return tile_rows<T, 3>(depth, a, b, c, ldc, cols, accumulate);
+    case 4:
+      return tile_rows<T, 4>(depth, a, b, c, ldc, cols, accumulate);
+    case 5:
+      return tile_rows<T, 5>(depth, a, b, c, ldc, cols, accumulate);
+    case 6:
+      return tile_rows<T, 6>(depth, a, b, c, ldc, cols, accumulate);
+    default:
+      break;
   }
   if constexpr (kRows > 6) {
     switch (rows) {
-      case 7: return tile_rows<T, 7>(depth, a, b, c, ldc, cols, accumulate);
-      case 8: return tile_rows<T, 8>(depth, a, b, c, ldc, cols, accumulate);
-      case 9: return tile_rows<T, 9>(depth, a, b, c, ldc, cols, accumulate);
-      case 10: return tile_rows<T, 10>(depth, a, b, c, ldc, cols, accumulate);
-      case 11: return tile_rows<T, 11>(depth, a, b, c, ldc, cols, accumulate);
-      case 12: return tile_rows<T, 12>(depth, a, b, c, ldc, cols, accumulate);
-      case 13: return tile_rows<T, 13>(depth, a, b, c, ldc, cols, accumulate);
-      default: return tile_rows<T, 14>(depth, a, b, c, ldc, cols, accumulate);
+      case 7:
+        return tile_rows<T, 7>(depth, a, b, c, ldc, cols, accumulate);
+      case 8:
+        return tile_rows<T, 8>(depth, a, b, c, ldc, cols, accumulate);
+      case 9:
+        return tile_rows<T, 9>(depth, a, b, c, ldc, cols, accumulate);
+      case 10:
+        return tile_rows<T, 10>(depth, a, b, c, ldc, cols, accumulate);
+      case 11:
+        return tile_rows<T, 11>(depth, a, b, c, ldc, cols, accumulate);
+      case 12:
+        return tile_rows<T, 12>(depth, a, b, c, ldc, cols, accumulate);
+      case 13:
+        return tile_rows<T, 13>(depth, a, b, c, ldc, cols, accumulate);
+      default:
+        return tile_rows<T, 14>(depth, a, b, c, ldc, cols, accumulate);
     }
   }
 }
@@ -177,14 +192,16 @@ void copy_rows(const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch, int64
 template <class T>
 void copy_some_rows(int64_t count, const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch, int64_t repeats) {
 #define FC_CASE(n) \
-  case n: return copy_rows<T, n>(src, src_pitch, dst, dst_pitch, repeats);
+  case n:          \
+    return copy_rows<T, n>(src, src_pitch, dst, dst_pitch, repeats);
 #define FC_CASES(n) FC_CASE(n) FC_CASE(n + 1) FC_CASE(n + 2) FC_CASE(n + 3)
   switch (count) {
     FC_CASES(1)
     FC_CASES(5)
     FC_CASES(9)
     FC_CASES(13)
-    default: break;
+    default:
+      break;
   }
   if constexpr (Vec<T>::lanes == 16) {
     switch (count) {
@@ -192,7 +209,8 @@ void copy_some_rows(int64_t count, const T* src, int64_t src_pitch, T* dst, int6
       FC_CASES(21)
       FC_CASES(25)
       FC_CASES(29)
-      default: break;
+      default:
+        break;
     }
   }
 #undef FC_CASES
@@ -254,8 +272,8 @@ void expand(int64_t channels, int64_t channel_pitch, int64_t taps, const int64_t
     }
 }
 
-// Independent multiply-adds on registers alone, as many as hide their latency: what the arithmetic units can do at most.
-// Returns the floating-point operations done; *sink keeps the compiler honest.
+// Independent multiply-adds on registers alone, as many as hide their latency: what the arithmetic units can do at
+// most. Returns the floating-point operations done; *sink keeps the compiler honest.
 template <class T>
 double fma_burst(int64_t steps, T* sink) {
   constexpr int chains = 10;
@@ -309,10 +327,10 @@ void reduce(int64_t count, int64_t parts, const T* src, int64_t pitch, T* sum) {
 }  // namespace
 
 const GemmKernels kGemmKernels = {
-    {kRows, kVectors * Vec<float>::lanes, tile<float>, transpose<float>, gather_row<float>, expand<float>, epilogue<float>,
-     reduce<float>, fma_burst<float>},
-    {kRows, kVectors * Vec<double>::lanes, tile<double>, transpose<double>, gather_row<double>, expand<double>, epilogue<double>,
-     reduce<double>, fma_burst<double>},
+    {kRows, kVectors * Vec<float>::lanes, tile<float>, transpose<float>, gather_row<float>, expand<float>,
+     epilogue<float>, reduce<float>, fma_burst<float>},
+    {kRows, kVectors * Vec<double>::lanes, tile<double>, transpose<double>, gather_row<double>, expand<double>,
+     epilogue<double>, reduce<double>, fma_burst<double>},
 };
 
 }  // namespace fastconv::FC_ISA

@@ -23,8 +23,8 @@ struct GemmKernelsOf {
   // Repeated `repeats` times: dst += dst_pitch, src += src_pitch (the channels of a convolution).
   void (*gather_row)(int64_t count, int64_t first, int64_t last, const T* src, int64_t step, int64_t src_pitch, T* dst,
                      int64_t dst_pitch, int64_t repeats);
-  // panel[channel][tap][nr]: run r puts nr elements of halo + channel * channel_pitch + tap_offsets[tap] + run_offsets[r]
-  // to lane run_lanes[r] on; lanes ascend and what sticks out of a row is overwritten by the next.
+  // panel[channel][tap][nr]: run r puts nr elements of halo + channel * channel_pitch + tap_offsets[tap] +
+  // run_offsets[r] to lane run_lanes[r] on; lanes ascend and what sticks out of a row is overwritten by the next.
   void (*expand)(int64_t channels, int64_t channel_pitch, int64_t taps, const int64_t* tap_offsets, int runs,
                  const int64_t* run_lanes, const int64_t* run_offsets, const T* halo, T* panel);
   // c[row][column] = activation(c + bias[row] + residual[row][column]); bias and residual may be null.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Softmax and cross-entropy over rows.
-#include "norm_kernels.h"
 #include "kernel_table.h"
+#include "norm_kernels.h"
 #include "simd.h"
 
 namespace fastconv::FC_ISA {

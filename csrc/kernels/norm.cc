@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums are float64 in four vectors of running sums (planes) or one per column, so that float32 data lose nothing; the
 // variance is taken from the chunk's own mean while the chunk is in L1, which also serves float64 data.
-#include "norm_kernels.h"
 #include "kernel_table.h"
+#include "norm_kernels.h"
 #include "simd.h"
 
 namespace fastconv::FC_ISA {
@@ -154,9 +154,8 @@ FC_INLINE void sum_columns(const Runs& chunk, double* sums, const Term& term) {
 
 template <class T>
 void column_sum(const Runs& chunk, const T* x, double* sum) {
-  sum_columns(chunk, sum, [&](int64_t i, int64_t, int64_t count) __attribute__((always_inline)) {
-    return widen(x + i, count);
-  });
+  sum_columns(chunk, sum,
+              [&](int64_t i, int64_t, int64_t count) __attribute__((always_inline)) { return widen(x + i, count); });
 }
 
 template <class T>

@@ -31,7 +31,7 @@ struct AdamStep {
   T lr;  // divided by 1 - beta1^step
   T beta2;
   T rest1, rest2;  // 1 - beta1, 1 - beta2
-  T root_scale;  // 1 / sqrt(1 - beta2^step)
+  T root_scale;    // 1 / sqrt(1 - beta2^step)
   T eps;
   T l2;     // times w, part of the gradient
   T decay;  // w's factor

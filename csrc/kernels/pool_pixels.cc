@@ -45,34 +45,35 @@ void max_rows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int
   for (int64_t row = part.row_begin; row < part.row_end; ++row) {
     int64_t row_count;
     rows_under(g, row, rows, &row_count);
-    for_windows(g, row, part.column_begin, part.column_end, [&](int64_t pixel, int64_t column, int64_t columns, int64_t) {
-      const int64_t base = rows[0] + column;
-      for_channels<T>(part.channels, [&](int64_t c, auto vectors, int64_t count) {
-        constexpr int n = decltype(vectors)::count;
-        V<T> m[n];
-        I<T> where[n] = {};
+    for_windows(g, row, part.column_begin, part.column_end,
+                [&](int64_t pixel, int64_t column, int64_t columns, int64_t) {
+                  const int64_t base = rows[0] + column;
+                  for_channels<T>(part.channels, [&](int64_t c, auto vectors, int64_t count) {
+                    constexpr int n = decltype(vectors)::count;
+                    V<T> m[n];
+                    I<T> where[n] = {};
 #pragma GCC unroll 4
-        for (int u = 0; u < n; ++u) m[u] = load_some<T, n>(x + base * g.x_pixel + c + u * lanes, count);
-        for (int64_t r = 0; r < row_count; ++r)
-          for (int64_t i = r == 0 ? 1 : 0; i < columns; ++i) {  // m starts as the first tap
-            const int64_t below = rows[r] - rows[0] + i * step;
-            const T* p = x + (base + below) * g.x_pixel + c;
+                    for (int u = 0; u < n; ++u) m[u] = load_some<T, n>(x + base * g.x_pixel + c + u * lanes, count);
+                    for (int64_t r = 0; r < row_count; ++r)
+                      for (int64_t i = r == 0 ? 1 : 0; i < columns; ++i) {  // m starts as the first tap
+                        const int64_t below = rows[r] - rows[0] + i * step;
+                        const T* p = x + (base + below) * g.x_pixel + c;
 #pragma GCC unroll 4
-            for (int u = 0; u < n; ++u) {
-              const V<T> v = load_some<T, n>(p + u * lanes, count);
-              const I<T> better = beats<T>(v, m[u]);
-              m[u] = select<T>(better, v, m[u]);
-              if constexpr (INDEXED) where[u] = choose<T>(better, splat_int<T>(below), where[u]);
-            }
-          }
+                        for (int u = 0; u < n; ++u) {
+                          const V<T> v = load_some<T, n>(p + u * lanes, count);
+                          const I<T> better = beats<T>(v, m[u]);
+                          m[u] = select<T>(better, v, m[u]);
+                          if constexpr (INDEXED) where[u] = choose<T>(better, splat_int<T>(below), where[u]);
+                        }
+                      }
 #pragma GCC unroll 4
-        for (int u = 0; u < n; ++u) {
-          const int64_t at = pixel * g.y_pixel + c + u * lanes;
-          store_first(y + at, m[u], count - u * lanes);
-          if constexpr (INDEXED) store_indices<T>(indices + at, where[u], base, count - u * lanes);
-        }
-      });
-    });
+                    for (int u = 0; u < n; ++u) {
+                      const int64_t at = pixel * g.y_pixel + c + u * lanes;
+                      store_first(y + at, m[u], count - u * lanes);
+                      if constexpr (INDEXED) store_indices<T>(indices + at, where[u], base, count - u * lanes);
+                    }
+                  });
+                });
   }
 }
 
@@ -104,22 +105,23 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
   for (int64_t row = part.row_begin; row < part.row_end; ++row) {
     int64_t row_count;
     const int64_t counted = rows_under(g, row, rows, &row_count);
-    for_windows(g, row, part.column_begin, part.column_end, [&](int64_t pixel, int64_t column, int64_t columns, int64_t counted_columns) {
-      const V<T> divisor = splat((T)(counted * counted_columns));
-      for_channels<T>(part.channels, [&](int64_t c, auto vectors, int64_t count) {
-        constexpr int n = decltype(vectors)::count;
-        V<T> sum[n] = {};
-        for (int64_t r = 0; r < row_count; ++r)
-          for (int64_t i = 0; i < columns; ++i) {
-            const T* p = x + (rows[r] + column + i * g.dilation[2]) * g.x_pixel + c;
+    for_windows(g, row, part.column_begin, part.column_end,
+                [&](int64_t pixel, int64_t column, int64_t columns, int64_t counted_columns) {
+                  const V<T> divisor = splat((T)(counted * counted_columns));
+                  for_channels<T>(part.channels, [&](int64_t c, auto vectors, int64_t count) {
+                    constexpr int n = decltype(vectors)::count;
+                    V<T> sum[n] = {};
+                    for (int64_t r = 0; r < row_count; ++r)
+                      for (int64_t i = 0; i < columns; ++i) {
+                        const T* p = x + (rows[r] + column + i * g.dilation[2]) * g.x_pixel + c;
 #pragma GCC unroll 4
-            for (int u = 0; u < n; ++u) sum[u] += load_some<T, n>(p + u * lanes, count);
-          }
+                        for (int u = 0; u < n; ++u) sum[u] += load_some<T, n>(p + u * lanes, count);
+                      }
 #pragma GCC unroll 4
-        for (int u = 0; u < n; ++u)
-          store_first(y + pixel * g.y_pixel + c + u * lanes, sum[u] / divisor, count - u * lanes);
-      });
-    });
+                    for (int u = 0; u < n; ++u)
+                      store_first(y + pixel * g.y_pixel + c + u * lanes, sum[u] / divisor, count - u * lanes);
+                  });
+                });
   }
 }
 
@@ -133,16 +135,16 @@ void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, 
     for_rows_over(g, row, [&](int64_t over, int64_t counted) {
       for_windows(g, over, outputs.begin, outputs.end,
                   [&](int64_t pixel, int64_t column, int64_t columns, int64_t counted_columns) {
-        const V<T> divisor = splat((T)(counted * counted_columns));
-        for (int64_t c = 0; c < channels; c += Vec<T>::lanes) {
-          const V<T> share = load_lanes(dy + pixel * g.y_pixel + c, 0, channels - c) / divisor;
-          for (int64_t i = 0, at = column; i < columns; ++i, at += g.dilation[2]) {
-            if (at < part.column_begin || at >= part.column_end) continue;
-            T* p = line + at * g.x_pixel + c;
-            store_first(p, load_lanes(p, 0, channels - c) + share, channels - c);
-          }
-        }
-      });
+                    const V<T> divisor = splat((T)(counted * counted_columns));
+                    for (int64_t c = 0; c < channels; c += Vec<T>::lanes) {
+                      const V<T> share = load_lanes(dy + pixel * g.y_pixel + c, 0, channels - c) / divisor;
+                      for (int64_t i = 0, at = column; i < columns; ++i, at += g.dilation[2]) {
+                        if (at < part.column_begin || at >= part.column_end) continue;
+                        T* p = line + at * g.x_pixel + c;
+                        store_first(p, load_lanes(p, 0, channels - c) + share, channels - c);
+                      }
+                    }
+                  });
     });
   }
 }

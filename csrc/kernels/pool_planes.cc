@@ -157,9 +157,15 @@ void max_rows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int
     const int64_t at = row * g.out[2] + part.column_begin, base = scratch.rows[0];
     int64_t* out = INDEXED ? indices + at : nullptr;
     switch (g.stride[2]) {
-      case 1: max_of_columns<T, INDEXED, 1>(g, under.outputs, value, position, base, y + at, out); break;
-      case 2: max_of_columns<T, INDEXED, 2>(g, under.outputs, value, position, base, y + at, out); break;
-      default: max_of_columns<T, INDEXED, 0>(g, under.outputs, value, position, base, y + at, out); break;
+      case 1:
+        max_of_columns<T, INDEXED, 1>(g, under.outputs, value, position, base, y + at, out);
+        break;
+      case 2:
+        max_of_columns<T, INDEXED, 2>(g, under.outputs, value, position, base, y + at, out);
+        break;
+      default:
+        max_of_columns<T, INDEXED, 0>(g, under.outputs, value, position, base, y + at, out);
+        break;
     }
   }
 }
@@ -232,9 +238,15 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
       sum_of_rows<T, 1>(x, count, scratch.rows, column, under.end - column, s);
     T* out = y + row * g.out[2] + part.column_begin;
     switch (g.stride[2]) {
-      case 1: mean_of_columns<T, 1>(g, under.outputs, sum, divisor, rows, out); break;
-      case 2: mean_of_columns<T, 2>(g, under.outputs, sum, divisor, rows, out); break;
-      default: mean_of_columns<T, 0>(g, under.outputs, sum, divisor, rows, out); break;
+      case 1:
+        mean_of_columns<T, 1>(g, under.outputs, sum, divisor, rows, out);
+        break;
+      case 2:
+        mean_of_columns<T, 2>(g, under.outputs, sum, divisor, rows, out);
+        break;
+      default:
+        mean_of_columns<T, 0>(g, under.outputs, sum, divisor, rows, out);
+        break;
     }
   }
 }

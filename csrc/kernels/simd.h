@@ -61,8 +61,8 @@ FC_INLINE V<T> splat(T x) {
   return x - V<T>{};
 }
 
-// load_lanes: lanes first <= i < last of p, zero elsewhere. store_first: the first `count` lanes, all of them when count is
-// larger, none when it is not positive. No other memory is touched.
+// load_lanes: lanes first <= i < last of p, zero elsewhere. store_first: the first `count` lanes, all of them when
+// count is larger, none when it is not positive. No other memory is touched.
 #if defined(FC_ISA_AVX512)
 FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
   return (V<float>)_mm512_maskz_loadu_ps((__mmask16)lane_bits(first, last, 16), p);

@@ -17,8 +17,7 @@ extern const NormKernels kNormKernels;
 extern const LossKernels kLossKernels;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA),   kVectorBytes,       &kGemmKernels,  &kPoolPlaneKernels,
-                            &kPoolPixelKernels,  &kPointwiseKernels, &kOptimKernels, &kNormKernels,
-                            &kLossKernels};
+const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,   &kGemmKernels, &kPoolPlaneKernels, &kPoolPixelKernels,
+                            &kPointwiseKernels, &kOptimKernels, &kNormKernels, &kLossKernels};
 
 }  // namespace fastconv::FC_ISA

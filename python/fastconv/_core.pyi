@@ -7,7 +7,6 @@ spatial axis, outermost first; the number of entries says how many spatial axes 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -142,7 +141,8 @@ def output_size(
     size: int, filter: int, stride: int, dilation: int, pad_begin: int, pad_end: int, ceil_mode: bool = False
 ) -> int: ...
 
-# Convolution. `layout` is "channels_first" or "channels_last" and speaks of x, y and residual; w is (K, C/groups, *filter).
+# Convolution. `layout` is "channels_first" or "channels_last" and speaks of x, y and residual (a ConvProblem says "nchw"
+# or "nhwc"); w is (K, C/groups, *filter).
 def conv_forward(
     x: Array,
     w: Array,
@@ -255,9 +255,7 @@ def channel_sum(x: Array) -> Array: ...  # (N, C, *) -> (C,): the bias gradient
 def batch_norm_forward(
     x: Array, gamma: Array, beta: Array, eps: float
 ) -> tuple[Array, Array, Array]: ...  # y, mean, variance
-def batch_norm_inference(
-    x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, eps: float
-) -> Array: ...
+def batch_norm_inference(x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, eps: float) -> Array: ...
 def batch_norm_backward(
     dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, eps: float
 ) -> tuple[Array, Array, Array]: ...  # dx, dgamma, dbeta
@@ -277,8 +275,17 @@ def sgd_step(
     w: Array, g: Array, velocity: Array | None, lr: float, momentum: float, weight_decay: float, nesterov: bool
 ) -> None: ...
 def adam_step(
-    w: Array, g: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
-    decoupled: bool, step: int
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    step: int,
 ) -> None: ...
 
 # Information and control.

@@ -60,22 +60,8 @@ def _info(options: argparse.Namespace) -> int:
     import fastconv as fc
 
     facts = fc.info()
-    if options.json:
-        print(json.dumps(facts, indent=2, default=str))
-    else:
-        _print_facts(facts)
+    print(json.dumps(facts, indent=2, default=str) if options.json else facts)
     return 0
-
-
-def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
-    width = max(map(len, facts), default=0)
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            print(f"{indent}{name}")
-            _print_facts(value, indent + "  ")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            print(f"{indent}{name:{width}}  {shown}")
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -312,13 +298,19 @@ def _add_train(commands: Any) -> None:
     command = _add(commands, "train", _train, "train a network on images", text, example)
     command.add_argument("--model", default="lenet5", choices=_model_names(), help="the network (default: %(default)s)")
     _add_data(command)
-    command.add_argument("--epochs", type=_whole, default=20, help="data passes (default: %(default)s)")
-    command.add_argument("--batch-size", type=_whole, default=32, help="images per step (default: %(default)s)")
-    command.add_argument("--lr", type=_positive, default=1e-3, help="learning rate (default: %(default)s)")
+    command.add_argument(
+        "--epochs", type=_whole, metavar="N", default=20, help="passes over the data (default: %(default)s)"
+    )
+    command.add_argument(
+        "--batch-size", type=_whole, metavar="N", default=32, help="images per step (default: %(default)s)"
+    )
+    command.add_argument("--lr", type=_positive, metavar="X", default=1e-3, help="learning rate (default: %(default)s)")
     command.add_argument("--optimizer", choices=("adam", "sgd"), default="adam", help="(default: %(default)s)")
-    command.add_argument("--momentum", type=float, default=0.9, help="of sgd (default: %(default)s)")
+    command.add_argument("--momentum", type=float, metavar="X", default=0.9, help="of sgd (default: %(default)s)")
     command.add_argument("--augment", action="store_true", help="turn, zoom and shift the training images a little")
-    command.add_argument("--seed", type=_seed, default=0, help="of weights and orders (default: %(default)s)")
+    command.add_argument(
+        "--seed", type=_seed, metavar="N", default=0, help="of weights and orders (default: %(default)s)"
+    )
     command.add_argument("--out", default="runs/latest", metavar="DIR", help="result folder (default: %(default)s)")
     command.add_argument("--resume", metavar="FILE", help="continue from this checkpoint, with the same arguments")
     command.add_argument("--overwrite", action="store_true", help="replace the checkpoint of an earlier run in DIR")
@@ -345,8 +337,12 @@ def _add_demo(commands: Any) -> None:
     )
     command = _add(commands, "demo", _demo, "the whole tour in a minute", text, "fastconv demo --out my-report")
     command.add_argument("--out", default="fastconv-report", metavar="DIR", help="where (default: %(default)s)")
-    command.add_argument("--epochs", type=_whole, help="not the recipe's 20: no accuracy is promised then")
-    command.add_argument("--seed", type=_seed, default=0, help="of weights and orders (default: %(default)s)")
+    command.add_argument(
+        "--epochs", type=_whole, metavar="N", help="not the recipe's number: no accuracy is promised then"
+    )
+    command.add_argument(
+        "--seed", type=_seed, metavar="N", default=0, help="of weights and orders (default: %(default)s)"
+    )
 
 
 def _model_names() -> list[str]:

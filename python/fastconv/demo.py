@@ -15,10 +15,10 @@ from typing import Any
 
 import fastconv as fc
 
-EPOCHS = 20
+EPOCHS = 30
 BATCH_SIZE = 32
 LEARNING_RATE = 3e-3
-AUGMENTATION = fc.data.RandomAffine(degrees=10, zoom=0.1, shift=2)
+AUGMENTATION = fc.data.RandomAffine(degrees=15, zoom=0.15, shift=2)
 PROMISED_ACCURACY = 0.98
 PROBLEM = "fwd n32 c6 h14 w14 k16 r5 s5"  # the second convolution of LeNet-5 for one batch
 

@@ -63,13 +63,13 @@ def training_curve(history: History) -> "Figure":
     right.set_ylabel("accuracy")
     right.legend(frameon=False, loc="lower right")
     last = epochs[-1]
-    for axes, training, validation, form in (
+    for axes, learned, tested, form in (
         (left, last.loss, last.val_loss, ".4f"),
         (right, last.accuracy, last.val_accuracy, ".2%"),
     ):
         axes.set_xlim(left=0)
-        held_out_text = "" if validation is None else f", validation {validation:{form}}"
-        axes.set_title(f"last epoch: training {training:{form}}{held_out_text}", fontsize=10)
+        tested_text = "" if tested is None else f", validation {tested:{form}}"
+        axes.set_title(f"last epoch: training {learned:{form}}{tested_text}", fontsize=10)
     return figure
 
 
@@ -138,11 +138,10 @@ def filters(w: Any, *, title: str = "filters", max_rows: int = 16) -> "Figure":
     figure = _figure(max(4.0, 0.95 * columns + 1.2), 0.95 * rows + 0.9)
     grid = figure.subplots(rows, columns, squeeze=False)
     limit = float(np.abs(weights).max()) or 1.0
-    image = None
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, (name, picture) in zip(grid.flat, pictures, strict=False):
-        image = axes.imshow(picture, cmap="PuOr", vmin=-limit, vmax=limit)
+        axes.imshow(picture, cmap="PuOr", vmin=-limit, vmax=limit)
         axes.set_title(name, fontsize=8, pad=2)
     if channels > 1:
         for number, axes in enumerate(grid[:, 0]):
@@ -150,7 +149,7 @@ def filters(w: Any, *, title: str = "filters", max_rows: int = 16) -> "Figure":
         if rows < count:
             title += f" (the first {rows} of {count})"
     figure.suptitle(title, fontsize=11)
-    figure.colorbar(image, ax=grid, shrink=min(1.0, 3.0 / rows + 0.3), label="weight")
+    figure.colorbar(grid.flat[0].images[0], ax=grid, shrink=min(1.0, 3.0 / rows + 0.3), label="weight")
     return figure
 
 
@@ -175,8 +174,7 @@ def activations(model: nn.Sequential, image: Any, *, classes: Sequence[str] | No
         raise ValueError(f"activations: image has shape {pixels.shape}; expected (C, H, W)")
     rows, logits = _trace_maps(model, pixels)
     columns = min(16, max(len(maps) for _, maps in rows))
-    figure = _figure(max(6.0, 0.75 * columns + 1.8), 0.85 * len(rows) + 0.7)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    figure = _figure(max(6.0, 0.75 * columns + 1.8), 0.85 * len(rows) + 0.7, pad=0.02)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -250,14 +248,14 @@ def _trace_maps(model: nn.Sequential, pixels: npt.NDArray[Any]) -> tuple[list[tu
     return rows, _array(x).reshape(-1)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def _figure(width: float, height: float, *, pad: float = 0.08) -> "Figure":
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError('fastconv.plot needs matplotlib: pip install "fastconv[demo]"') from error
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)
-    return figure
+    layout = ConstrainedLayoutEngine(w_pad=pad, h_pad=pad, wspace=0.02, hspace=0.02)
+    return Figure(figsize=(width, height), dpi=_DPI, layout=layout)
 
 
 def _array(values: Any) -> npt.NDArray[Any]:

@@ -78,7 +78,7 @@ def info() -> Report:
     from . import __version__
 
     found = {name: "installed" if importlib.util.find_spec(name) else "missing" for name in OPTIONAL_PACKAGES}
-    return Report({"version": __version__, **_core.info(), "optional packages": found})
+    return Report({**_core.info(), "version": __version__, "optional packages": found})
 
 
 def cache_info() -> Report:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The exact tier without Python, for the sanitizers: check_main FILE... runs every problem of the files (text form, a
-// line each) in all three passes, by every algorithm that does not refuse it, on every instruction set, with 1, 2 and 16
-// threads, with weights packed in the call and before it. Inputs are small integers: results must equal `reference` bit for
-// bit. Outputs start as NaN, the workspace as 0xA5 bytes between canaries.
+// line each) in all three passes, by every algorithm that does not refuse it, on every instruction set, with 1, 2 and
+// 16 threads, with weights packed in the call and before it. Inputs are small integers: results must equal `reference`
+// bit for bit. Outputs start as NaN, the workspace as 0xA5 bytes between canaries.
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
@@ -156,7 +156,8 @@ int main(int count, char** files) {
     std::ifstream file(files[i]);
     if (!file) return printf("cannot read %s\n", files[i]), 2;
     for (std::string line; std::getline(file, line);) {
-      if (line.find_first_not_of(" \t\r") == std::string::npos || line[line.find_first_not_of(" \t\r")] == '#') continue;
+      if (line.find_first_not_of(" \t\r") == std::string::npos || line[line.find_first_not_of(" \t\r")] == '#')
+        continue;
       ConvProblem p;
       char error[kTextCapacity];
       if (!parse(line.c_str(), &p, error)) return printf("%s: %s\n%s\n", files[i], line.c_str(), error), 2;

@@ -57,4 +57,4 @@ def _sample(images: Array, y: Array, x: Array) -> Array:
 
     upper = at(top, left) * (1 - right) + at(top, left + 1) * right
     lower = at(top + 1, left) * (1 - right) + at(top + 1, left + 1) * right
-    return upper * (1 - down) + lower * down
+    return np.asarray(upper * (1 - down) + lower * down)

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from fastconv import random as fc_random
+from .. import random as fc_random
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]

@@ -75,8 +75,8 @@ def npz(path: str | PathLike[str], classes: Sequence[str] | None = None, *, seed
     if path.is_dir():
         train_file, test_file = path / "train.npz", path / "test.npz"
         if train_file.exists() and test_file.exists():
-            train = _dataset(*_arrays(train_file, "images", "labels"), str(train_file), classes)
-            test = _dataset(*_arrays(test_file, "images", "labels"), str(test_file), classes or train.classes)
+            train = _part(train_file, classes)
+            test = _part(test_file, classes or train.classes)
             return train, test
         archives = sorted(path.glob("*.npz"))
         if len(archives) != 1:
@@ -84,12 +84,11 @@ def npz(path: str | PathLike[str], classes: Sequence[str] | None = None, *, seed
                 f"{path}: holds {len(archives)} .npz files; expected train.npz and test.npz, or one"
             )
         path = archives[0]
-    images, labels = _arrays(path, "images", "labels")
-    whole = _dataset(images, labels, str(path), classes)
+    whole = _part(path, classes)
     with _open_npz(path) as archive:
         has_test = "test_images" in archive
     if has_test:
-        test = _dataset(*_arrays(path, "test_images", "test_labels"), str(path), classes or whole.classes)
+        test = _part(path, classes or whole.classes, prefix="test_")
         return whole, test
     first, second = stratified_split(whole.labels, _TEST_FRACTION, seed=seed)
     return ArrayDataset(*whole[first], whole.classes), ArrayDataset(*whole[second], whole.classes)
@@ -115,15 +114,17 @@ def _open_npz(path: Path) -> Any:
     return archive
 
 
-def _arrays(path: Path, *names: str) -> list[Array]:
+def _part(path: Path, classes: Sequence[str] | None, *, prefix: str = "") -> ArrayDataset:
+    names = (f"{prefix}images", f"{prefix}labels")
     with _open_npz(path) as archive:
         missing = [name for name in names if name not in archive]
         if missing:
             raise ValueError(f"{path}: has no {' and no '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
         try:
-            return [archive[name] for name in names]
+            images, labels = (archive[name] for name in names)
         except ValueError as error:
             raise ValueError(f"{path}: cannot be read ({error})") from error
+    return _dataset(images, labels, str(path), classes)
 
 
 def _dataset(images: Array, labels: Array, origin: str, classes: Sequence[str] | None) -> ArrayDataset:

@@ -37,7 +37,7 @@ def _resize_axis(images: Array, size: int, axis: int) -> Array:
         fraction = fraction[:, np.newaxis]
     # One multiply and one add per pixel, not a matrix product: the same bits on every machine.
     below, above = np.take(images, low, axis), np.take(images, high, axis)
-    return below + (above - below) * fraction
+    return np.asarray(below + (above - below) * fraction)
 
 
 def fit_square(images: Array, size: int) -> Array:

@@ -5,8 +5,7 @@ import builtins
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastconv import nn
-
+from .. import nn
 from .lenet import lenet5
 
 __all__ = ["build", "input_size", "lenet5", "list"]

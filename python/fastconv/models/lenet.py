@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LeNet-5, the network that read the digits on bank cheques."""
 
-from fastconv import nn
+from .. import nn
 
 
 def lenet5(num_classes: int = 10, in_channels: int = 1) -> nn.Sequential:

@@ -52,7 +52,7 @@ def save_checkpoint(path: str | PathLike[str], checkpoint: Checkpoint) -> None:
         OSError: the folder does not exist or cannot be written.
     """
     path = Path(path)
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Any] = {}
     tree = {"format": FORMAT}
     for name in vars(checkpoint):
         tree[name] = _encode(getattr(checkpoint, name), name, arrays)

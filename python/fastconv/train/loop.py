@@ -10,13 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from fastconv.autograd import no_grad
-from fastconv.optim import Optimizer
-from fastconv.tensor import Tensor
 
-from fastconv import nn
-from fastconv import random as fc_random
-
+from .. import nn
+from .. import random as fc_random
+from ..autograd import no_grad
+from ..optim import Optimizer
+from ..tensor import Tensor
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .history import Epoch, History
 from .progress import Silent, make_progress

@@ -127,7 +127,7 @@ def _line(name: str, width: int, scores: Floats, support: int) -> str:
 
 def _ratio(part: Any, whole: Any) -> Floats:
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0)
+    return np.asarray(np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0))
 
 
 def _checked(name: str, labels: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[Integers, Integers]:

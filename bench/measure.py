@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One row of a result: every rival prepares the same task, is checked against float64, then all are timed in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench import peers, timing
+from bench.problems import ROOT
+from bench.worker import Worker
+
+BEFORE_TIMING = 3  # calls that warm up and say how many make a sample
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is measured; written into every result."""
+
+    rounds: int = 15
+    min_sample_s: float = 0.05  # a sample lasts at least this long
+    settle_s: float = 0.02  # untimed calls before each sample
+    cold: bool = False  # empty the caches before each call
+    error_limit: float = 1e-4  # a result further from float64 counts as wrong and is not timed
+    seed: int = 0
+
+
+def largest_error(result: peers.Array, reference: peers.Array) -> float:
+    """The largest abs(result - reference), relative to the largest abs(reference); infinite if one is NaN."""
+    if result.shape != reference.shape:
+        return float("inf")
+    if not reference.size:
+        return 0.0
+    difference = float(np.max(np.abs(result.astype(np.float64) - reference)))
+    scale = float(np.max(np.abs(reference)))
+    return difference / scale if np.isfinite(difference) and scale > 0 else float("inf")
+
+
+def reference_result(
+    task: peers.Task, workers: Mapping[str, Worker], names: tuple[str, ...]
+) -> tuple[str, peers.Array]:
+    """The float64 answer, from the first of `names` that does not refuse."""
+    refusals = []
+    for name in names:
+        if name not in workers:
+            continue
+        try:
+            workers[name].prepare(task)
+        except peers.RefusedError as refusal:
+            refusals.append(f"{name}: {refusal}")
+            continue
+        return name, workers[name].result()
+    raise RuntimeError(f"no reference for {task}: {'; '.join(refusals) or 'neither torch nor fastconv is installed'}")
+
+
+def check(task: peers.Task, workers: Mapping[str, Worker], reference: peers.Array, limit: float) -> dict[str, Any]:
+    """name -> what the rival says about itself and its error, or why it is not timed (`refused`, `wrong`)."""
+    found: dict[str, Any] = {}
+    for name, worker in workers.items():
+        try:
+            about = worker.prepare(task)
+        except peers.RefusedError as refusal:
+            found[name] = {"refused": str(refusal)}
+            continue
+        error = largest_error(worker.result(), reference)
+        found[name] = {**about, "error": error if np.isfinite(error) else None}
+        if not error <= limit:
+            found[name]["wrong"] = f"error {error:.1e} is over {limit:.0e}"
+    return found
+
+
+def measure(
+    task: peers.Task,
+    workers: Mapping[str, Worker],
+    reference: peers.Array,
+    settings: Settings,
+    peak: Worker | None = None,
+) -> dict[str, Any]:
+    """Check, then time.
+
+    Returns:
+        peers: name -> algorithm, error, ..., and for those that were timed seconds (one per round), median_s, spread;
+        peak_gflops: one multiply-add peak per round, with a `peak` worker.
+    """
+    found = check(task, workers, reference, settings.error_limit)
+    timed = {name: workers[name] for name, entry in found.items() if "refused" not in entry and "wrong" not in entry}
+    samplers: dict[str, Callable[[], float]] = {}
+    for name, worker in timed.items():
+        repeats = 1
+        if not settings.cold:
+            once = worker.run(BEFORE_TIMING, settings.settle_s)
+            repeats = timing.repeats_for(once, settings.min_sample_s)
+        else:
+            repeats = BEFORE_TIMING
+        samplers[name] = _sampler(worker, repeats, settings)
+    if peak is not None:
+        samplers["fma_peak"] = lambda: float(peak.ask("peak", seconds=settings.min_sample_s))
+    samples = timing.interleave(samplers, settings.rounds, np.random.default_rng(settings.seed))
+    row: dict[str, Any] = {"threads": next(iter(workers.values())).threads, "peers": found}
+    if peak is not None:
+        row["peak_gflops"] = samples.pop("fma_peak")
+    for name, seconds in samples.items():
+        found[name] |= {"median_s": timing.median(seconds), "spread": timing.spread(seconds), "seconds": seconds}
+    return row
+
+
+def _sampler(worker: Worker, repeats: int, settings: Settings) -> Callable[[], float]:
+    return lambda: worker.run(repeats, settings.settle_s, settings.cold)
+
+
+@contextlib.contextmanager
+def start(names: list[str], threads: int, isa: str | None) -> Iterator[dict[str, Worker]]:
+    """A process for each installed rival; those that are missing are left out."""
+    variables = {"FASTCONV_ISA": isa} if isa else {}
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(Worker(name, threads, variables if name.startswith("fastconv") else None))
+            for name in names
+            if peers.installed(name)
+        }
+
+
+def versions(workers: Mapping[str, Worker]) -> dict[str, str]:
+    found: dict[str, str] = {"python": platform.python_version()}
+    for worker in workers.values():
+        found |= worker.ask("versions")
+    return found
+
+
+def surroundings(module: str) -> dict[str, Any]:
+    """When, on what and from which commit: the head of every result."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "commit": commit(),
+        "machine": {
+            "cpu": cpu_model(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "load": os.getloadavg()[0],
+        },
+    }
+
+
+def cpu_model() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The commit of the benchmark's own tree, with "+" if tracked files differ from it; "unknown" outside of git."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

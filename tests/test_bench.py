@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's statistics, its check of results, and the conversation with a rival's process."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bench import compare, measure, peers, problems, report, timing
+from bench.worker import Worker, WorkerError
+
+SMALL = "fwd n2 c6 h9 w8 k4 r3 s3 stride2x1 pad1 dil1 g2 nchw f32"
+
+
+@pytest.fixture(scope="module")
+def exact():
+    with Worker("reference_fastconv", 1) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def ours():
+    with Worker("fastconv", 1) as worker:
+        yield worker
+
+
+def task(text=SMALL, pass_="fwd", **options):
+    layer = problems.Layer.parse(text, "small", pass_)
+    return {"kind": "conv", "layer": layer.to_dict(), "seed": 1, "options": options}
+
+
+def test_ratios_are_paired():
+    ours = [1.0, 4.0, 2.0, 8.0, 1.5]  # a machine whose speed jumps
+    estimate = timing.paired_ratio([3 * s for s in ours], ours)
+    assert estimate == pytest.approx((3, 3, 3))
+    with pytest.raises(ValueError, match="2 and 1"):
+        timing.paired_ratio([1.0, 2.0], [1.0])
+
+
+def test_an_interval_narrows_with_more_rounds():
+    rng = np.random.default_rng(7)
+    theirs, ours = 2 * rng.lognormal(0, 0.1, 400), rng.lognormal(0, 0.1, 400)
+    few, many = (timing.paired_ratio(list(theirs[:n]), list(ours[:n])) for n in (10, 400))
+    assert many.low < 2 < many.high
+    assert few.low < few.value < few.high
+    assert many.high - many.low < 0.5 * (few.high - few.low)
+
+
+def test_geometric_means():
+    pairs = [([2.0, 2.0], [1.0, 1.0]), ([8.0, 8.0], [1.0, 1.0])]
+    assert timing.geometric_mean_ratio(pairs).value == pytest.approx(4)
+    assert timing.geometric_mean([2, 8]) == pytest.approx(4)
+    with pytest.raises(ValueError, match="at least one"):
+        timing.geometric_mean([])
+
+
+def test_each_round_asks_everyone_once():
+    calls = []
+    samplers = {name: lambda name=name: calls.append(name) or float(len(calls)) for name in "abc"}
+    samples = timing.interleave(samplers, 5, np.random.default_rng(3))
+    rounds = ["".join(calls[i : i + 3]) for i in range(0, 15, 3)]
+    assert all(sorted(r) == ["a", "b", "c"] for r in rounds)
+    assert len(set(rounds)) > 1  # not always in the same order
+    assert all(samples["a"][i] == 3 * i + 1 + rounds[i].index("a") for i in range(5))
+
+
+def test_samples_are_as_long_as_asked():
+    assert timing.repeats_for(0.02, 0.05) == 3
+    assert timing.repeats_for(1.0, 0.05) == 1
+    calls = []
+    assert timing.time_calls(lambda: calls.append(0), repeats=10, settle=0) > 0
+    assert len(calls) == 11
+
+
+def test_errors_are_relative_to_the_largest_result():
+    reference = np.array([4.0, -8.0])
+    assert measure.largest_error(np.array([4.0, -8.5]), reference) == 0.0625
+    assert measure.largest_error(np.array([np.nan, -8.0]), reference) == np.inf
+    assert measure.largest_error(np.array([4.0]), reference) == np.inf
+
+
+def test_every_known_layer_loads_in_every_pass():
+    layers = problems.load(problems.LAYERS, problems.PASSES, None)
+    assert len(layers) == 3 * 28
+    assert all(layer.name != layer.text and layer.macs > 0 for layer in layers)
+    with pytest.raises(ValueError, match="no-such-net"):
+        problems.load(problems.LAYERS, ("fwd",), "no-such-net")
+    with pytest.raises(ValueError, match="epilogue"):
+        problems.Layer.parse(f"{SMALL} relu", "", "fwd")
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("pass_", problems.PASSES)
+def test_a_rival_is_checked_and_timed(ours, exact, pass_, layout):
+    wanted = task(SMALL.replace("nchw", layout), pass_)
+    name, reference = measure.reference_result(wanted, {exact.name: exact}, (exact.name,))
+    settings = measure.Settings(rounds=3, min_sample_s=1e-4, settle_s=0)
+    row = measure.measure(wanted, {"fastconv": ours}, reference, settings, peak=ours)
+    wrong = measure.check(wanted, {"fastconv": ours}, reference + 1, 1e-4)
+    entry = row["peers"]["fastconv"]
+    assert name == "reference_fastconv"
+    assert 0 < entry["error"] < 1e-5
+    assert len(entry["seconds"]) == len(row["peak_gflops"]) == 3
+    assert min(entry["seconds"]) > 0
+    assert "wrong" in wrong["fastconv"]
+
+
+def test_a_rival_refuses_in_words_and_failures_are_shown():
+    with Worker("fastconv_plan", 1) as worker:
+        with pytest.raises(peers.RefusedError, match="a plan computes fwd, not bwd_data"):
+            worker.prepare(task(pass_="bwd_data"))
+        with pytest.raises(WorkerError, match="Traceback"):
+            worker.ask("run", repeats=1, settle=0, cold=False)
+        worker.process.kill()
+        with pytest.raises(WorkerError, match="ended with code"):
+            worker.ask("versions")
+    with pytest.raises(ValueError, match="no peer 'nobody'"):
+        peers.installed("nobody")
+
+
+@pytest.mark.parametrize("rival", ["torch", "torch_channels_last", "onnxruntime"])
+def test_installed_rivals_compute_the_same(exact, rival):
+    if not peers.installed(rival):
+        pytest.skip(f"{rival} needs {peers.ALL[rival].package}")
+    with Worker(rival, 1) as worker:
+        for pass_ in ("fwd",) if rival == "onnxruntime" else problems.PASSES:
+            _, reference = measure.reference_result(task(pass_=pass_), {exact.name: exact}, (exact.name,))
+            assert measure.check(task(pass_=pass_), {rival: worker}, reference, 1e-5)[rival]["error"] < 1e-5
+
+
+def test_compare_says_what_became_slower(tmp_path, monkeypatch, capsys):
+    def result(factor):
+        seconds = [factor * s for s in (1.0, 1.01, 0.99)]
+        row = {"problem": SMALL, "layer": "small", "threads": 1}
+        row["peers"] = {"fastconv": {"seconds": seconds, "median_s": seconds[0]}}
+        head = {"format": report.FORMAT, "kind": "layers", "date": "2026-01-01T00:00", "commit": "abc"}
+        return {**head, "machine": {}, "settings": {}, "versions": {}, "rows": [row]}
+
+    for name, factor in (("old", 1.0), ("new", 1.5)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(result(factor)))
+    for order, code in ((("old", "new"), 1), (("new", "old"), 0)):
+        files = [str(tmp_path / f"{name}.json") for name in order]
+        monkeypatch.setattr("sys.argv", ["compare", *files, "--fail-below", "0.9"])
+        assert compare.main() == code
+    assert "0.67" in capsys.readouterr().out
