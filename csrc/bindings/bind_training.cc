@@ -89,8 +89,7 @@ py::array dense_backward_filter(const py::array& dy, const py::array& x) {
   return dw;
 }
 
-// ---- Softmax and cross-entropy
-// ---------------------------------------------------------------------------------------
+// ---- Softmax and cross-entropy --------------------------------------------------------------------------------------
 
 py::array labels_of(const py::object& object, int64_t rows, int64_t classes) {
   const py::array labels = contiguous_int64(object, "labels");
@@ -148,8 +147,7 @@ py::array entropy_backward(const py::array& dloss, const py::array& probabilitie
   return dx;
 }
 
-// ---- Optimiser steps, in place
-// -----------------------------------------------------------------------------------------
+// ---- Optimiser steps, in place --------------------------------------------------------------------------------------
 
 // Data of an array that is written to.
 void* in_place(const py::array& array, const char* name, DType dtype, const Shape& shape) {
