@@ -26,7 +26,7 @@
 namespace fastconv {
 namespace {
 
-constexpr int64_t kDepthBlock = 512;          // rows of a panel: 64 KiB of float32 per panel, a piece of A stays in L1
+constexpr int64_t kDepthBlock = 384;          // rows of a panel: 64 KiB of float32 per panel, a piece of A stays in L1
 constexpr int64_t kStripElements = 48 << 10;  // panels of a strip: 192 KiB of float32, in L2 beside the weights
 constexpr int64_t kItems = 4;                 // wanted at least: each share of rows gathers its columns again
 
@@ -75,14 +75,14 @@ struct Blocking {
     // Small planes share panels across images instead: 7 x 7 pixels would fill 49 of 64 lanes.
     direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr);
     channel_block = std::clamp(kDepthBlock / largest_taps, int64_t{1}, channels);
+    channel_block = ceil_div(channels, ceil_div(channels, channel_block));  // as equal as can be
     group_block =
         channel_block < channels ? 1 : std::clamp(kDepthBlock / (channels * largest_taps), int64_t{1}, groups);
     const int64_t depth = group_block * channel_block * largest_taps;
     const int64_t all_columns = direct ? grid_columns : p.n * grid_columns;
-    int64_t columns = std::clamp(kStripElements / depth / nr * nr, int64_t{nr}, kMostColumns);
-    columns = std::min(columns, ceil_div(all_columns, nr) * nr);
-    const int64_t strips = std::max<int64_t>(1, ceil_div(all_columns, std::max<int64_t>(1, columns)));
-    strip_columns = std::max<int64_t>(nr, ceil_div(ceil_div(all_columns, strips), nr) * nr);
+    const int64_t width = forward ? output_size(p, 2) : ceil_div(p.size[2], p.stride[2]);
+    strip_columns =
+        strip_of(std::clamp(kStripElements / depth / nr * nr, int64_t{nr}, kMostColumns), all_columns, width, nr);
     pieces = ceil_div(rows, mr);
     const int64_t items =
         phase_total * ceil_div(groups, group_block) * ceil_div(all_columns, strip_columns) * (direct ? p.n : 1);
@@ -91,6 +91,17 @@ struct Blocking {
       gather_elements = std::max(gather_elements, gather_scratch(grid, strip_columns, group_block * channel_block, nr));
     });
     row_chunks = std::clamp(ceil_div(kItems, std::max<int64_t>(1, items)), int64_t{1}, ceil_div(pieces, 8));
+  }
+
+  // Columns of a strip, at most `limit` (a multiple of nr): whole rows of the grid, or an equal part of one, where they
+  // fill panels exactly, because a strip that crosses rows gathers them whole; otherwise equal shares of all columns.
+  static int64_t strip_of(int64_t limit, int64_t all_columns, int64_t width, int nr) {
+    if (all_columns <= limit) return std::max<int64_t>(1, all_columns);
+    for (int64_t rows = limit / width; rows > 0 && 2 * rows * width > limit; --rows)
+      if (rows * width % nr == 0) return rows * width;
+    for (int64_t parts = ceil_div(width, limit); parts < 8; ++parts)
+      if (width % (parts * nr) == 0 && width / parts <= limit) return width / parts;
+    return ceil_div(ceil_div(all_columns, ceil_div(all_columns, limit)), nr) * nr;
   }
 
   // Rows of piece i: as equal as can be.
@@ -102,7 +113,9 @@ struct Blocking {
       most = std::max(most, piece_begin(chunk_piece(i + 1)) - piece_begin(chunk_piece(i)));
     return most;
   }
-  int64_t panel_elements(int nr) const { return group_block * channel_block * largest_taps * strip_columns + nr; }
+  int64_t panel_elements(int nr) const {
+    return group_block * channel_block * largest_taps * ceil_div(strip_columns, nr) * nr + nr;
+  }
   int64_t strip_elements() const { return direct ? 0 : chunk_rows() * strip_columns; }
 };
 
@@ -235,17 +248,15 @@ class Multiplication {
         const int64_t ldc = b.direct ? written_layout.channel_pitch : b.strip_columns;
         const T* a = i.weights + (i.group + g) * b.rows * b.channels * b.all_taps;
         const bool last = channel + channels == b.channels;
-        for (int64_t piece = first_piece; piece < last_piece; ++piece) {
-          const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
-          const T* factor = a + begin * depth + channel * tap_count * rows;
-          T* c_rows = c + (begin - first_row) * ldc;
-          for (int64_t j = 0; j < i.columns; j += kernels.nr) {
-            const T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
-            const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
-            kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, c_rows + j, ldc, columns,
-                         channel > 0);
-            if (last && b.direct)
-              finish(rows, columns, c_rows + j, ldc, channel0 + begin - first_row, direct_residual(c_rows + j));
+        for (int64_t j = 0; j < i.columns; j += kernels.nr) {
+          const T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
+          const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
+          for (int64_t piece = first_piece; piece < last_piece; ++piece) {
+            const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
+            const T* factor = a + begin * depth + channel * tap_count * rows;
+            T* tile = c + (begin - first_row) * ldc + j;
+            kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, tile, ldc, columns, channel > 0);
+            if (last && b.direct) finish(rows, columns, tile, ldc, channel0 + begin - first_row, direct_residual(tile));
           }
         }
         if (last && !b.direct) store(grid, i, channel0, last_row - first_row, strip, residual_strip);

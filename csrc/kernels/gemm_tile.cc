@@ -24,6 +24,7 @@ void tile_rows(int64_t depth, const T* __restrict a, const T* __restrict b, T* _
                bool accumulate) {
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[ROWS][kVectors] = {};
+#pragma GCC unroll 4
   for (int64_t d = 0; d < depth; ++d) {
     const V<T> b0 = load(b), b1 = load(b + lanes);
 #pragma GCC unroll 16
