@@ -129,6 +129,10 @@ struct Parser {
     if (!into->count) return fail(error, token, "one number, or one per axis joined by 'x' (padding: begin_end)");
     return true;
   }
+  bool incomplete(const char* expected) {
+    snprintf(error, kTextCapacity, "problem text: fields are missing; expected %s", expected);
+    return false;
+  }
   bool read(const char* token);
   bool finish();
   bool spread(const List& given, int64_t* begin, int64_t* end, const char* what);
@@ -184,11 +188,11 @@ bool Parser::spread(const List& given, int64_t* begin, int64_t* end, const char*
 
 bool Parser::finish() {
   p->spatial_rank = size_seen[0] ? 3 : size_seen[1] ? 2 : 1;
-  if (!n_seen || !c_seen || !k_seen) return fail(error, "end of text", "n, c and k");
+  if (!n_seen || !c_seen || !k_seen) return incomplete("n, c and k");
   for (int i = 0; i < kMaxSpatial; ++i) {
     const bool used = i >= kMaxSpatial - p->spatial_rank;
     if (size_seen[i] != used || filter_seen[i] != used)
-      return fail(error, "end of text", "the axes w, or h w, or d h w, and as many of s, r s, t r s");
+      return incomplete("the axes w, or h w, or d h w, and as many of s, r s, t r s");
   }
   return spread(stride, p->stride, nullptr, "stride") && spread(pad, p->pad_begin, p->pad_end, "pad") &&
          spread(dilation, p->dilation, nullptr, "dil") && validate(*p, error);

@@ -128,7 +128,7 @@ def test_bytes_counts_each_tensor_once():
     [
         ("", "fwd, bwd_data or bwd_filter"),
         ("forward n1 c1 w5 k1 s3", "forward"),
-        ("fwd n1 c1 w5 k1", "end of text"),
+        ("fwd n1 c1 w5 k1", "fields are missing"),
         ("fwd c1 w5 k1 s3", "n, c and k"),
         ("fwd n1 c1 h5 w5 k1 s3", "axes"),
         ("fwd n1 c1 w5 k1 s3 wide", "wide"),
