@@ -6,9 +6,9 @@
 //   columns  (image, pixel written of the phase) (fwd has one phase)
 //
 //   for each strip of columns, some rows and one block of groups (the items that threads share):
-//     for each block of depth:                      at most ~512, cut between channels
+//     for each block of depth:                      at most ~384, cut between channels
 //       gather the strip's columns into panels      [columns/nr][depth][nr], in L2
-//       for each piece of rows (<= mr, in L1), for each panel: one register tile
+//       for each block of pieces (<= mr rows each, in L2), for each panel (in L1), for each piece: one register tile
 //
 // The written channels-first rows of one image are dense, so tiles go straight to them; otherwise they go to a strip
 // buffer [rows][columns] that is moved to its pixels at the end. Weights are packed [group][phase][piece][depth][rows].
@@ -26,8 +26,9 @@
 namespace fastconv {
 namespace {
 
-constexpr int64_t kDepthBlock = 384;          // rows of a panel: 64 KiB of float32 per panel, a piece of A stays in L1
+constexpr int64_t kDepthBlock = 384;          // rows of a panel: 24 KiB of float32 for AVX2, in L1
 constexpr int64_t kStripElements = 48 << 10;  // panels of a strip: 192 KiB of float32, in L2 beside the weights
+constexpr int64_t kRowElements = 48 << 10;    // packed weights that pass by a panel: 192 KiB of float32
 constexpr int64_t kItems = 4;                 // wanted at least: each share of rows gathers its columns again
 
 // visit(grid, taps of the phases before it) for every phase; forward has one.
@@ -248,17 +249,22 @@ class Multiplication {
         const int64_t ldc = b.direct ? written_layout.channel_pitch : b.strip_columns;
         const T* a = i.weights + (i.group + g) * b.rows * b.channels * b.all_taps;
         const bool last = channel + channels == b.channels;
-        for (int64_t j = 0; j < i.columns; j += kernels.nr) {
-          const T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
-          const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
-          for (int64_t piece = first_piece; piece < last_piece; ++piece) {
-            const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
-            const T* factor = a + begin * depth + channel * tap_count * rows;
-            T* tile = c + (begin - first_row) * ldc + j;
-            kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, tile, ldc, columns, channel > 0);
-            if (last && b.direct) finish(rows, columns, tile, ldc, channel0 + begin - first_row, direct_residual(tile));
+        // Enough pieces to fill a share of L2, then every panel (in L1) against all of them.
+        const int64_t block = std::max<int64_t>(1, kRowElements / (channels * tap_count * kernels.mr + 1));
+        for (int64_t from = first_piece; from < last_piece; from += block)
+          for (int64_t j = 0; j < i.columns; j += kernels.nr) {
+            const T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
+            const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
+            for (int64_t piece = from; piece < std::min(from + block, last_piece); ++piece) {
+              const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
+              const T* factor = a + begin * depth + channel * tap_count * rows;
+              T* tile = c + (begin - first_row) * ldc + j;
+              kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, tile, ldc, columns,
+                           channel > 0);
+              if (last && b.direct)
+                finish(rows, columns, tile, ldc, channel0 + begin - first_row, direct_residual(tile));
+            }
           }
-        }
         if (last && !b.direct) store(grid, i, channel0, last_row - first_row, strip, residual_strip);
       }
     }

@@ -183,36 +183,47 @@ FC_INLINE void zero_lanes(int64_t count, T* dst, int64_t dst_pitch, int64_t repe
     for (int64_t lane = 0; lane < count; lane += Vec<T>::lanes) store_first(dst + lane, V<T>{}, count - lane);
 }
 
-// One instance per length: a row of a panel is short, a general memcpy would cost more than the copy.
+// Rows shorter than a vector, one instance per length: a general memcpy would cost more than the copy.
 template <class T, int N>
 void copy_rows(const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch, int64_t repeats) {
   for (; repeats > 0; --repeats, src += src_pitch, dst += dst_pitch) copy_exactly<T, N>(dst, src);
 }
 template <class T>
-void copy_some_rows(int64_t count, const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch, int64_t repeats) {
+void copy_short_rows(int64_t count, const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch, int64_t repeats) {
 #define FC_CASE(n) \
   case n:          \
     return copy_rows<T, n>(src, src_pitch, dst, dst_pitch, repeats);
-#define FC_CASES(n) FC_CASE(n) FC_CASE(n + 1) FC_CASE(n + 2) FC_CASE(n + 3)
   switch (count) {
-    FC_CASES(1)
-    FC_CASES(5)
-    FC_CASES(9)
-    FC_CASES(13)
+    FC_CASE(1)
+    FC_CASE(2)
+    FC_CASE(3)
     default:
       break;
   }
-  if constexpr (Vec<T>::lanes == 16) {
+  if constexpr (Vec<T>::lanes > 4) {
     switch (count) {
-      FC_CASES(17)
-      FC_CASES(21)
-      FC_CASES(25)
-      FC_CASES(29)
+      FC_CASE(4)
+      FC_CASE(5)
+      FC_CASE(6)
+      FC_CASE(7)
       default:
         break;
     }
   }
-#undef FC_CASES
+  if constexpr (Vec<T>::lanes > 8) {
+    switch (count) {
+      FC_CASE(8)
+      FC_CASE(9)
+      FC_CASE(10)
+      FC_CASE(11)
+      FC_CASE(12)
+      FC_CASE(13)
+      FC_CASE(14)
+      FC_CASE(15)
+      default:
+        break;
+    }
+  }
 #undef FC_CASE
 }
 
@@ -230,25 +241,24 @@ FC_INLINE V<T> load_every_other(const T* p, int64_t count) {
 template <class T>
 void gather_row(int64_t count, int64_t first, int64_t last, const T* src, int64_t step, int64_t src_pitch, T* dst,
                 int64_t dst_pitch, int64_t repeats) {
-  constexpr int lanes = Vec<T>::lanes, longest = lanes == 16 ? 32 : 16;
+  constexpr int lanes = Vec<T>::lanes;
   if (last < first) last = first;
   zero_lanes(first, dst, dst_pitch, repeats);
   zero_lanes(count - last, dst + last, dst_pitch, repeats);
-  for (int64_t lane = first; lane < last;) {
-    const T* s = src + lane * step;
-    T* d = dst + lane;
+  const int64_t length = last - first;
+  src += first * step;
+  dst += first;
+  if (step == 1 && length < lanes) return copy_short_rows(length, src, src_pitch, dst, dst_pitch, repeats);
+  // A whole row before the next channel's: they lie pages apart.
+  for (; repeats > 0; --repeats, src += src_pitch, dst += dst_pitch) {
     if (step == 1) {
-      const int64_t n = last - lane < longest ? last - lane : longest;
-      copy_some_rows(n, s, src_pitch, d, dst_pitch, repeats);
-      lane += n;
+      for (int64_t i = 0; i + lanes <= length; i += lanes) store(dst + i, load(src + i));
+      store(dst + length - lanes, load(src + length - lanes));
     } else if (step == 2) {
-      const int64_t n = last - lane < lanes ? last - lane : lanes;
-      for (int64_t i = 0; i < repeats; ++i) store_first(d + i * dst_pitch, load_every_other(s + i * src_pitch, n), n);
-      lane += n;
+      for (int64_t i = 0; i < length; i += lanes)
+        store_first(dst + i, load_every_other(src + 2 * i, length - i < lanes ? length - i : lanes), length - i);
     } else {
-      for (int64_t i = 0; i < repeats; ++i)
-        for (int64_t j = 0; j < last - lane; ++j) d[i * dst_pitch + j] = s[i * src_pitch + j * step];
-      lane = last;
+      for (int64_t i = 0; i < length; ++i) dst[i] = src[i * step];
     }
   }
 }
