@@ -10,8 +10,10 @@
 #include <fstream>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <vector>
 
+#include "../../cuda/backend.h"
 #include "machine.h"
 #include "parallel.h"
 #include "plan.h"
@@ -20,6 +22,11 @@
 namespace {
 
 using namespace fastconv;
+
+// What crosses the border to a device backend is plain C.
+template <class T>
+constexpr bool kPlain = std::is_standard_layout_v<T> && std::is_trivially_copyable_v<T>;
+static_assert(kPlain<ConvProblem> && kPlain<PoolProblem> && kPlain<Algorithm> && kPlain<RunContext> && kPlain<Backend>);
 
 constexpr size_t kCanary = 256;
 
