@@ -37,8 +37,9 @@ extern const KernelTable kTable;
 
 namespace {
 
-// Attainable speeds of one core, measured once on a Zen 4 and committed, so that the automatic choice is a pure
-// function: what an estimate says on another machine is a ranking, not a promise.
+// Assumed speeds of one core, set by hand near what a Zen 3 reaches with AVX2; the other rows are guesses that no run
+// has confirmed. They are committed, so that the automatic choice is a pure function: an estimate ranks, it does not
+// promise.
 struct Row {
   const KernelTable* kernels;
   double flops_f32, flops_f64, bytes_per_second;

@@ -83,7 +83,7 @@ FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
 FC_INLINE V<double> load_lanes(const double* p, int64_t first, int64_t last) {
   return (V<double>)_mm256_maskload_pd(p, lane_mask64(first, last));
 }
-// Not vmaskmov: as a store it is microcoded on Zen (tens of cycles).
+// Not vmaskmov: as a store it is said to be microcoded on Zen; not timed here by itself.
 FC_INLINE void store_first(float* p, V<float> v, int64_t count) {
   if (count >= 8) return store(p, v);
   __m128 part = _mm256_castps256_ps128((__m256)v);
