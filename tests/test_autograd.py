@@ -10,7 +10,7 @@ import pytest
 import fastconv as fc
 from fastconv import ops
 from fastconv.geometry import ACTIVATION_ALPHAS
-from fastconv.ops.pointwise import SAVES_INPUT, activation_formula, slope_formula
+from fastconv.ops.activations import SAVES_INPUT, activation_formula, slope_formula
 
 SEED = 11
 

@@ -1,32 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operations on tensors: each a Function (forward next to backward) and a function that checks and applies it."""
 
+from .activations import activation, elu, gelu, hard_swish, leaky_relu, relu, relu6, sigmoid, silu, tanh
+from .arithmetic import add, div, mul, neg, power, sub
 from .conv import conv
 from .dense import linear, matmul
 from .dropout import dropout
+from .elementary import exp, log, sqrt
 from .loss import cross_entropy, log_softmax, softmax
 from .norm import batch_norm
-from .pointwise import (
-    activation,
-    add,
-    div,
-    elu,
-    exp,
-    gelu,
-    hard_swish,
-    leaky_relu,
-    log,
-    mul,
-    neg,
-    power,
-    relu,
-    relu6,
-    sigmoid,
-    silu,
-    sqrt,
-    sub,
-    tanh,
-)
 from .pool import avg_pool, max_pool
 from .shape import broadcast_to, concat, flatten, getitem, max, mean, pad, reshape, sum, transpose
 

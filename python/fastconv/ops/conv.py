@@ -16,7 +16,7 @@ from ..autograd import Context, Function
 from ..geometry import activation_words, check_padding_mode, conv_geometry, expect_shape
 from ..options import with_algorithm
 from ..tensor import Tensor, as_tensor
-from .pointwise import activation as apply_activation
+from .activations import activation as apply_activation
 from .shape import broadcast_to, reshape, sum
 
 Shape = tuple[int, ...]

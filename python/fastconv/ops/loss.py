@@ -11,7 +11,7 @@ from .._core import ProblemError
 from ..arrays import is_native, namespace
 from ..autograd import Context, Function, is_grad_enabled
 from ..tensor import Tensor, as_tensor, plain
-from .pointwise import exp
+from .elementary import exp
 from .shape import mean, reshape, sum, transpose
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Element by element: arithmetic with broadcasting, exp, log, and the activations.
+"""The activations, element by element.
 
 An activation's gradient is a Function of its own, ActivationBackward(dy, saved) = dy * f'(saved), where `saved` is
 the output y where f' follows from it and the input x otherwise. Its derivative needs f'' alone, which is written in
@@ -15,106 +15,10 @@ import numpy as np
 from .. import _core
 from ..arrays import is_native, namespace
 from ..autograd import Context, Function
-from ..tensor import Tensor, as_tensor
-from .shape import sum_to
+from ..tensor import Tensor
+from .elementary import exp
 
 SAVES_INPUT = ("silu", "gelu", "hard_swish")
-
-
-class Add(Function):
-    @staticmethod
-    def forward(ctx: Context, a: Any, b: Any) -> Any:
-        ctx.shapes = a.shape, b.shape
-        return _core.add(a, b) if a.shape == b.shape and is_native(a, b) else a + b
-
-    @staticmethod
-    def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return tuple(sum_to(dy, s) if n else None for s, n in zip(ctx.shapes, ctx.needs_input_grad, strict=True))
-
-
-class Mul(Function):
-    @staticmethod
-    def forward(ctx: Context, a: Any, b: Any) -> Any:
-        ctx.save(0, 1)
-        return a * b
-
-    @staticmethod
-    def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:
-        a, b = ctx.saved
-        needs_a, needs_b = ctx.needs_input_grad
-        return sum_to(dy * b, a.shape) if needs_a else None, sum_to(dy * a, b.shape) if needs_b else None
-
-
-class Div(Function):
-    @staticmethod
-    def forward(ctx: Context, a: Any, b: Any) -> Any:
-        ctx.save(0, 1)
-        return a / b
-
-    @staticmethod
-    def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:
-        a, b = ctx.saved
-        needs_a, needs_b = ctx.needs_input_grad
-        da = dy / b
-        return sum_to(da, a.shape) if needs_a else None, sum_to(-(da * a / b), b.shape) if needs_b else None
-
-
-class Neg(Function):
-    @staticmethod
-    def forward(ctx: Context, a: Any) -> Any:
-        return -a
-
-    @staticmethod
-    def backward(ctx: Context, dy: Tensor) -> Tensor:
-        return -dy
-
-
-class Power(Function):
-    """a ** exponent, for a number."""
-
-    @staticmethod
-    def forward(ctx: Context, a: Any, *, exponent: float) -> Any:
-        ctx.exponent = exponent
-        ctx.save(0)
-        return a**exponent
-
-    @staticmethod
-    def backward(ctx: Context, dy: Tensor) -> Tensor:
-        (a,), e = ctx.saved, ctx.exponent
-        return dy * e if e == 1 else dy * (a ** (e - 1) * e)
-
-
-class Exp(Function):
-    @staticmethod
-    def forward(ctx: Context, a: Any) -> Any:
-        ctx.save(output=True)
-        return namespace(a).exp(a)
-
-    @staticmethod
-    def backward(ctx: Context, dy: Tensor) -> Tensor:
-        return dy * ctx.saved[0]
-
-
-class Log(Function):
-    @staticmethod
-    def forward(ctx: Context, a: Any) -> Any:
-        ctx.save(0)
-        return namespace(a).log(a)
-
-    @staticmethod
-    def backward(ctx: Context, dy: Tensor) -> Tensor:
-        return dy / ctx.saved[0]
-
-
-class Sqrt(Function):
-    @staticmethod
-    def forward(ctx: Context, a: Any) -> Any:
-        ctx.save(output=True)
-        return namespace(a).sqrt(a)
-
-    @staticmethod
-    def backward(ctx: Context, dy: Tensor) -> Tensor:
-        return dy / (ctx.saved[0] * 2.0)
 
 
 class Activation(Function):
@@ -228,63 +132,6 @@ def _normal_cdf(x: Any) -> Any:
     else:
         erf = importlib.import_module("cupyx.scipy.special").erf
     return (1 + erf(x / math.sqrt(2))) / 2
-
-
-def _operands(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Both as tensors of one dtype; a Python number takes the other's."""
-    like = a if isinstance(a, Tensor) else b if isinstance(b, Tensor) else None
-    a, b = as_tensor(a, like), as_tensor(b, like)
-    if a.dtype != b.dtype:
-        raise TypeError(f"{name}: the operands have dtypes {a.dtype} and {b.dtype}; use .astype on one of them")
-    return a, b
-
-
-def add(a: Any, b: Any) -> Tensor:
-    """a + b with broadcasting."""
-    return Add.apply(*_operands("add", a, b))
-
-
-def sub(a: Any, b: Any) -> Tensor:
-    """a - b with broadcasting."""
-    a, b = _operands("sub", a, b)
-    return Add.apply(a, Neg.apply(b))
-
-
-def mul(a: Any, b: Any) -> Tensor:
-    """a * b with broadcasting."""
-    return Mul.apply(*_operands("mul", a, b))
-
-
-def div(a: Any, b: Any) -> Tensor:
-    """a / b with broadcasting."""
-    return Div.apply(*_operands("div", a, b))
-
-
-def neg(a: Tensor) -> Tensor:
-    """-a."""
-    return Neg.apply(a)
-
-
-def power(a: Tensor, exponent: float) -> Tensor:
-    """a ** exponent for a number."""
-    if not isinstance(exponent, int | float):
-        raise TypeError(f"power: exponent is a {type(exponent).__name__}; expected a number (write exp(b * log(a)))")
-    return Power.apply(a, exponent=exponent)
-
-
-def exp(a: Tensor) -> Tensor:
-    """e to the a."""
-    return Exp.apply(a)
-
-
-def log(a: Tensor) -> Tensor:
-    """The natural logarithm."""
-    return Log.apply(a)
-
-
-def sqrt(a: Tensor) -> Tensor:
-    """The square root."""
-    return Sqrt.apply(a)
 
 
 def activation(x: Tensor, kind: str, alpha: float) -> Tensor:
