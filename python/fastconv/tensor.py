@@ -5,6 +5,7 @@ A tensor's operators record (autograd.py); its `data` is the plain array. Tensor
 they can be keys. `__array_ufunc__ = None` makes NumPy leave `array + tensor` to us instead of taking it apart.
 """
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +78,14 @@ class Tensor:
     def detach(self) -> "Tensor":
         """The same array outside the graph."""
         return Tensor(self.data)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
+        if self.node is not None:
+            raise RuntimeError("deepcopy: the tensor was computed from others; expected a leaf: use .detach()")
+        copied = type(self)(copy.deepcopy(self.data, memo), self.requires_grad)
+        memo[id(self)] = copied
+        copied.grad = copy.deepcopy(self.grad, memo)
+        return copied
 
     def numpy(self) -> np.ndarray:
         """The array. A tensor that wants a gradient must be detached first, so that none is lost unseen."""
