@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The halo buffer: the input rows that a strip of grid points reads, copied once, zero padding included and strides
+// The halo buffer: the input rows that a strip of grid points reads, copied once, padding included and strides
 // taken apart, so that every tap of every run of grid points is a plain vector load.
 #pragma once
 
@@ -59,6 +59,23 @@ void each_pixel_run(const ColumnGrid& grid, int64_t column, int64_t columns, con
   }
 }
 
+// Which of `count` cells from coordinate `at` on, `step` apart, lie inside an axis: those from `first` to below `last`.
+struct Inside {
+  int64_t first = 0, last = 0;
+
+  Inside() = default;
+  Inside(int64_t at, int64_t step, int64_t count, int64_t size) {
+    first = at < 0 ? std::min(count, ceil_div(-at, step)) : 0;
+    last = at < size ? std::clamp((size - 1 - at) / step + 1, first, count) : first;
+  }
+};
+
+// What stands beyond the tensor where padding shows none of its cells.
+template <class T>
+T border_value(const ColumnGrid& grid) {
+  return grid.padding_mode == PaddingMode::kConstant ? static_cast<T>(grid.pad_value) : T(0);
+}
+
 inline int64_t reach_of(const ColumnAxis& a) { return (a.taps - 1) * a.offset_step; }  // negative in backward-data
 
 // How the rows that grid rows read are laid out: grid row o (counted from the slab's first) and tap t lie at entry
@@ -114,14 +131,23 @@ struct Slab {
   int64_t n, o0, row, rows, entry;
 };
 
-// Gathers in two steps. The input rows that a strip reads are copied once into a halo buffer, zero padding included,
+// Gathers in two steps. The input rows that a strip reads are copied once into a halo buffer, padding included,
 // strides taken apart: halo[channel][tap 0][row entry][line][element]. The rows of a panel are then whole vectors
 // copied from there: a run may write past its end, because the next run, or the next row, overwrites that.
+//
+// Padding of every mode is made here. A row beyond the plane is the row that it shows; so is a cell beyond the row, and
+// the cells on one side show a walk of constant step (back for reflect, none for replicate, on for circular), a
+// gather like that of the row itself.
 template <class T>
 class HaloGather {
  public:
   HaloGather(const GemmKernelsOf<T>& table, const ColumnGrid& column_grid, int64_t column, int64_t columns)
-      : kernels(table), grid(column_grid), a(grid.axis), row_map(a[1], 1), lines(line_map(grid, column, columns)) {
+      : kernels(table),
+        grid(column_grid),
+        a(grid.axis),
+        value(border_value<T>(grid)),
+        row_map(a[1], 1),
+        lines(line_map(grid, column, columns)) {
     int64_t most_rows = 1;
     each_run(grid, column, columns, [&](const Run& run) {
       if (slab_count == 0 || slabs[slab_count - 1].n != run.n || slabs[slab_count - 1].o0 != run.o[0])
@@ -156,15 +182,20 @@ class HaloGather {
       const Slab& slab = slabs[i];
       const int64_t entries = row_map.entries(a[1], slab.rows);
       for (int64_t t0 = 0; t0 < a[0].taps; ++t0) {
-        const int64_t depth = slab.o0 * a[0].step + a[0].offset + t0 * a[0].offset_step;
+        const int64_t depth =
+            padded_source(grid.padding_mode, slab.o0 * a[0].step + a[0].offset + t0 * a[0].offset_step, a[0].size);
         T* dst = halo(scratch) + (t0 * row_entries + slab.entry) * lines.entries();
         for (int64_t entry = 0; entry < entries; ++entry) {
-          const int64_t row = row_map.coordinate(a[1], slab.row, entry);
-          const bool inside = depth >= 0 && depth < a[0].size && row >= 0 && row < a[1].size;
+          const int64_t row = padded_source(grid.padding_mode, row_map.coordinate(a[1], slab.row, entry), a[1].size);
+          const bool shown = depth != kOutside && row != kOutside;
           const T* src = image + slab.n * layout.batch_pitch + channel * layout.channel_step() +
-                         (inside ? (depth * a[1].size + row) * a[2].size : 0) * layout.pixel_step();
-          for (int64_t line = 0; line < lines.lines; ++line, dst += lines.length)
-            fill_line(layout, src, inside, lines.coordinate(a[2], line), channels, dst);
+                         (shown ? (depth * a[1].size + row) * a[2].size : 0) * layout.pixel_step();
+          for (int64_t line = 0; line < lines.lines; ++line, dst += lines.length) {
+            if (shown)
+              fill_line(layout, src, lines.coordinate(a[2], line), channels, dst);
+            else
+              fill_value(lines.length, channels, dst);
+          }
         }
       }
     }
@@ -214,27 +245,54 @@ class HaloGather {
   }
 
   // lines.length elements, `step` apart, of an input row from coordinate `at` on, in every channel.
-  void fill_line(const ImageLayout& layout, const T* row, bool inside, int64_t at, int64_t channels, T* dst) const {
+  void fill_line(const ImageLayout& layout, const T* row, int64_t at, int64_t channels, T* dst) const {
     const int64_t step = a[2].step, length = lines.length;
-    int64_t first = 0, last = 0;
-    if (inside && at < a[2].size) {
-      first = std::min(length, at < 0 ? ceil_div(-at, step) : 0);
-      last = std::min(length, (a[2].size - 1 - at) / step + 1);
+    const auto [first, last] = Inside(at, step, length, a[2].size);
+    if (grid.padding_mode == PaddingMode::kZeros) {  // zeros come with the copy
+      if (layout.layout == Layout::kChannelsFirst)
+        return kernels.gather_row(length, first, last, row + at, step, layout.channel_pitch, dst, channel_pitch(),
+                                  channels);
+      if (first > 0) fill_value(first, channels, dst);
+      return copy_cells(layout, row, at + first * step, step, last - first, length - first, channels, dst + first);
     }
-    if (first >= last) return kernels.gather_row(length, 0, 0, row, 1, 0, dst, channel_pitch(), channels);
-    const T* src = row + (at + first * step) * layout.pixel_step();
+    fill_border(layout, row, at, first, channels, dst);
+    copy_cells(layout, row, at + first * step, step, last - first, last - first, channels, dst + first);
+    fill_border(layout, row, at + last * step, length - last, channels, dst + last);
+  }
+
+  // Cells on one side of the row.
+  void fill_border(const ImageLayout& layout, const T* row, int64_t at, int64_t count, int64_t channels, T* dst) const {
+    if (count == 0) return;
+    const int64_t size = a[2].size, from = padded_source(grid.padding_mode, at, size);
+    // A line may be longer than what is read of it: beyond the padding no walk is defined.
+    if (from < 0 || from >= size) return fill_value(count, channels, dst);
+    if (grid.padding_mode == PaddingMode::kReplicate)
+      return copy_cells(layout, row, from, 0, count, count, channels, dst);
+    if (grid.padding_mode == PaddingMode::kReflect)
+      return copy_cells(layout, row, from, -a[2].step, std::min(count, from / a[2].step + 1), count, channels, dst);
+    copy_cells(layout, row, from, a[2].step, std::min(count, (size - 1 - from) / a[2].step + 1), count, channels, dst);
+  }
+
+  // dst[channel][i] = row[from + i * step], i < shown; 0 from there to count.
+  void copy_cells(const ImageLayout& layout, const T* row, int64_t from, int64_t step, int64_t shown, int64_t count,
+                  int64_t channels, T* dst) const {
+    if (count == 0) return;
+    const T* src = row + from * layout.pixel_step();
     if (layout.layout == Layout::kChannelsFirst)
-      return kernels.gather_row(length, first, last, src - first * step, step, layout.channel_pitch, dst,
-                                channel_pitch(), channels);
-    // Channels lie side by side: a transposition.
-    if (first > 0) kernels.gather_row(first, 0, 0, row, 1, 0, dst, channel_pitch(), channels);
-    kernels.transpose(last - first, channels, length - first, src, step * layout.channel_pitch, dst + first,
-                      channel_pitch());
+      kernels.gather_row(count, 0, shown, src, step, layout.channel_pitch, dst, channel_pitch(), channels);
+    else  // channels lie side by side: a transposition
+      kernels.transpose(shown, channels, count, src, step * layout.channel_pitch, dst, channel_pitch());
+  }
+
+  void fill_value(int64_t count, int64_t channels, T* dst) const {
+    const int64_t last = grid.padding_mode == PaddingMode::kConstant ? count : 0;
+    kernels.gather_row(count, 0, last, &value, 0, 0, dst, channel_pitch(), channels);
   }
 
   const GemmKernelsOf<T>& kernels;
   const ColumnGrid& grid;
   const ColumnAxis* a;
+  const T value;  // beyond the tensor
   RowMap row_map;
   const LineMap lines;
   Slab slabs[kMostColumns];

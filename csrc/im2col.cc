@@ -9,8 +9,10 @@
 
 namespace fastconv {
 
-ColumnGrid forward_grid(const ConvProblem& p) {
+ColumnGrid forward_grid(const ConvProblem& p, double pad_value) {
   ColumnGrid grid;
+  grid.padding_mode = p.padding_mode;
+  grid.pad_value = pad_value;
   for (int a = 0; a < kMaxSpatial; ++a) {
     const int64_t out = output_size(p, a);
     grid.axis[a] = {out, p.size[a], p.stride[a], -p.pad_begin[a], p.dilation[a], p.filter[a], 0, 1, out, 0, 1};
@@ -68,6 +70,7 @@ void copy_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
   constexpr int64_t kChannelBlock = 16;
   const ColumnAxis* a = grid.axis;
   const int64_t nr = kernels.nr, panel = channels * nr, step = a[2].step;
+  const T value = border_value<T>(grid);
   const auto copy = [&](int64_t lane, int64_t count, int64_t n, int64_t pixel, int64_t c, int64_t size) {
     const T* src = image + n * layout.batch_pitch + pixel * layout.pixel_step() + (channel + c) * layout.channel_step();
     for (int64_t i = 0, part; i < count; i += part) {
@@ -90,18 +93,23 @@ void copy_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
     }
     each_run(grid, column, columns, [&](const Run& run) {
       int64_t at[kMaxSpatial];
-      bool inside = true;
-      for (int i = 0; i < kMaxSpatial; ++i) {
-        at[i] = run.o[i] * a[i].step + a[i].offset;
-        inside = inside && at[i] >= 0 && at[i] + (i == 2 ? (run.count - 1) * step : 0) < a[i].size;
-      }
-      if (inside) return copy(run.lane, run.count, run.n, (at[0] * a[1].size + at[1]) * a[2].size + at[2], c, size);
+      for (int i = 0; i < kMaxSpatial; ++i) at[i] = run.o[i] * a[i].step + a[i].offset;
+      const int64_t depth = padded_source(grid.padding_mode, at[0], a[0].size);
+      const int64_t row = padded_source(grid.padding_mode, at[1], a[1].size);
+      const bool shown = depth != kOutside && row != kOutside;
+      const int64_t pixel = (depth * a[1].size + row) * a[2].size;
+      const Inside inside = shown ? Inside(at[2], step, run.count, a[2].size) : Inside{};
+      if (inside.first < inside.last)
+        copy(run.lane + inside.first, inside.last - inside.first, run.n, pixel + at[2] + inside.first * step, c, size);
       for (int64_t i = 0; i < run.count; ++i) {  // padding around a single tap: rare
-        const int64_t x = at[2] + i * step, lane = run.lane + i;
-        if (at[0] >= 0 && at[0] < a[0].size && at[1] >= 0 && at[1] < a[1].size && x >= 0 && x < a[2].size)
-          copy(lane, 1, run.n, (at[0] * a[1].size + at[1]) * a[2].size + x, c, size);
+        if (i == inside.first) i = inside.last;
+        if (i == run.count) break;
+        const int64_t x = shown ? padded_source(grid.padding_mode, at[2] + i * step, a[2].size) : kOutside;
+        const int64_t lane = run.lane + i;
+        if (x != kOutside)
+          copy(lane, 1, run.n, pixel + x, c, size);
         else
-          kernels.gather_row(1, 0, 0, image, 1, 0, dst + lane / nr * panel + c * nr + lane % nr, nr, size);
+          kernels.gather_row(1, 0, 1, &value, 0, 0, dst + lane / nr * panel + c * nr + lane % nr, nr, size);
       }
     });
   }

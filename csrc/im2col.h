@@ -26,6 +26,9 @@ struct ColumnAxis {
 
 struct ColumnGrid {
   ColumnAxis axis[kMaxSpatial];
+  // What is read beyond the tensor: gathering maps coordinates, no padded copy is made.
+  PaddingMode padding_mode = PaddingMode::kZeros;
+  double pad_value = 0;
 
   int64_t columns() const { return axis[0].columns * axis[1].columns * axis[2].columns; }
   int64_t taps() const { return axis[0].taps * axis[1].taps * axis[2].taps; }
@@ -43,7 +46,8 @@ struct ColumnGrid {
   }
 };
 
-ColumnGrid forward_grid(const ConvProblem& problem);
+// `pad_value` matters to PaddingMode::kConstant, and only where columns are gathered.
+ColumnGrid forward_grid(const ConvProblem& problem, double pad_value = 0);
 int64_t phase_count(const ConvProblem& problem, int axis);
 // `phase` per axis, below phase_count.
 ColumnGrid backward_data_grid(const ConvProblem& problem, const int64_t* phase);

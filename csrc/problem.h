@@ -72,6 +72,23 @@ int64_t output_size(int64_t size, int64_t filter, int64_t stride, int64_t dilati
 int64_t output_size(const ConvProblem& problem, int axis);
 int64_t output_size(const PoolProblem& problem, int axis);
 
+// The cell that padding shows at coordinate `at` of an axis; kOutside where it shows zeros or the constant. Coordinates
+// inside the axis stand for themselves.
+inline constexpr int64_t kOutside = -1;
+inline int64_t padded_source(PaddingMode mode, int64_t at, int64_t size) {
+  if (at >= 0 && at < size) return at;
+  switch (mode) {
+    case PaddingMode::kReflect:
+      return at < 0 ? -at : 2 * (size - 1) - at;
+    case PaddingMode::kReplicate:
+      return at < 0 ? 0 : size - 1;
+    case PaddingMode::kCircular:
+      return at < 0 ? at + size : at - size;
+    default:
+      return kOutside;
+  }
+}
+
 // Products of the three axes.
 int64_t x_plane(const ConvProblem& problem);
 int64_t y_plane(const ConvProblem& problem);

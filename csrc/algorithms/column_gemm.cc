@@ -33,8 +33,8 @@ constexpr int64_t kItems = 4;                 // wanted at least: each share of 
 
 // visit(grid, taps of the phases before it) for every phase; forward has one.
 template <class Visit>
-void each_phase(const ConvProblem& p, const Visit& visit) {
-  if (p.pass == Pass::kForward) return visit(forward_grid(p), int64_t{0});
+void each_phase(const ConvProblem& p, const Visit& visit, double pad_value = 0) {
+  if (p.pass == Pass::kForward) return visit(forward_grid(p, pad_value), int64_t{0});
   int64_t phase[kMaxSpatial], before = 0;
   for (phase[0] = 0; phase[0] < phase_count(p, 0); ++phase[0])
     for (phase[1] = 0; phase[1] < phase_count(p, 1); ++phase[1])
@@ -200,7 +200,7 @@ class Multiplication {
   }
 
   void run() const {
-    each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
+    const auto phase = [&](const ColumnGrid& grid, int64_t before) {
       const int64_t columns = grid.columns(), images = b.direct ? p.n : 1;
       const int64_t all_columns = b.direct ? columns : columns * p.n;
       const int64_t strips = ceil_div(all_columns, b.strip_columns), blocks = ceil_div(b.groups, b.group_block);
@@ -216,7 +216,8 @@ class Multiplication {
         i.column += strip / strips * columns;
         compute(grid, i, slot);
       });
-    });
+    };
+    each_phase(p, phase, r.pad_value);
   }
 
  private:

@@ -75,7 +75,7 @@ class FilterGradient {
         kernels(gemm_kernels<T>(*r.machine)),
         b(p),
         sizes(p, b, kernels.nr),
-        x_grid(forward_grid(p)),
+        x_grid(forward_grid(p, r.pad_value)),
         y_grid(identity_grid(p)),
         x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
         y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch} {}

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// One input channel per group (any multiplier), any filter, stride, dilation and zero padding, three passes: rows are
+// One input channel per group (any multiplier), any filter, stride, dilation and padding, three passes: rows are
 // computed straight from a halo buffer (csrc/halo.h), one pass over memory.
 //   for each image, block of groups and strip of grid points (the items that threads share):
 //     copy the input rows of the strip into the halo
 //     for each channel written, for each run of grid points: one kernel row
 // Backward-data reads y in phases of x (csrc/im2col.h). Backward-filter keeps one vector of sums per tap over a strip,
-// adds strips in order and images in a pairwise tree. Refuses more than one input channel per group.
+// adds strips in order and images in a pairwise tree. Refuses more than one input channel per group, and backward-data
+// of padding that shows cells.
 #include <algorithm>
 #include <cstdio>
 
@@ -54,8 +55,8 @@ struct Blocking {
 
   // visit(grid) for every phase; one but in backward-data.
   template <class Visit>
-  static void each_grid(const ConvProblem& p, const Visit& visit) {
-    if (p.pass != Pass::kBackwardData) return visit(forward_grid(p));
+  static void each_grid(const ConvProblem& p, const Visit& visit, double pad_value = 0) {
+    if (p.pass != Pass::kBackwardData) return visit(forward_grid(p, pad_value));
     int64_t phase[kMaxSpatial];
     for (phase[0] = 0; phase[0] < phase_count(p, 0); ++phase[0])
       for (phase[1] = 0; phase[1] < phase_count(p, 1); ++phase[1])
@@ -86,7 +87,7 @@ class Depthwise {
   void run() const {
     const bool forward = p.pass == Pass::kForward;
     const int64_t read = forward ? 1 : b.multiplier, written = forward ? b.multiplier : 1;
-    Blocking::each_grid(p, [&](const ColumnGrid& grid) {
+    const auto phase = [&](const ColumnGrid& grid) {
       const int64_t points = grid.columns(), strips = ceil_div(points, b.strip), blocks = ceil_div(p.groups, b.groups);
       parallel_for(r.parallel, p.n * blocks * strips, [&](int64_t item, int slot) {
         const Buffers at = buffers(slot);
@@ -95,11 +96,12 @@ class Depthwise {
         const int64_t column = item / strips / blocks * points + first;
         compute(grid, at, {group, groups, column, columns, read, written});
       });
-    });
+    };
+    Blocking::each_grid(p, phase, r.pad_value);
   }
 
   void run_filter() const {
-    const ColumnGrid grid = forward_grid(p), identity = identity_grid(p);
+    const ColumnGrid grid = forward_grid(p, r.pad_value), identity = identity_grid(p);
     const int64_t points = grid.columns(), strips = ceil_div(points, b.strip), blocks = ceil_div(p.groups, b.groups);
     const int64_t weights = p.k * b.taps, pitch = aligned(weights * sizeof(T)) / static_cast<int64_t>(sizeof(T));
     T* sums = b.parts > 1 ? static_cast<T*>(r.workspace) : w;
@@ -260,8 +262,9 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   else if (p->c != p->groups)
     snprintf(text, kTextCapacity, "depthwise needs one input channel per group, got %lld",
              static_cast<long long>(p->c / p->groups));
-  else if (p->padding_mode != PaddingMode::kZeros)
-    snprintf(text, kTextCapacity, "depthwise pads with zeros, got padding mode %s", name_of(p->padding_mode));
+  else if (p->pass == Pass::kBackwardData && p->padding_mode > PaddingMode::kConstant)
+    snprintf(text, kTextCapacity, "depthwise computes bwd_data of zero and constant padding, got padding mode %s",
+             name_of(p->padding_mode));
   return text[0] != 0;
 }
 

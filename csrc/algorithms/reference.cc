@@ -25,23 +25,6 @@ struct Wider<double> {
   typedef long double type;
 };
 
-constexpr int64_t kOutside = -1;
-
-// The input coordinate that a padded one stands for, kOutside when it is the padding value.
-int64_t source(PaddingMode mode, int64_t at, int64_t size) {
-  if (at >= 0 && at < size) return at;
-  switch (mode) {
-    case PaddingMode::kReflect:
-      return at < 0 ? -at : 2 * (size - 1) - at;
-    case PaddingMode::kReplicate:
-      return at < 0 ? 0 : size - 1;
-    case PaddingMode::kCircular:
-      return at < 0 ? at + size : at - size;
-    default:
-      return kOutside;
-  }
-}
-
 // Where the elements of x or y lie.
 struct Image {
   int64_t batch, channel, pixel;
@@ -173,7 +156,7 @@ class Reference {
   }
 
   int64_t place(int axis, int64_t o, int64_t t) const {
-    return source(p.padding_mode, o * p.stride[axis] + t * p.dilation[axis] - p.pad_begin[axis], p.size[axis]);
+    return padded_source(p.padding_mode, o * p.stride[axis] + t * p.dilation[axis] - p.pad_begin[axis], p.size[axis]);
   }
 
   const ConvProblem& p;
