@@ -38,7 +38,7 @@ struct RunContext {
   void* x;
   void* w;
   void* y;
-  const void* bias;      // k elements
+  const void* bias;      // of the channels written: k elements, backward-data c
   const void* residual;  // shape and pitches of y
   // In elements. `batch` is the distance of two images; `channel` of two channels (channels first) or of two
   // pixels (channels last). Rows and planes are dense, so that a slice of channels costs no copy.

@@ -154,8 +154,14 @@ bool validate(const ConvProblem& p, char* text) {
       !product_fits({p.n, p.k, output_size(p, 0), output_size(p, 1), output_size(p, 2), p.c / p.groups, p.filter[0],
                      p.filter[1], p.filter[2]}))
     return refuse(text, "the tensors are too large: their bytes or multiplications pass 2^62");
-  if (p.pass != Pass::kForward && (p.activation != Activation::kNone || p.epilogue != 0))
-    return refuse(text, "%s takes no bias, residual or activation; those belong to fwd", name_of(p.pass));
+  const bool finished = p.activation != Activation::kNone || p.epilogue != 0;
+  if (p.pass == Pass::kBackwardFilter && finished)
+    return refuse(text, "bwd_filter takes no bias, residual or activation; those belong to fwd and bwd_data");
+  if (p.pass == Pass::kBackwardData && (p.epilogue & kEpilogueResidual))
+    return refuse(text, "bwd_data takes no residual; that belongs to fwd");
+  if (p.pass == Pass::kBackwardData && finished && p.padding_mode != PaddingMode::kZeros)
+    return refuse(text, "bwd_data with a bias or activation pads with zeros, got padding mode %s",
+                  name_of(p.padding_mode));
   return true;
 }
 

@@ -22,7 +22,8 @@ enum class PaddingMode : int32_t { kZeros, kConstant, kReflect, kReplicate, kCir
 enum class Activation : int32_t { kNone, kRelu, kLeakyRelu, kRelu6, kElu, kSigmoid, kTanh, kSilu, kGelu, kHardSwish };
 enum class PoolKind : int32_t { kMax, kAverage };
 
-// What is added before the activation: y = activation(conv(x, w) + bias + residual).
+// What is added before the activation: y = activation(conv(x, w) + bias + residual). Backward-data as a layer of its
+// own, the transposed convolution, has a bias of c elements and an activation too: x = activation(sum + bias).
 inline constexpr int32_t kEpilogueBias = 1;
 inline constexpr int32_t kEpilogueResidual = 2;
 

@@ -85,7 +85,7 @@ class Case:
         if self.pass_ == "bwd_data":
             # A cell that padding shows several times is met by a tap several times.
             copies = 1 if self.mode in ("zeros", "constant") else 2 ** len(self.size)
-            return self.k // self.groups * taps * copies
+            return self.k // self.groups * taps * copies + len(self.epilogue)
         return max(self.n, 1) * int(np.prod(self.output))
 
     @property
@@ -93,9 +93,13 @@ class Case:
         return self.n * int(np.prod(self.output)) * self.k * self.c // self.groups * int(np.prod(self.filter))
 
     def with_(self, **changes) -> Case:
-        """A copy; another pass than forward drops the epilogue, which belongs to forward alone."""
+        """A copy; another pass than forward keeps of the epilogue what it can have: bwd_data a bias and an
+        activation, as the transposed convolution that it then is."""
         case = replace(self, **changes)
-        return case if case.pass_ == "fwd" else replace(case, epilogue=())
+        if case.pass_ == "fwd":
+            return case
+        transposed = case.pass_ == "bwd_data" and case.mode == "zeros"
+        return replace(case, epilogue=tuple(word for word in case.epilogue if transposed and word != "residual"))
 
     def __str__(self) -> str:
         def joined(texts):
@@ -185,7 +189,7 @@ def arrays(case: Case, integers: bool, seed: str | None = None) -> Arrays:
         x=draw(case.x_shape),
         w=draw(case.w_shape),
         dy=draw(case.y_shape),
-        bias=draw((case.k,)) if "bias" in case.epilogue else None,
+        bias=draw((case.c if case.pass_ == "bwd_data" else case.k,)) if "bias" in case.epilogue else None,
         residual=draw(case.y_shape) if "residual" in case.epilogue else None,
     )
 
@@ -200,7 +204,8 @@ def run_core(case: Case, a: Arrays, options=None, out=None) -> np.ndarray:
         epilogue = (PAD_VALUE, case.activation, ALPHA, layout, options, out)
         return _core.conv_forward(a.x, a.w, a.bias, a.residual, *geometry, *epilogue)
     if case.pass_ == "bwd_data":
-        return _core.conv_backward_data(a.dy, a.w, case.x_shape, *geometry, layout, options, out)
+        epilogue = (a.bias, case.activation, ALPHA)
+        return _core.conv_backward_data(a.dy, a.w, case.x_shape, *geometry, layout, options, out, *epilogue)
     return _core.conv_backward_filter(a.dy, a.x, case.w_shape, *geometry, PAD_VALUE, layout, options, out)
 
 
@@ -219,12 +224,15 @@ def run_reference(case: Case, a: Arrays, dtype=np.float64, magnitude: bool = Fal
     def side(array):
         return np.abs(array) if magnitude and array is not None else array
 
+    activation = None if magnitude or case.activation == "none" else case.activation
     if case.pass_ == "fwd":
-        activation = None if magnitude or case.activation == "none" else case.activation
         epilogue = {"pad_value": PAD_VALUE, "activation": activation, "alpha": ALPHA, "residual": side(a.residual)}
         return reference.conv(side(a.x), side(a.w), side(a.bias), **geometry, **epilogue)
     if case.pass_ == "bwd_data":
-        return reference.conv_backward_data(side(a.dy), side(a.w), case.x_shape, **geometry)
+        dx = reference.conv_backward_data(side(a.dy), side(a.w), case.x_shape, **geometry)
+        if a.bias is not None:
+            dx = dx + side(a.bias).astype(dtype).reshape(-1, *(1,) * (len(case.size) * (case.layout == "nchw")))
+        return dx if activation is None else reference.activation(activation, dx, ALPHA)
     return reference.conv_backward_filter(side(a.dy), side(a.x), case.w_shape, **geometry, pad_value=PAD_VALUE)
 
 

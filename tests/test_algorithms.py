@@ -94,13 +94,15 @@ def test_epilogue(activation, layout):
     for dtype in DTYPES:
         for filter in (1, 3):
             text = f"fwd n2 c5 h6 w7 k9 r{filter} s{filter} pad{filter // 2} {layout} {dtype} bias residual"
-            plain = parse(text)
-            case = plain.with_(epilogue=(*plain.epilogue, activation))
-            a = arrays(case, integers=False)
-            for row, isa in variants(case):
-                sums = run(plain, a, row, isa, threads=1)
-                expected = reference.activation(activation, sums, ALPHA)
-                assert_close(run(case, a, row, isa, 1), expected, "pointwise", what=f"{row['name']} on {isa}: {case}")
+            for pass_ in ("fwd", "bwd_data"):
+                plain = parse(text).with_(pass_=pass_)
+                case = plain.with_(epilogue=(*plain.epilogue, activation))
+                a = arrays(case, integers=False)
+                for row, isa in variants(case):
+                    what = f"{row['name']} on {isa}: {case}"
+                    sums = run(plain, a, row, isa, threads=1)
+                    expected = reference.activation(activation, sums, ALPHA)
+                    assert_close(run(case, a, row, isa, 1), expected, "pointwise", what=what)
 
 
 def test_infinities_and_nan_stay_where_they_belong():

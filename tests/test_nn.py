@@ -143,7 +143,7 @@ def test_named_parts():
     seen = []
     model.apply(lambda m: seen.append(type(m).__name__))
     assert seen[-1] == "Sequential" and len(seen) == 8
-    assert "(0): Conv2d(1, 4, kernel_size=(3, 3), stride=1, padding=1, bias=False)" in repr(model)
+    assert "(0): Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)" in repr(model)
 
 
 def test_a_shared_parameter_is_one_parameter_under_two_names():

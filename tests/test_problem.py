@@ -54,6 +54,7 @@ def test_printed_form_is_read_back():
     [
         "fwd n1 c64 h56 w56 k64 r3 s3 stride1 pad1 dil1 g1 nchw f32",
         "bwd_data n2 c3 w17 k4 s5 stride2 pad2 dil1 g1 nhwc f64",
+        "bwd_data n2 c3 w17 k4 s5 stride2 pad2 dil1 g1 nhwc f64 bias relu",
         "bwd_filter n0 c4 d3 h4 w5 k6 t1 r2 s3 stride1x2x1 pad0x0x1 dil1 g2 nchw f32 circular",
         CANONICAL,
     ],
@@ -146,7 +147,9 @@ def test_bytes_counts_each_tensor_once():
         ("fwd n1 c1 w5 k1 s3 dil3", "spans 7.*only 5"),
         ("fwd n1 c1 w5 k1 s3 pad5 reflect", "reflect"),
         ("fwd n1 c1 w5 k1 s3 pad6 circular", "circular"),
-        ("bwd_data n1 c1 w5 k1 s3 relu", "bwd_data takes no"),
+        ("bwd_data n1 c1 w5 k1 s3 residual", "bwd_data takes no residual"),
+        ("bwd_data n1 c1 w5 k1 s3 pad1 reflect bias", "pads with zeros, got padding mode reflect"),
+        ("bwd_filter n1 c1 w5 k1 s3 relu", "bwd_filter takes no"),
         ("bwd_filter n1 c1 w5 k1 s3 bias", "bwd_filter takes no"),
         ("fwd n1000000000 c1000000000 w1000000000 k1 s1", "too large"),
     ],

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The definition: every problem, every option, plain loops, float32 summed in double and float64 in long double.
-//   fwd         y[n][k][o] = act(sum over c, t of x[n][c][o * stride + t * dilation - pad] * w[k][c][t] + bias +
-//   residual) bwd_data    x[n][c][i] = sum over all (k, o, t) whose tap reads i of y[n][k][o] * w[k][c][t] bwd_filter
-//   w[k][c][t] = sum over n, o of y[n][k][o] * x[n][c][o * stride + t * dilation - pad]
+//   fwd         y[n][k][o] = act(sum over c, t of x[n][c][o * stride + t * dilation - pad] * w[k][c][t] + bias[k]
+//                                + residual[n][k][o])
+//   bwd_data    x[n][c][i] = act(sum over all (k, o, t) whose tap reads i of y[n][k][o] * w[k][c][t] + bias[c])
+//   bwd_filter  w[k][c][t] = sum over n, o of y[n][k][o] * x[n][c][o * stride + t * dilation - pad]
+//
 // All others are tested against it. It refuses float16 and bfloat16.
 #include <cmath>
 #include <cstdio>
@@ -101,7 +103,8 @@ class Reference {
   void backward_data(int64_t n, int64_t c, A* sums) const {
     const int64_t cg = p.c / p.groups, kg = p.k / p.groups, k0 = c / cg * kg;
     const int64_t plane = x_plane(p);
-    for (int64_t i = 0; i < plane; ++i) sums[i] = 0;
+    const A start = p.epilogue & kEpilogueBias ? A(static_cast<const T*>(r.bias)[c]) : A(0);
+    for (int64_t i = 0; i < plane; ++i) sums[i] = start;
     for (int64_t k = k0; k < k0 + kg; ++k)
       each_output([&](const int64_t* o, int64_t pixel) {
         const A value = A(y[n * ys.batch + k * ys.channel + pixel * ys.pixel]);
@@ -109,7 +112,8 @@ class Reference {
           if (at != kOutside) sums[at] += value * A(w[(k * cg + c % cg) * taps(p) + tap]);
         });
       });
-    for (int64_t i = 0; i < plane; ++i) x[n * xs.batch + c * xs.channel + i * xs.pixel] = static_cast<T>(sums[i]);
+    for (int64_t i = 0; i < plane; ++i)
+      x[n * xs.batch + c * xs.channel + i * xs.pixel] = static_cast<T>(activate<A>(sums[i], p.activation, A(r.alpha)));
   }
 
   void backward_filter(int64_t k, int64_t c, A* sums) const {

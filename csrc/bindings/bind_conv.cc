@@ -71,6 +71,26 @@ void set_y(RunContext* c, const ImageArray& y) {
   c->y_channel_pitch = y.channel_pitch;
 }
 
+Activation activation_named(const std::string& name) {
+  Activation activation;
+  if (find_by_name(name.c_str(), &activation)) return activation;
+  throw ProblemError{
+      format("activation is '%.40s'; expected none, relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, "
+             "gelu or hard_swish",
+             name.c_str())};
+}
+
+// `bias` checked and in C order; an empty array without one.
+py::array set_bias(RunContext* c, const std::optional<py::array>& bias, DType dtype, int64_t channels,
+                   const char* other) {
+  if (!bias) return {};
+  require_dtype(*bias, "bias", dtype, other);
+  require_shape(*bias, "bias", {channels});
+  const py::array shift = contiguous(*bias);
+  c->bias = shift.data();
+  return shift;
+}
+
 // The residual must have y's pitches: it is read where y is written.
 py::array residual_like(const py::array& residual, const ImageArray& y) {
   require_shape(residual, "residual", shape_of(y.array));
@@ -87,11 +107,7 @@ py::array forward(const py::array& x, const py::array& w, const std::optional<py
   require_dtype(w, "w", dtype, "x");
   ConvProblem p = problem_of(Pass::kForward, shape_of(x), shape_of(w), layout_named(layout), dtype,
                              {stride, pad_begin, pad_end, dilation, groups, padding_mode});
-  if (!find_by_name(activation.c_str(), &p.activation))
-    throw ProblemError{
-        format("activation is '%.40s'; expected none, relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, "
-               "gelu or hard_swish",
-               activation.c_str())};
+  p.activation = activation_named(activation);
   p.epilogue = (bias ? kEpilogueBias : 0) | (residual ? kEpilogueResidual : 0);
   require_valid(p);
   const ImageArray image = image_array(x, p.x_layout, true);
@@ -102,16 +118,11 @@ py::array forward(const py::array& x, const py::array& w, const std::optional<py
   set_x(&context, image);
   const py::array filters = contiguous(w);
   context.w = const_cast<void*>(filters.data());
-  py::array shift, addend;
-  if (bias) {
-    require_dtype(*bias, "bias", dtype, "x");
-    require_shape(*bias, "bias", {p.k});
-    shift = contiguous(*bias);
-    context.bias = shift.data();
-  }
+  const py::array shift = set_bias(&context, bias, dtype, p.k, "x");
   const py::array result = output_or(out, dtype, y_shape, {image.array, filters, shift});
   const ImageArray y = image_array(result, p.y_layout, false);
   set_y(&context, y);
+  py::array addend;
   if (residual) {
     require_dtype(*residual, "residual", dtype, "x");
     addend = residual_like(*residual, y);
@@ -126,18 +137,23 @@ py::array forward(const py::array& x, const py::array& w, const std::optional<py
 py::array backward_data(const py::array& dy, const py::array& w, const Shape& x_shape, const Shape& stride,
                         const Shape& pad_begin, const Shape& pad_end, const Shape& dilation, int64_t groups,
                         const std::string& padding_mode, const std::string& layout, const py::object& options_object,
-                        const py::object& out) {
+                        const py::object& out, const std::optional<py::array>& bias, const std::string& activation,
+                        double alpha) {
   const DType dtype = dtype_of(dy, "dy");
   require_dtype(w, "w", dtype, "dy");
   ConvProblem p = problem_of(Pass::kBackwardData, x_shape, shape_of(w), layout_named(layout), dtype,
                              {stride, pad_begin, pad_end, dilation, groups, padding_mode});
+  p.activation = activation_named(activation);
+  p.epilogue = bias ? kEpilogueBias : 0;
   require_valid(p);
   require_shape(dy, "dy", shape_of_image(p, p.y_layout, p.k, OutputSize(p).size));
   const ImageArray y = image_array(dy, p.y_layout, true);
   p.y_layout = y.layout;
   const py::array filters = contiguous(w);
-  const py::array result = output_or(out, dtype, x_shape, {y.array, filters});
   RunContext context{};
+  const py::array shift = set_bias(&context, bias, dtype, p.c, "dy");
+  context.alpha = alpha;
+  const py::array result = output_or(out, dtype, x_shape, {y.array, filters, shift});
   set_y(&context, y);
   set_x(&context, image_array(result, p.x_layout, false));
   context.w = const_cast<void*>(filters.data());
@@ -209,7 +225,8 @@ void register_conv(py::module_& m) {
         py::arg("out"));
   m.def("conv_backward_data", &backward_data, py::arg("dy"), py::arg("w"), py::arg("x_shape"), py::arg("stride"),
         py::arg("pad_begin"), py::arg("pad_end"), py::arg("dilation"), py::arg("groups"), py::arg("padding_mode"),
-        py::arg("layout"), py::arg("options"), py::arg("out"));
+        py::arg("layout"), py::arg("options"), py::arg("out"), py::arg("bias") = py::none(),
+        py::arg("activation") = "none", py::arg("alpha") = 0.0);
   m.def("conv_backward_filter", &backward_filter, py::arg("dy"), py::arg("x"), py::arg("w_shape"), py::arg("stride"),
         py::arg("pad_begin"), py::arg("pad_end"), py::arg("dilation"), py::arg("groups"), py::arg("padding_mode"),
         py::arg("pad_value"), py::arg("layout"), py::arg("options"), py::arg("out"));

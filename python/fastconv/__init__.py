@@ -45,6 +45,7 @@ from .pooling import (
 from .primitives import conv1d, conv2d, conv3d, plan
 from .random import manual_seed
 from .trace import Trace, cache_info, info, trace
+from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 # Loaded at first use, so that `import fastconv` stays light.
 _MODULES = ("data", "models", "nn", "optim", "ops", "plot", "random", "reference", "train")
@@ -101,6 +102,9 @@ __all__ = [
     "conv3d_backward",
     "conv3d_backward_data",
     "conv3d_backward_filter",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "data",
     "enable_grad",
     "explain",

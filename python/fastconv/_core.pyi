@@ -174,6 +174,9 @@ def conv_backward_data(
     layout: str,
     options: Options,
     out: Array | None,
+    bias: Array | None = None,
+    activation: str = "none",
+    alpha: float = 0.0,
 ) -> Array: ...
 def conv_backward_filter(
     dy: Array,

@@ -138,7 +138,8 @@ class _Data:
         self.x, self.w, self.y = (
             rng.standard_normal(shape).astype(dtype) for shape in (p.x_shape, p.w_shape, p.y_shape)
         )
-        self.bias = rng.standard_normal(p.k).astype(dtype) if p.has_bias else None
+        channels = p.k if p.pass_ == "fwd" else p.c
+        self.bias = rng.standard_normal(channels).astype(dtype) if p.has_bias else None
 
     def run(self, options: Options, dtype: Any = None) -> Any:
         p = self.p
@@ -146,12 +147,14 @@ class _Data:
         x, w, y, bias = [a if a is None or dtype is None else a.astype(dtype) for a in arrays]
         layout = LAYOUTS[p.layout]
         geometry = p.stride, p.pad_begin, p.pad_end, p.dilation, p.groups, p.padding_mode
+        alpha = activation_words(p.activation, "explain")[1]
         if p.pass_ == "fwd":
             residual = y if p.has_residual else None
-            alpha = activation_words(p.activation, "explain")[1]
             return _core.conv_forward(x, w, bias, residual, *geometry, 0.0, p.activation, alpha, layout, options, None)
         if p.pass_ == "bwd_data":
-            return _core.conv_backward_data(y, w, p.x_shape, *geometry, layout, options, None)
+            return _core.conv_backward_data(
+                y, w, p.x_shape, *geometry, layout, options, None, bias, p.activation, alpha
+            )
         return _core.conv_backward_filter(y, x, p.w_shape, *geometry, 0.0, layout, options, None)
 
 

@@ -64,7 +64,7 @@ class Check {
   Check(const ConvProblem& problem, const Machine& machine) : p(problem), m(machine) {
     const int64_t xs = p.n * p.c * x_plane(p), ws = p.k * (p.c / p.groups) * taps(p), ys = p.n * p.k * y_plane(p);
     x.resize(static_cast<size_t>(xs)), w.resize(static_cast<size_t>(ws)), y.resize(static_cast<size_t>(ys));
-    bias.resize(static_cast<size_t>(p.k)), residual.resize(static_cast<size_t>(ys));
+    bias.resize(static_cast<size_t>(p.pass == Pass::kForward ? p.k : p.c)), residual.resize(static_cast<size_t>(ys));
     for (auto* values : {&x, &w, &y, &bias, &residual})
       for (T& value : *values) value = static_cast<T>(small_integer());
   }
@@ -148,7 +148,10 @@ int check(ConvProblem p) {
           for (int i = 0; i < usable_isa_count(); ++i) {
             p = forward;
             p.pass = pass, p.x_layout = x_layout, p.y_layout = y_layout, p.dtype = dtype;
-            if (pass != Pass::kForward) p.activation = Activation::kNone, p.epilogue = 0;
+            if (pass == Pass::kBackwardFilter || (pass == Pass::kBackwardData && p.padding_mode != PaddingMode::kZeros))
+              p.activation = Activation::kNone, p.epilogue = 0;
+            else if (pass == Pass::kBackwardData)
+              p.epilogue &= ~kEpilogueResidual;
             failures += dtype == DType::kFloat32 ? Check<float>(p, usable_machine(i)).run()
                                                  : Check<double>(p, usable_machine(i)).run();
           }

@@ -3,6 +3,7 @@
 
 from . import functional, init
 from .containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
+from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .layers import (
     AvgPool1d,
     AvgPool2d,
@@ -10,9 +11,6 @@ from .layers import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
-    Conv1d,
-    Conv2d,
-    Conv3d,
     Linear,
     MaxPool1d,
     MaxPool2d,
@@ -48,6 +46,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",

@@ -24,6 +24,7 @@ from ..ops import (
 )
 from ..pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from ..primitives import conv1d, conv2d, conv3d
+from ..transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 __all__ = [
     "activation",
@@ -35,6 +36,9 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "dropout",
     "elu",

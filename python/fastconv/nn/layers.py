@@ -5,80 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops, pooling, primitives
+from .. import ops, pooling
 from .._core import ProblemError
 from ..geometry import as_int, per_axis
 from ..tensor import Tensor, as_tensor
 from . import init
 from .module import Module, Parameter
-
-
-class _Conv(Module):
-    rank: int
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        dtype: Any = np.float32,
-    ) -> None:
-        super().__init__()
-        name = type(self).__name__
-        filter = per_axis(kernel_size, "kernel_size", name, self.rank)
-        as_int(in_channels, "in_channels", name, 1)
-        as_int(out_channels, "out_channels", name, 1)
-        if in_channels % as_int(groups, "groups", name, 1) or out_channels % groups:
-            raise ProblemError(
-                f"{name}: groups={groups} does not divide in_channels={in_channels} and out_channels={out_channels}"
-            )
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, filter
-        self.stride, self.padding, self.dilation = stride, padding, dilation
-        self.groups, self.padding_mode = groups, padding_mode
-        self.weight = Parameter(np.empty((out_channels, in_channels // groups, *filter), dtype))
-        self.register_parameter("bias", Parameter(np.empty(out_channels, dtype)) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw new initial values."""
-        init.default(self.weight, self.bias)
-
-    def forward(self, x: Any) -> Tensor:
-        convolve = (primitives.conv1d, primitives.conv2d, primitives.conv3d)[self.rank - 1]
-        return convolve(as_tensor(x), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups,
-                        padding_mode=self.padding_mode)  # fmt: skip
-
-    def extra_repr(self) -> str:
-        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
-        for name, usual in (("padding", 0), ("dilation", 1), ("groups", 1), ("padding_mode", "zeros")):
-            value = getattr(self, name)
-            if value != usual:
-                parts.append(f"{name}={value!r}")
-        return ", ".join(parts if self.bias is not None else [*parts, "bias=False"])
-
-
-class Conv1d(_Conv):
-    """`fc.conv1d` with learnt weight (K, C/groups, S) and bias: x (N, C, W) -> (N, K, Q)."""
-
-    rank = 1
-
-
-class Conv2d(_Conv):
-    """`fc.conv2d` with learnt weight (K, C/groups, R, S) and bias: x (N, C, H, W) -> (N, K, P, Q)."""
-
-    rank = 2
-
-
-class Conv3d(_Conv):
-    """`fc.conv3d` with learnt weight (K, C/groups, T, R, S) and bias: x (N, C, D, H, W)."""
-
-    rank = 3
 
 
 class _Pool(Module):

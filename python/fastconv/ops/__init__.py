@@ -11,6 +11,7 @@ from .loss import cross_entropy, log_softmax, softmax
 from .norm import batch_norm
 from .pool import avg_pool, max_pool
 from .shape import broadcast_to, concat, flatten, getitem, max, mean, pad, reshape, sum, transpose
+from .transposed import conv_transpose
 
 __all__ = [
     "activation",
@@ -20,6 +21,7 @@ __all__ = [
     "broadcast_to",
     "concat",
     "conv",
+    "conv_transpose",
     "cross_entropy",
     "div",
     "dropout",

@@ -28,6 +28,7 @@ from fastconv.reference.ops import (
 )
 from fastconv.reference.optim import adam_step, sgd_step
 from fastconv.reference.pool import avg_pool, avg_pool_backward, max_pool, max_pool_backward, pool_output_size
+from fastconv.reference.transposed import conv_transpose, conv_transpose_backward
 
 __all__ = [
     "activation",
@@ -42,6 +43,8 @@ __all__ = [
     "conv_backward_data",
     "conv_backward_filter",
     "conv_magnitude",
+    "conv_transpose",
+    "conv_transpose_backward",
     "cross_entropy",
     "cross_entropy_backward",
     "dense",
