@@ -48,8 +48,13 @@ from .trace import Trace, cache_info, info, trace
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 # Loaded at first use, so that `import fastconv` stays light.
-_MODULES = ("data", "models", "nn", "optim", "ops", "plot", "random", "reference", "train")
-_FUNCTIONS = {"gradcheck": "numeric_grad", "gradgradcheck": "numeric_grad"}
+_MODULES = ("data", "filters", "models", "nn", "optim", "ops", "plot", "random", "reference", "train")
+_FUNCTIONS = {
+    "convolve": "filters",
+    "correlate": "filters",
+    "gradcheck": "numeric_grad",
+    "gradgradcheck": "numeric_grad",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -105,9 +110,12 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "convolve",
+    "correlate",
     "data",
     "enable_grad",
     "explain",
+    "filters",
     "grad",
     "gradcheck",
     "gradgradcheck",

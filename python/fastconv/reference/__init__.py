@@ -13,6 +13,7 @@ itself is to be judged). Shapes follow the rest of the library: x is (N, C, *spa
 """
 
 from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filter, conv_magnitude, output_size
+from fastconv.reference.filters import convolve, correlate
 from fastconv.reference.lenet import lenet5_backward, lenet5_forward, lenet5_train
 from fastconv.reference.ops import (
     activation,
@@ -45,6 +46,8 @@ __all__ = [
     "conv_magnitude",
     "conv_transpose",
     "conv_transpose_backward",
+    "convolve",
+    "correlate",
     "cross_entropy",
     "cross_entropy_backward",
     "dense",
