@@ -12,6 +12,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "half_problem.h"
 #include "parallel.h"
 #include "registry.h"
 #include "workspace.h"
@@ -100,7 +101,8 @@ ChoiceCache& choice_cache() {
 Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options& o, int threads, bool packed) {
   Choice c;
   c.algorithm = &algorithm;
-  if (algorithm.why_not(&p, o.machine, c.text)) {
+  const ConvProblem computed = computed_problem(p);
+  if (algorithm.why_not(&computed, o.machine, c.text)) {
     c.failure = Failure::kUnsupported;
     return c;
   }
@@ -112,11 +114,11 @@ Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options&
   }
   ConvProblem judged = p;
   if (o.batch_invariant && p.pass != Pass::kBackwardFilter && p.n > 1) judged.n = 1;
-  c.estimate = algorithm.estimate(&judged, o.machine);
-  c.slots = algorithm.estimate(&p, o.machine) < kSharedFrom ? 1 : threads;
-  c.workspace_bytes = algorithm.workspace_bytes(&p, o.machine, c.slots, packed);
+  c.estimate = estimate(algorithm, judged, *o.machine);
+  c.slots = estimate(algorithm, p, *o.machine) < kSharedFrom ? 1 : threads;
+  c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, c.slots, packed);
   while (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace && c.slots > 1)
-    c.workspace_bytes = algorithm.workspace_bytes(&p, o.machine, --c.slots, packed);
+    c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, --c.slots, packed);
   if (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace) {
     c.failure = Failure::kWorkspace;
     snprintf(c.text, sizeof c.text, "%s needs %" PRId64 " bytes of workspace; max_workspace is %" PRId64,
@@ -196,7 +198,7 @@ bool run_choice(const ConvProblem& problem, const Options& options, Choice* choi
   context->error = choice->text;
   const bool traced = active_traces.load(std::memory_order_relaxed) > 0;
   const auto start = traced ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
-  if (choice->algorithm->run(&problem, context) != 0) {
+  if (run(*choice->algorithm, problem, *context) != 0) {
     choice->failure = Failure::kDevice;
     return false;
   }
@@ -214,7 +216,7 @@ std::vector<Candidate> candidates(const ConvProblem& problem, const Options& opt
     const Choice c = consider(algorithm, problem, options, threads, false);
     Candidate candidate = {&algorithm, c.failure == Failure::kNone, "", c.workspace_bytes, 0, c.estimate};
     snprintf(candidate.reason, sizeof candidate.reason, "%s", c.text);
-    if (candidate.supported) candidate.packed_bytes = algorithm.packed_bytes(&problem, options.machine);
+    if (candidate.supported) candidate.packed_bytes = packed_bytes(algorithm, problem, *options.machine);
     list.push_back(candidate);
   }
   return list;

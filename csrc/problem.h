@@ -100,6 +100,7 @@ int64_t y_plane(const PoolProblem& problem);
 int64_t multiply_adds(const ConvProblem& problem);  // of the direct method
 int64_t tensor_bytes(const ConvProblem& problem);   // x, w and y, each once
 int64_t element_size(DType dtype);
+inline bool is_half(DType dtype) { return dtype == DType::kFloat16 || dtype == DType::kBFloat16; }
 
 // Empty text: valid. Otherwise one sentence that names the field, what came and what was expected.
 // `text` holds at least kTextCapacity characters. Returns true when valid.

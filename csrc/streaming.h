@@ -7,13 +7,12 @@
 
 #include "machine.h"
 #include "parallel.h"
+#include "rounding.h"
 
 namespace fastconv {
 
 // Bytes that one item of work touches: they stay in L2 between two passes over them, and cost more than being claimed.
 inline constexpr int64_t kItemBytes = 128 << 10;
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T, class Kernels>
 const auto& kernels_of(const Kernels& kernels) {

@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from fastconv import _core, reference
@@ -15,7 +16,8 @@ FOLDER = Path(__file__).parent
 PASSES = ("fwd", "bwd_data", "bwd_filter")
 DTYPES = ("f32", "f64")
 THREADS = (1, 2, 16)
-NUMPY_DTYPE = {"f32": np.float32, "f64": np.float64}
+HALVES = ("f16", "bf16")
+NUMPY_DTYPE = {"f32": np.float32, "f64": np.float64, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 LAYOUTS = {"nchw": "channels_first", "nhwc": "channels_last"}
 MODES = ("zeros", "constant", "reflect", "replicate", "circular")
 EPILOGUE = ("bias", "residual", "relu", "leaky_relu", "relu6", "elu", "sigmoid", "tanh", "silu", "gelu", "hard_swish")

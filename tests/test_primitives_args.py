@@ -181,7 +181,7 @@ BAD_CALLS = [
     (
         lambda: fc.conv2d(X.astype(int), W),
         TypeError,
-        "conv2d: x has dtype int64; expected float32 or float64: use x.astype",
+        "conv2d: x has dtype int64; expected float32, float64, float16 or bfloat16: use x.astype",
     ),
     (lambda: fc.conv2d(X, W.astype("f8")), TypeError, "w has dtype float64, the argument before it float32"),
     (
@@ -189,7 +189,7 @@ BAD_CALLS = [
         TypeError,
         "bias has dtype float64, the argument before it float32",
     ),
-    (lambda: fc.conv2d(X.astype("f2"), W), fc.UnsupportedError, "x has dtype float16; float32 and float64 work"),
+    (lambda: fc.conv2d(X.astype("g"), W), fc.UnsupportedError, "float32, float64, float16 and bfloat16 work"),
     (lambda: fc.conv2d(X.tolist(), W), TypeError, "x is a list; expected a NumPy array"),
     (
         lambda: fc.conv2d(FAKE_CUPY(), W),

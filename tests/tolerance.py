@@ -5,12 +5,14 @@ exact      integers whose sums stay below 2^24: bit-equal.
 bound      normal floats through one convolution or other sum of products: the error of each element is compared with
            error_factor * eps * sqrt(terms) * (the same sum of absolute values) + tiny. The root is what independent
            rounding errors add up to; error_factor is what the algorithm publishes, 1 for a plain sum.
+relative   float16 and bfloat16: at most twice the error of the plain computation: sums in float32, rounded once.
 others     elementwise functions, statistics, whole models and other people's libraries: multiples of eps of the
            dtype, of each element and of the largest one. The reasons stand beside the numbers.
 """
 
 import math
 
+import ml_dtypes
 import numpy as np
 
 # tier: (multiple of eps * |expected|, multiple of eps * max |expected|)
@@ -30,7 +32,7 @@ _TIERS = {
 
 
 def eps_of(dtype) -> float:
-    return float(np.finfo(dtype).eps)
+    return float(ml_dtypes.finfo(dtype).eps)  # NumPy's does not know bfloat16
 
 
 def assert_exact(actual, expected, what=""):
@@ -69,6 +71,23 @@ def assert_bound(actual, expected, magnitude, terms, error_factor=1.0, what=""):
     worst = float(np.max(error / allowed, initial=0.0))
     assert np.isfinite(actual).all(), f"{what}: not every element was written, or one overflowed"
     assert worst <= 1, f"{what}: error is {worst:.3g} times the bound"
+
+
+def assert_relative(actual, exact, what="", plain=None):
+    """The largest and the mean square error of a half against float64 are at most twice those of `plain`.
+
+    plain: what is compared with, in the dtype of actual; None: `exact` rounded to it, the best there can be. Where
+    that has no error at all, actual must have none.
+    """
+    assert actual.shape == exact.shape, f"{what}: shape {actual.shape}, expected {exact.shape}"
+    plain = exact.astype(actual.dtype) if plain is None else plain
+    assert plain.dtype == actual.dtype, f"{what}: dtype {actual.dtype}, expected {plain.dtype}"
+    ours, theirs = (np.abs(a.astype(np.float64) - exact) for a in (actual, plain))
+    # float32's own rounding on top: what cancelled may have been as large as the largest result.
+    slack = 64 * eps_of(np.float32) * float(np.max(np.abs(exact), initial=0.0))
+    for name, size in (("largest", np.max), ("root mean square", lambda e: np.sqrt(np.mean(e * e)))):
+        mine, best = (float(size(error)) if error.size else 0.0 for error in (ours, theirs))
+        assert mine <= 2 * best + slack, f"{what}: {name} error {mine:.3g}, the plain computation has {best:.3g}"
 
 
 def assert_close(actual, expected, tier, dtype=None, scale=0.0, what=""):

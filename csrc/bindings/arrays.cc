@@ -2,6 +2,7 @@
 #include "arrays.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -36,27 +37,75 @@ std::string text_of(const Shape& shape) {
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-DType dtype_of(const py::array& array, const char* name) {
-  const py::dtype dtype = array.dtype();
+namespace {
+
+// NumPy has no bfloat16 of its own, the package that has it is no dependency: its dtype is known by name, and kept from
+// the first array that came with it. A result in bfloat16 has such an array among its inputs.
+std::atomic<PyObject*> bfloat16_dtype{nullptr};
+
+bool is_bfloat16(const py::dtype& dtype) {
+  if (dtype.ptr() == bfloat16_dtype.load()) return true;
+  if (dtype.itemsize() != 2 || dtype.kind() != 'V' || std::string(py::str(dtype.attr("name"))) != "bfloat16")
+    return false;
+  PyObject* none = nullptr;
+  if (bfloat16_dtype.compare_exchange_strong(none, dtype.ptr())) Py_INCREF(dtype.ptr());
+  return true;
+}
+
+bool find_dtype(const py::dtype& dtype, DType* found) {
   const bool native = dtype.byteorder() == '=' || dtype.byteorder() == '|';
-  if (native && dtype.kind() == 'f' && dtype.itemsize() == 4) return DType::kFloat32;
-  if (native && dtype.kind() == 'f' && dtype.itemsize() == 8) return DType::kFloat64;
-  throw py::type_error(format("%s has dtype %s; expected float32 or float64: use %s.astype(np.float32)", name,
-                              std::string(py::str(static_cast<py::object>(dtype))).c_str(), name));
+  if (native && dtype.kind() == 'f' && dtype.itemsize() == 4) return *found = DType::kFloat32, true;
+  if (native && dtype.kind() == 'f' && dtype.itemsize() == 8) return *found = DType::kFloat64, true;
+  if (native && dtype.kind() == 'f' && dtype.itemsize() == 2) return *found = DType::kFloat16, true;
+  if (is_bfloat16(dtype)) return *found = DType::kBFloat16, true;
+  return false;
+}
+
+[[noreturn]] void refuse_dtype(const py::array& array, const char* name, const char* expected) {
+  throw py::type_error(format("%s has dtype %s; expected %s: use %s.astype(np.float32)", name,
+                              std::string(py::str(static_cast<py::object>(array.dtype()))).c_str(), expected, name));
+}
+
+}  // namespace
+
+DType dtype_of(const py::array& array, const char* name) {
+  DType dtype;
+  if (!find_dtype(array.dtype(), &dtype) || is_half(dtype)) refuse_dtype(array, name, "float32 or float64");
+  return dtype;
+}
+
+DType float_dtype_of(const py::array& array, const char* name) {
+  DType dtype;
+  if (!find_dtype(array.dtype(), &dtype)) refuse_dtype(array, name, "float32, float64, float16 or bfloat16");
+  return dtype;
 }
 
 py::dtype numpy_dtype(DType dtype) {
-  return dtype == DType::kFloat64 ? py::dtype::of<double>() : py::dtype::of<float>();
+  switch (dtype) {
+    case DType::kFloat64:
+      return py::dtype::of<double>();
+    case DType::kFloat16:
+      return py::dtype("e");
+    case DType::kBFloat16:
+      return py::reinterpret_borrow<py::dtype>(bfloat16_dtype.load());
+    default:
+      return py::dtype::of<float>();
+  }
+}
+
+const char* numpy_name(DType dtype) {
+  constexpr const char* names[] = {"float32", "float64", "float16", "bfloat16"};
+  return names[static_cast<int>(dtype)];
 }
 
 Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
 
 void require_dtype(const py::array& array, const char* name, DType dtype, const char* other) {
-  const DType got = dtype_of(array, name);
+  const DType got = float_dtype_of(array, name);
   if (got == dtype) return;
-  const char* wanted = dtype == DType::kFloat64 ? "float64" : "float32";
-  throw py::type_error(format("%s is %s, %s is %s; expected one dtype: use %s.astype(np.%s)", name,
-                              got == DType::kFloat64 ? "float64" : "float32", other, wanted, name, wanted));
+  const char* wanted = numpy_name(dtype);
+  throw py::type_error(format("%s is %s, %s is %s; expected one dtype: use %s.astype(%s.%s)", name, numpy_name(got),
+                              other, wanted, name, dtype == DType::kBFloat16 ? "ml_dtypes" : "np", wanted));
 }
 
 void require_shape(const py::array& array, const char* name, const Shape& shape) {
@@ -73,7 +122,7 @@ bool is_aligned(const py::array& array) {
 
 py::array copy_of(const py::array& array) {
   const Shape shape = shape_of(array);
-  py::array copy = make_output(array.itemsize() == 8 ? DType::kFloat64 : DType::kFloat32, shape);
+  py::array copy = make_output(float_dtype_of(array, "x"), shape);
   copy[py::ellipsis()] = array;  // NumPy walks any strides and alignment
   return copy;
 }

@@ -42,7 +42,10 @@ std::string text_of(const Shape& shape);
 
 // float32 or float64 of native byte order; anything else is a TypeError that names `.astype`.
 DType dtype_of(const py::array& array, const char* name);
-py::dtype numpy_dtype(DType dtype);
+// float16 and bfloat16 too, for what computes them.
+DType float_dtype_of(const py::array& array, const char* name);
+py::dtype numpy_dtype(DType dtype);  // bfloat16: after float_dtype_of has met it
+const char* numpy_name(DType dtype);
 Shape shape_of(const py::array& array);
 // TypeError unless `array` has the dtype.
 void require_dtype(const py::array& array, const char* name, DType dtype, const char* other);
@@ -80,6 +83,7 @@ T* data_of(const py::array& array) {
 
 void register_arrays(py::module_& m);
 void register_conv(py::module_& m);
+void register_convert(py::module_& m);
 void register_problem(py::module_& m);
 void register_plan(py::module_& m);
 void register_pool(py::module_& m);

@@ -103,7 +103,7 @@ py::array forward(const py::array& x, const py::array& w, const std::optional<py
                   double pad_value, const std::string& activation, double alpha, const std::string& layout,
                   const py::object& options_object, const py::object& out) {
   const Options& options = options_of(options_object);
-  const DType dtype = dtype_of(x, "x");
+  const DType dtype = float_dtype_of(x, "x");
   require_dtype(w, "w", dtype, "x");
   ConvProblem p = problem_of(Pass::kForward, shape_of(x), shape_of(w), layout_named(layout), dtype,
                              {stride, pad_begin, pad_end, dilation, groups, padding_mode});
@@ -139,7 +139,7 @@ py::array backward_data(const py::array& dy, const py::array& w, const Shape& x_
                         const std::string& padding_mode, const std::string& layout, const py::object& options_object,
                         const py::object& out, const std::optional<py::array>& bias, const std::string& activation,
                         double alpha) {
-  const DType dtype = dtype_of(dy, "dy");
+  const DType dtype = float_dtype_of(dy, "dy");
   require_dtype(w, "w", dtype, "dy");
   ConvProblem p = problem_of(Pass::kBackwardData, x_shape, shape_of(w), layout_named(layout), dtype,
                              {stride, pad_begin, pad_end, dilation, groups, padding_mode});
@@ -165,7 +165,7 @@ py::array backward_filter(const py::array& dy, const py::array& x, const Shape& 
                           const Shape& pad_begin, const Shape& pad_end, const Shape& dilation, int64_t groups,
                           const std::string& padding_mode, double pad_value, const std::string& layout,
                           const py::object& options_object, const py::object& out) {
-  const DType dtype = dtype_of(dy, "dy");
+  const DType dtype = float_dtype_of(dy, "dy");
   require_dtype(x, "x", dtype, "dy");
   ConvProblem p = problem_of(Pass::kBackwardFilter, shape_of(x), w_shape, layout_named(layout), dtype,
                              {stride, pad_begin, pad_end, dilation, groups, padding_mode});

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 
+#include "../half_problem.h"
 #include "../parallel.h"
 #include "conv_arguments.h"
 
@@ -36,7 +37,7 @@ class Plan {
     require_valid(problem_);
     choice_ = choose(problem_, options_, true);
     if (choice_.failure != Failure::kNone) throw_failure(choice_.failure, choice_.text);
-    packed_bytes_ = choice_.algorithm->packed_bytes(&problem_, options_.machine);
+    packed_bytes_ = fastconv::packed_bytes(*choice_.algorithm, problem_, *options_.machine);
     options_.algorithm = choice_.algorithm;  // one algorithm for any batch: the packed weights are its own
     update(w, bias);
   }
@@ -61,10 +62,10 @@ class Plan {
     {
       const py::gil_scoped_release release;
       const Parallel parallel = make_parallel(choice_.slots);
-      if (packed_bytes_)
-        choice_.algorithm->pack(&problem_, options_.machine, &parallel, filters.data(), fresh->data);
-      else
+      if (!packed_bytes_)
         memcpy(fresh->data, filters.data(), static_cast<size_t>(raw_bytes));
+      else if (!pack(*choice_.algorithm, problem_, *options_.machine, parallel, filters.data(), fresh->data))
+        throw WorkspaceError{"no memory to widen the weights"};
       const std::lock_guard<std::mutex> lock(mutex_);
       weights_ = fresh;
     }

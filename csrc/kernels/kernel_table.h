@@ -56,6 +56,15 @@ struct DepthwiseKernels {
   DepthwiseKernelsOf<double> f64;
 };
 
+// ---- convert.cc: float16 and bfloat16, whose bits are uint16_t, to float32 and back -------------------------------
+struct HalfKernels {
+  void (*widen)(int64_t count, const uint16_t* half, float* single);
+  void (*narrow)(int64_t count, const float* single, uint16_t* half);  // rounds to nearest, ties to even
+};
+struct ConvertKernels {
+  HalfKernels f16, bf16;
+};
+
 struct PoolKernels;       // pool_kernels.h
 struct PointwiseKernels;  // pointwise_kernels.h
 struct OptimKernels;
@@ -73,6 +82,7 @@ struct KernelTable {
   const OptimKernels* optim;
   const NormKernels* norm;
   const LossKernels* loss;
+  const ConvertKernels* convert;
 };
 
 }  // namespace fastconv

@@ -8,6 +8,7 @@
 
 namespace fastconv::FC_ISA {
 
+extern const ConvertKernels kConvertKernels;
 extern const GemmKernels kGemmKernels;
 extern const DepthwiseKernels kDepthwiseKernels;
 extern const PoolKernels kPoolPlaneKernels;
@@ -20,6 +21,6 @@ extern const LossKernels kLossKernels;
 extern const KernelTable kTable;
 const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,       &kGemmKernels,      &kDepthwiseKernels,
                             &kPoolPlaneKernels, &kPoolPixelKernels, &kPointwiseKernels, &kOptimKernels,
-                            &kNormKernels,      &kLossKernels};
+                            &kNormKernels,      &kLossKernels,      &kConvertKernels};
 
 }  // namespace fastconv::FC_ISA

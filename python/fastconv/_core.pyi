@@ -1,4 +1,5 @@
-"""The native module. Arrays are NumPy arrays of float32 or float64; every function releases the GIL.
+"""The native module. Arrays are NumPy arrays of float32 or float64, for convolution and plans also of float16 or
+bfloat16 (`ml_dtypes`); every function releases the GIL.
 
 Geometry arguments (`stride`, `pad_begin`, `pad_end`, `dilation`, `window`, `size`) are tuples with one entry per
 spatial axis, outermost first; the number of entries says how many spatial axes there are (1 to 3).
@@ -195,6 +196,10 @@ def conv_backward_filter(
 ) -> Array: ...
 def algorithms(problem: ConvProblem, options: Options) -> list[dict[str, Any]]: ...
 def choose(problem: ConvProblem, options: Options) -> str: ...
+
+# float16 or bfloat16 to float32, and float32 rounded to either (to nearest, ties to even; too large: infinity).
+def widen(half: Array, options: Options) -> Array: ...
+def narrow(single: Array, dtype: Any, options: Options) -> Array: ...
 
 # Pooling. Max indices are int64 positions in the (unpadded) input plane; the first maximum wins; NaN passes through.
 def max_pool_forward(

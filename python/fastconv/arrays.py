@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which kinds of array come in, and what is said about those that cannot be used.
 
-The primitives compute on NumPy arrays of float32 and float64. Any strides will do: the native module copies what it
-cannot read in place (Fortran order, negative strides, unaligned data). Other people's arrays are recognised by the
-name of the module that defines their type, so that nothing is imported on their behalf.
+The primitives compute on NumPy arrays of float32, float64, float16 and bfloat16. Any strides will do: the native
+module copies what it cannot read in place (Fortran order, negative strides, unaligned data). Other people's arrays are
+recognised by the name of the module that defines their type, and bfloat16, which NumPy does not have, by the name that
+the ml_dtypes package gives it; so nothing is imported on their behalf.
 """
 
+import importlib
 import sys
 from types import ModuleType
 from typing import Any
@@ -17,6 +19,45 @@ from ._core import DeviceError, UnsupportedError
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 FLOATS = (FLOAT32, FLOAT64)
+_WORDS = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether it is float16 or bfloat16."""
+    return dtype.itemsize == 2 and dtype.isnative and (dtype.kind == "f" or dtype.name == "bfloat16")
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether it is a floating dtype: NumPy's, or bfloat16 (whose `kind` is not "f")."""
+    return dtype.kind == "f" or is_half(dtype)
+
+
+def as_dtype(dtype: Any) -> Any:
+    """`numpy.dtype(dtype)`, which also takes "bfloat16" and the words of a problem's text form.
+
+    Raises:
+        ImportError: bfloat16 by name, without the ml_dtypes package.
+        TypeError: not a dtype.
+    """
+    if isinstance(dtype, str):
+        dtype = next((name for name, word in _WORDS.items() if word == dtype), dtype)
+        if dtype == "bfloat16":
+            return _bfloat16()
+    return np.dtype(dtype)
+
+
+def _bfloat16() -> Any:
+    try:
+        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise ImportError(
+            "bfloat16: NumPy has no such dtype, and the package that does is not installed; use pip install ml_dtypes"
+        ) from error
+
+
+def dtype_word(dtype: Any) -> str:
+    """The word of a problem's text form for a dtype that fastconv computes in, as "f32"."""
+    return _WORDS[dtype.name]
 
 
 def kind_of(x: object) -> str:
@@ -44,23 +85,24 @@ def as_native(x: Any, name: str, caller: str, dtype: Any = None) -> Any:
 
     Raises:
         TypeError: not an array, an integer or complex array, or another dtype than `dtype`.
-        UnsupportedError: a float that fastconv does not compute in yet.
+        UnsupportedError: a float that fastconv does not compute in, as longdouble.
         DeviceError: a CuPy array, without the CUDA library.
     """
     if not isinstance(x, np.ndarray):
         raise _wrong_kind(x, name, caller)
-    if x.dtype not in FLOATS:
-        if x.dtype.kind == "f" or x.dtype.name == "bfloat16":
+    if x.dtype not in FLOATS and not is_half(x.dtype):
+        kinds = "float32, float64, float16"
+        if x.dtype.kind == "f":
             raise UnsupportedError(
-                f"{caller}: {name} has dtype {x.dtype}; float32 and float64 work: use {name}.astype(numpy.float32)"
+                f"{caller}: {name} has dtype {x.dtype}; {kinds} and bfloat16 work: use {name}.astype(numpy.float32)"
             )
         raise TypeError(
-            f"{caller}: {name} has dtype {x.dtype}; expected float32 or float64: use {name}.astype(numpy.float32)"
+            f"{caller}: {name} has dtype {x.dtype}; expected {kinds} or bfloat16: use {name}.astype(numpy.float32)"
         )
     if dtype is not None and x.dtype != dtype:
         raise TypeError(
             f"{caller}: {name} has dtype {x.dtype}, the argument before it {dtype}; expected the same dtype: "
-            f"use {name}.astype(numpy.{dtype})"
+            f"use {name}.astype({'ml_dtypes' if dtype.name == 'bfloat16' else 'numpy'}.{dtype})"
         )
     return np.asarray(x)
 

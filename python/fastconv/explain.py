@@ -9,14 +9,13 @@ import numpy as np
 
 from . import _core
 from ._core import ConvProblem, Options, ProblemError
-from .arrays import FLOAT32, FLOAT64
+from .arrays import FLOAT64, as_dtype
 from .geometry import activation_words, check_padding_mode, conv_geometry
 from .options import current, settings
 from .primitives import problem as make_problem
 from .tensor import plain
 from .trace import align
 
-DTYPES: dict[str, Any] = {"f32": FLOAT32, "f64": FLOAT64}
 LAYOUTS = {"nchw": "channels_first", "nhwc": "channels_last"}
 # Timing needs a few calls; an error needs one in float64, on one image of the problem.
 MIN_RUNS, MAX_RUNS = 3, 50
@@ -133,7 +132,7 @@ class _Data:
 
     def __init__(self, p: ConvProblem, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        dtype = DTYPES[p.dtype]
+        dtype = as_dtype(p.dtype)
         self.p = p
         self.x, self.w, self.y = (
             rng.standard_normal(shape).astype(dtype) for shape in (p.x_shape, p.w_shape, p.y_shape)
@@ -168,9 +167,9 @@ def _add_errors(p: ConvProblem, rows: list[dict[str, Any]], seed: int, budget_s:
     if not usable or p.n == 0:
         return
     data = _Data(p.with_n(1), seed)
-    # float32 is judged by any plain float64 computation; float64 only by the reference, which sums in more.
+    # Others are judged by any plain float64 computation; float64 only by the reference, which sums in more.
     plain_sums = Options(precision=1.0)
-    exact = data.run(plain_sums, FLOAT64) if DTYPES[p.dtype] == FLOAT32 else data.run(_named("reference"))
+    exact = data.run(_named("reference")) if p.dtype == "f64" else data.run(plain_sums, FLOAT64)
     largest = float(np.abs(exact).max(initial=0.0)) or 1.0
     for row in usable:
         if row["estimate_s"] / p.n > budget_s and not row["chosen"]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, ops
-from .arrays import FLOAT32, FLOATS, as_native
+from .arrays import FLOATS, as_native, dtype_word
 from .geometry import ConvGeometry, activation_words, check_padding_mode, conv_geometry, expect_shape
 from .options import current, with_algorithm
 from .tensor import Tensor
@@ -84,7 +84,7 @@ def plan(
     """A forward convolution with its weights copied and packed once: `y = plan(x)`, for any batch size.
 
     Args:
-        w: (K, C/groups, *filter) float32 or float64; its rank decides between 1, 2 and 3 spatial axes.
+        w: (K, C/groups, *filter) of any dtype that `fc.conv2d` takes; its rank decides between 1, 2 and 3 spatial axes.
         bias: (K,) or None.
         x_shape: the shape of x with its batch axis; the batch size in it only guides the choice of the algorithm.
         residual: whether `plan(x, residual)` will add one before the activation.
@@ -122,7 +122,7 @@ def problem(pass_: str, g: ConvGeometry, layout: str, dtype: Any, padding_mode: 
     channels = g.x_shape[1] if channels_first else g.x_shape[-1]
     return _core.ConvProblem(pass_, g.x_shape[0], channels, g.w_shape[0], size, g.w_shape[2:], g.stride, g.pad_begin,
                              g.pad_end, g.dilation, g.groups, "nchw" if channels_first else "nhwc",
-                             "f32" if dtype == FLOAT32 else "f64", padding_mode, activation, has_bias,
+                             dtype_word(dtype), padding_mode, activation, has_bias,
                              has_residual)  # fmt: skip
 
 
@@ -145,7 +145,8 @@ def conv2d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, paddi
     """y = activation(conv(x, w) + bias + residual): cross-correlation, as in every deep-learning framework.
 
     Args:
-        x: (N, C, H, W), or (C, H, W) for one image; (N, H, W, C) with layout="channels_last". float32 or float64.
+        x: (N, C, H, W), or (C, H, W) for one image; (N, H, W, C) with layout="channels_last". float32, float64,
+            float16 or ml_dtypes' bfloat16; the last two are summed in float32 and rounded once.
         w: (K, C/groups, R, S), in either layout.
         bias: (K,) or None.
         stride, dilation: an int, or one per axis.

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _core
 
-OPTIONAL_PACKAGES = ("rich", "matplotlib", "PIL", "safetensors", "cupy", "torch", "onnx")
+OPTIONAL_PACKAGES = ("rich", "matplotlib", "PIL", "ml_dtypes", "safetensors", "cupy", "torch", "onnx")
 
 
 class Trace:

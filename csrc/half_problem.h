@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions in float16 and bfloat16. They run as the float32 problem of the same geometry, by any algorithm: what
+// they read is widened into the workspace, what they write is rounded once, after the epilogue. So sums, bias,
+// residual and activation are float32's, and an algorithm never sees a half.
+#pragma once
+
+#include "algorithm.h"
+
+namespace fastconv {
+
+// The problem that the algorithms are asked about: float32 for a half, else the same.
+ConvProblem computed_problem(const ConvProblem& problem);
+
+// These are the algorithm's own for float32 and float64, and for a half those of its float32 problem and of what
+// conversion adds. In plans a half's weights are kept widened, packed or not: packed_bytes is never 0 for it.
+double estimate(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine);
+int64_t workspace_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, int slots,
+                        bool packed);
+int64_t packed_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine);
+// False when there is no memory.
+bool pack(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, const Parallel& parallel,
+          const void* w, void* packed);
+int run(const Algorithm& algorithm, const ConvProblem& problem, const RunContext& context);
+
+}  // namespace fastconv
