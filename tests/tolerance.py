@@ -76,8 +76,7 @@ def assert_bound(actual, expected, magnitude, terms, error_factor=1.0, what=""):
 def assert_relative(actual, exact, what="", plain=None):
     """The largest and the mean square error of a half against float64 are at most twice those of `plain`.
 
-    plain: what is compared with, in the dtype of actual; None: `exact` rounded to it, the best there can be. Where
-    that has no error at all, actual must have none.
+    plain: what is compared with, in the dtype of actual; None: `exact` rounded to it, the best there can be.
     """
     assert actual.shape == exact.shape, f"{what}: shape {actual.shape}, expected {exact.shape}"
     plain = exact.astype(actual.dtype) if plain is None else plain

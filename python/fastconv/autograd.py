@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .arrays import namespace
+from .arrays import FLOAT32, is_float, is_half, namespace
+from .half import narrow, widen
 from .tensor import Tensor
 
 _recording: ContextVar[bool] = ContextVar("fastconv_recording", default=True)
@@ -61,6 +62,7 @@ class Context:
         self.needs_input_grad = tuple(recording and t is not None and t.requires_grad for t in inputs)
         self._inputs: tuple[int, ...] = ()
         self._output = False
+        self.in_float32 = False  # `saved` widens halves
 
     def save(self, *inputs: int, output: bool = False) -> None:
         """Keep the inputs at these positions, and the output, for `saved`."""
@@ -77,7 +79,10 @@ class Context:
     @property
     def saved(self) -> tuple[Any, ...]:
         """The saved tensors, in their places in the graph."""
-        return tuple(None if entry is None else _restore(*entry) for entry in self._entries)
+        tensors = [None if entry is None else _restore(*entry) for entry in self._entries]
+        if self.in_float32:
+            return tuple(t.astype(FLOAT32) if t is not None and is_half(t.dtype) else t for t in tensors)
+        return tuple(tensors)
 
 
 def _restore(data: Any, edge: "Node | Tensor | None", version: int) -> Tensor:
@@ -115,21 +120,26 @@ class Node:
                 f"backward: the graph was freed by an earlier backward (at {self.function.__name__}); pass "
                 "retain_graph=True to the earlier one to use it twice"
             )
-        gradients = self.function.backward(ctx, dy)
+        ctx.in_float32 = is_half(self.dtype) and not self.function.takes_half
+        gradients = self.function.backward(ctx, dy.astype(FLOAT32) if ctx.in_float32 else dy)
         if not retain:
             self.ctx = None
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
         for edge, gradient in zip(self.parents, gradients, strict=True):
             if edge is not None and gradient is not None:
-                yield edge, gradient
+                yield edge, gradient.astype(edge.dtype) if ctx.in_float32 else gradient
 
 
 class Function:
     """An operation. `forward(ctx, *arrays, **static)` takes and returns plain arrays; `backward(ctx, dy)` takes and
     returns tensors, one (or None) per input of forward. Only the first of several results has a gradient.
+
+    float16 and bfloat16: both see float32 arrays and tensors instead, and their (first) result is rounded once. A
+    Function that only moves elements, or rounds once by itself, says `takes_half` and sees what came.
     """
 
+    takes_half: ClassVar[bool] = False
     forward: ClassVar[Any]
     backward: ClassVar[Any]
 
@@ -137,9 +147,12 @@ class Function:
     def apply(cls, *inputs: Tensor | None, **static: Any) -> Any:
         """Compute, and record when an input wants a gradient. Inputs are tensors or None."""
         ctx = Context(inputs)
-        result = cls.forward(ctx, *[None if t is None else t.data for t in inputs], **static)
+        arrays = [None if t is None else t.data for t in inputs]
+        half = None if cls.takes_half else next((a.dtype for a in arrays if a is not None and is_half(a.dtype)), None)
+        result = cls.forward(ctx, *(arrays if half is None else map(widen, arrays)), **static)
         several = isinstance(result, tuple)
-        y = Tensor(result[0] if several else result)
+        first = result[0] if several else result
+        y = Tensor(first if half is None or not is_float(first.dtype) else narrow(first, half))
         if any(ctx.needs_input_grad):
             y.node, y.requires_grad = Node(cls, ctx, inputs, y), True
         return (y, *(None if r is None else Tensor(r) for r in result[1:])) if several else y

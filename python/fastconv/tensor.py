@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import kind_of
+from .arrays import is_float, kind_of
 
 if TYPE_CHECKING:
     from .autograd import Node
@@ -21,7 +21,7 @@ class Tensor:
 
     Args:
         data: a NumPy or CuPy array, kept without a copy; numbers and lists become float32 (or int64) arrays.
-        requires_grad: whether `backward` is to fill `grad`; float32 and float64 only.
+        requires_grad: whether `backward` is to fill `grad`; floating dtypes only.
     """
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad", "version")
@@ -38,7 +38,7 @@ class Tensor:
             data = np.asarray(data)
             data = data.astype(np.float32) if data.dtype == np.float64 else data
         self.data = np.asarray(data) if isinstance(data, np.generic) else data
-        if requires_grad and self.data.dtype.kind != "f":
+        if requires_grad and not is_float(self.data.dtype):
             raise TypeError(f"Tensor: only floats can require a gradient, data has dtype {self.data.dtype}")
         self.requires_grad = requires_grad
         self.grad: Tensor | None = None
@@ -70,6 +70,10 @@ class Tensor:
     def edge(self) -> "Node | Tensor | None":
         """Where a gradient of this tensor goes: its node, itself if it is a leaf that wants one, else nowhere."""
         return self.node if self.node is not None else self if self.requires_grad else None
+
+    def astype(self, dtype: Any) -> "Tensor":
+        """This tensor in another dtype ("bfloat16" too), with its place in the graph; itself if it has that one."""
+        return ops.cast(self, dtype)
 
     def bump_version(self) -> None:
         """Say that `data` was changed in place: a graph that saved it will refuse to use it."""

@@ -3,6 +3,7 @@
 
 from .activations import activation, elu, gelu, hard_swish, leaky_relu, relu, relu6, sigmoid, silu, tanh
 from .arithmetic import add, div, mul, neg, power, sub
+from .cast import cast
 from .conv import conv
 from .dense import linear, matmul
 from .dropout import dropout
@@ -19,6 +20,7 @@ __all__ = [
     "avg_pool",
     "batch_norm",
     "broadcast_to",
+    "cast",
     "concat",
     "conv",
     "conv_transpose",

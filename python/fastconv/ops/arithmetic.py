@@ -49,6 +49,8 @@ class Div(Function):
 
 
 class Neg(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, a: Any) -> Any:
         return -a

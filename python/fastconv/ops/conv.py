@@ -53,6 +53,8 @@ class Static(NamedTuple):
 
 
 class Conv(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, w: Any, bias: Any, residual: Any, *, static: Static, kind: str = "none",
                 alpha: float = 0.0) -> Any:  # fmt: skip
@@ -75,6 +77,8 @@ class Conv(Function):
 class ConvBackwardData(Function):
     """dx, or with bias and activation the transposed convolution of dy."""
 
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, dy: Any, w: Any, bias: Any, *, static: Static, kind: str = "none",
                 alpha: float = 0.0) -> Any:  # fmt: skip
@@ -94,6 +98,8 @@ class ConvBackwardData(Function):
 
 
 class ConvBackwardFilter(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, dy: Any, x: Any, *, static: Static) -> Any:
         ctx.static = static

@@ -44,6 +44,8 @@ class MaxPoolBackward(Function):
 
 
 class MaxPoolGather(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, indices: Any, g: PoolGeometry, ceil_mode: bool, layout: str) -> Any:
         ctx.static = {"indices": indices, "g": g, "ceil_mode": ceil_mode, "layout": layout}

@@ -13,6 +13,8 @@ Shape = tuple[int, ...]
 
 
 class Reshape(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, shape: Shape) -> Any:
         ctx.shape = x.shape
@@ -24,6 +26,8 @@ class Reshape(Function):
 
 
 class Transpose(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, axes: Shape) -> Any:
         ctx.axes = axes
@@ -48,6 +52,8 @@ class Sum(Function):
 
 
 class BroadcastTo(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, shape: Shape) -> Any:
         ctx.shape = x.shape
@@ -59,6 +65,8 @@ class BroadcastTo(Function):
 
 
 class GetItem(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, index: Any) -> Any:
         ctx.shape, ctx.index = x.shape, index
@@ -91,6 +99,8 @@ class PutItem(Function):
 class TakeLast(Function):
     """One element of the last axis, at `indices`."""
 
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, indices: Any) -> Any:
         ctx.indices, ctx.length = indices, x.shape[-1]
@@ -102,6 +112,8 @@ class TakeLast(Function):
 
 
 class PutLast(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, dy: Any, *, indices: Any, length: int) -> Any:
         ctx.indices = indices
@@ -116,6 +128,8 @@ class PutLast(Function):
 
 
 class Concat(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, *parts: Any, axis: int) -> Any:
         ctx.axis, ctx.lengths = axis, [p.shape[axis] for p in parts]
@@ -132,6 +146,8 @@ class Concat(Function):
 
 
 class Pad(Function):
+    takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, widths: tuple[tuple[int, int], ...], value: float) -> Any:
         ctx.cut = tuple(slice(begin, begin + n) for (begin, _), n in zip(widths, x.shape, strict=True))
