@@ -15,6 +15,7 @@ from .tensor import Tensor  # isort: skip
 
 from ._core import ConvProblem, DeviceError, ProblemError, UnsupportedError, WorkspaceError
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
+from .causal import causal_conv1d
 from .explain import Explanation, algorithms, explain
 from .gradients import (
     conv1d_backward,
@@ -95,6 +96,7 @@ __all__ = [
     "avg_pool3d",
     "avg_pool3d_backward",
     "cache_info",
+    "causal_conv1d",
     "conv1d",
     "conv1d_backward",
     "conv1d_backward_data",

@@ -2,6 +2,7 @@
 """Layers: PyTorch's names, argument order and state_dict keys."""
 
 from . import functional, init
+from .causal import CausalConv1d, CausalStream
 from .containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .layers import (
@@ -43,6 +44,8 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "CausalConv1d",
+    "CausalStream",
     "Conv1d",
     "Conv2d",
     "Conv3d",
