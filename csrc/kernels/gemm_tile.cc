@@ -2,10 +2,10 @@
 // The register tile of every matrix product, and the small moves around it: transposing into panels, gathering a panel
 // row from an image row, the epilogue.
 //
-//            b[depth][2 vectors]            AVX-512: 14 rows x 2 vectors = 28 accumulators, 2 vectors of b and
-//              +-----+-----+                1 broadcast of a = 31 of 32 registers; per step of depth 2 loads,
-//   a[depth]   |     |     |  x rows        14 broadcasts, 28 multiply-adds. AVX2 and the baseline: 6 x 2.
-//   [rows]     +-----+-----+
+//            b[depth][3 vectors]            AVX-512 and NEON: 9 rows x 3 vectors = 27 accumulators, 3 vectors of b
+//              +-----+-----+-----+          and 1 broadcast of a = 31 of 32 registers; per step of depth 3 loads,
+//   a[depth]   |     |     |     |  x rows  9 broadcasts, 27 multiply-adds. AVX2 and the baseline: 6 x 2.
+//   [rows]     +-----+-----+-----+
 //
 // Each element of c is one chain of multiply-adds in ascending depth, whatever the tile it falls into: results
 // do not depend on how a matrix is cut.
@@ -16,89 +16,92 @@ namespace fastconv::FC_ISA {
 extern const GemmKernels kGemmKernels;
 namespace {
 
-constexpr int kRows = kVectorRegisters == 32 ? 14 : 6;
-constexpr int kVectors = 2;
+// 9 x 3 and 6 x 2: the shapes with the fewest loads per multiply-add that leave a register for the broadcast. What the
+// narrower 14 x 2 costs in loads (16 for 28 multiply-adds, where 9 x 3 has 12 for 27) shows when another thread shares
+// the core: 73 % of the multiply-add peak against 79 %, Ice Lake server, 2026-11.
+constexpr int kRows = kVectorRegisters == 32 ? 9 : 6;
+constexpr int kVectors = kVectorRegisters == 32 ? 3 : 2;
 
-template <class T, int ROWS>
-void tile_rows(int64_t depth, const T* __restrict a, const T* __restrict b, T* __restrict c, int64_t ldc, int64_t cols,
-               bool accumulate) {
+template <class T, int ROWS, int VECTORS>
+void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, T* __restrict c, int64_t ldc, int64_t cols,
+                bool accumulate) {
   constexpr int lanes = Vec<T>::lanes;
-  V<T> sum[ROWS][kVectors] = {};
+  V<T> sum[ROWS][VECTORS] = {};
 #pragma GCC unroll 4
   for (int64_t d = 0; d < depth; ++d) {
-    const V<T> b0 = load(b), b1 = load(b + lanes);
+    V<T> column[VECTORS];
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) column[v] = load(b + v * lanes);
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
       const V<T> factor = splat(a[r]);
-      sum[r][0] += factor * b0;
-      sum[r][1] += factor * b1;
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) sum[r][v] += factor * column[v];
     }
     a += ROWS;
     b += kVectors * lanes;
   }
-  if (cols == kVectors * lanes) {
+  if (cols == VECTORS * lanes) {
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
       T* row = c + r * ldc;
-      if (accumulate) {
-        sum[r][0] += load(row);
-        sum[r][1] += load(row + lanes);
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) {
+        if (accumulate) sum[r][v] += load(row + v * lanes);
+        store(row + v * lanes, sum[r][v]);
       }
-      store(row, sum[r][0]);
-      store(row + lanes, sum[r][1]);
     }
     return;
   }
+  const int64_t rest = cols - (VECTORS - 1) * lanes;  // of the last vector
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r) {
     T* row = c + r * ldc;
-    if (accumulate) {
-      sum[r][0] += load_lanes(row, 0, cols);
-      sum[r][1] += load_lanes(row + lanes, 0, cols - lanes);
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS - 1; ++v) {
+      if (accumulate) sum[r][v] += load(row + v * lanes);
+      store(row + v * lanes, sum[r][v]);
     }
-    store_first(row, sum[r][0], cols);
-    store_first(row + lanes, sum[r][1], cols - lanes);
+    T* last = row + (VECTORS - 1) * lanes;
+    if (accumulate) sum[r][VECTORS - 1] += load_lanes(last, 0, rest);
+    store_first(last, sum[r][VECTORS - 1], rest);
   }
 }
 
-template <class T>
-void tile(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate) {
+template <class T, int VECTORS>
+void tile_rows(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate) {
+#define FC_CASE(n) \
+  case n:          \
+    return tile_block<T, n, VECTORS>(depth, a, b, c, ldc, cols, accumulate);
   switch (rows) {
-    case 1:
-      return tile_rows<T, 1>(depth, a, b, c, ldc, cols, accumulate);
-    case 2:
-      return tile_rows<T, 2>(depth, a, b, c, ldc, cols, accumulate);
-    case 3:
-      return tile_rows<T, 3>(depth, a, b, c, ldc, cols, accumulate);
-    case 4:
-      return tile_rows<T, 4>(depth, a, b, c, ldc, cols, accumulate);
-    case 5:
-      return tile_rows<T, 5>(depth, a, b, c, ldc, cols, accumulate);
-    case 6:
-      return tile_rows<T, 6>(depth, a, b, c, ldc, cols, accumulate);
+    FC_CASE(1)
+    FC_CASE(2)
+    FC_CASE(3)
+    FC_CASE(4)
+    FC_CASE(5)
+    FC_CASE(6)
     default:
       break;
   }
   if constexpr (kRows > 6) {
     switch (rows) {
-      case 7:
-        return tile_rows<T, 7>(depth, a, b, c, ldc, cols, accumulate);
-      case 8:
-        return tile_rows<T, 8>(depth, a, b, c, ldc, cols, accumulate);
-      case 9:
-        return tile_rows<T, 9>(depth, a, b, c, ldc, cols, accumulate);
-      case 10:
-        return tile_rows<T, 10>(depth, a, b, c, ldc, cols, accumulate);
-      case 11:
-        return tile_rows<T, 11>(depth, a, b, c, ldc, cols, accumulate);
-      case 12:
-        return tile_rows<T, 12>(depth, a, b, c, ldc, cols, accumulate);
-      case 13:
-        return tile_rows<T, 13>(depth, a, b, c, ldc, cols, accumulate);
+      FC_CASE(7)
+      FC_CASE(8)
+      FC_CASE(9)
       default:
-        return tile_rows<T, 14>(depth, a, b, c, ldc, cols, accumulate);
+        break;
     }
   }
+#undef FC_CASE
+}
+
+// A narrow last panel takes fewer vectors.
+template <class T>
+void tile(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate) {
+  constexpr int lanes = Vec<T>::lanes;
+  if (cols <= lanes) return tile_rows<T, 1>(rows, depth, a, b, c, ldc, cols, accumulate);
+  if (kVectors == 2 || cols <= 2 * lanes) return tile_rows<T, 2>(rows, depth, a, b, c, ldc, cols, accumulate);
+  if constexpr (kVectors > 2) return tile_rows<T, 3>(rows, depth, a, b, c, ldc, cols, accumulate);
 }
 
 // A square block of vectors transposed in registers: log2(lanes) rounds of interleaving halves.
@@ -264,20 +267,20 @@ void gather_row(int64_t count, int64_t first, int64_t last, const T* src, int64_
 }
 
 template <class T>
-FC_INLINE void copy_tile_row(const T* src, T* dst) {
-  store(dst, load(src));
-  store(dst + Vec<T>::lanes, load(src + Vec<T>::lanes));
-}
-
-template <class T>
 void expand(int64_t channels, int64_t channel_pitch, int64_t taps, const int64_t* tap_offsets, int runs,
             const int64_t* run_lanes, const int64_t* run_offsets, const T* halo, T* panel) {
-  constexpr int nr = kVectors * Vec<T>::lanes;
+  constexpr int lanes = Vec<T>::lanes, nr = kVectors * lanes;
   for (; channels > 0; --channels, halo += channel_pitch)
     for (int64_t tap = 0; tap < taps; ++tap, panel += nr) {
       const T* src = halo + tap_offsets[tap];
-      copy_tile_row(src + run_offsets[0], panel);
-      for (int run = 1; run < runs; ++run) copy_tile_row(src + run_offsets[run], panel + run_lanes[run]);
+      for (int run = 0; run < runs; ++run) {
+        const T* from = src + run_offsets[run];
+        T* to = panel + run_lanes[run];
+        const int64_t count = (run + 1 < runs ? run_lanes[run + 1] : nr) - run_lanes[run];
+        store(to, load(from));
+        if (count > lanes) store(to + lanes, load(from + lanes));
+        if (kVectors > 2 && count > 2 * lanes) store(to + 2 * lanes, load(from + 2 * lanes));
+      }
     }
 }
 
