@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Max and average pooling, forward and backward.
+// Max, min, average and Lp pooling, forward; average and Lp pooling, backward. What follows the positions of maxima is
+// in pool_positions.h.
 #pragma once
 
 #include "plan.h"
@@ -7,12 +8,16 @@
 
 namespace fastconv {
 
-// Buffers keep their names: forward reads x and writes y (and indices), backward reads y (and indices) and writes x.
+// Buffers keep their names: forward reads x and writes y (and indices). The backward pass of an average reads dy and
+// writes dx; that of a norm reads x and y too. Everything but x in forward is dense.
 struct PoolBuffers {
-  void* x;
+  const void* x;
   int64_t x_batch_pitch, x_channel_pitch;  // elements, as in RunContext; in backward x is dense
-  void* y;                                 // dense
-  int64_t* indices;  // laid out like y: positions in x's plane. Max pooling: null in forward when not wanted
+  void* y;
+  int64_t* indices;  // laid out like y: positions in x's plane. Max and min: null when not wanted
+  const void* dy;
+  void* dx;
+  double norm;  // p of an Lp pooling, at least 1
 };
 
 // The problem is a valid one. On failure `text` (kTextCapacity characters) holds one sentence.

@@ -24,6 +24,7 @@ int64_t output_size(const ConvProblem& p, int axis) {
 }
 
 int64_t output_size(const PoolProblem& p, int axis) {
+  if (p.adaptive) return p.output[axis];
   return output_size(p.size[axis], p.window[axis], p.stride[axis], p.dilation[axis], p.pad_begin[axis], p.pad_end[axis],
                      p.ceil_mode != 0);
 }
@@ -165,43 +166,64 @@ bool validate(const ConvProblem& p, char* text) {
   return true;
 }
 
+namespace {
+
+// A window of one size, a stride from the next: none may lie wholly in the padding.
+bool check_windows(const PoolProblem& p, int i, char* text) {
+  if (p.output[i] != 0) return refuse(text, "output is for adaptive pooling; expected 0, got %" PRId64, p.output[i]);
+  const int64_t span = (p.window[i] - 1) * p.dilation[i] + 1;
+  if (p.pad_begin[i] >= span || p.pad_end[i] >= span)
+    return refuse(text,
+                  "padding of axis %s is %" PRId64 " and %" PRId64 ", the window spans %" PRId64
+                  "; expected less padding than that, or a window could lie outside the input",
+                  axis_name(i), p.pad_begin[i], p.pad_end[i], span);
+  if (output_size(p, i) == 0)
+    return refuse(text,
+                  "the window spans %" PRId64 " along axis %s, the padded input only %" PRId64
+                  "; expected a smaller window or dilation, or more padding",
+                  span, axis_name(i), p.size[i] + p.pad_begin[i] + p.pad_end[i]);
+  // With dilation a window's taps can step over a short input, from the padding before it to the padding after it.
+  for (int64_t o = 0, count = output_size(p, i); p.dilation[i] > p.size[i] && o < count; ++o) {
+    const int64_t start = o * p.stride[i] - p.pad_begin[i];
+    const int64_t skip = start < 0 ? (-start + p.dilation[i] - 1) / p.dilation[i] : 0;
+    if (skip >= p.window[i] || start + skip * p.dilation[i] >= p.size[i])
+      return refuse(text,
+                    "dilation %" PRId64 " of axis %s steps over the whole input of size %" PRId64
+                    "; expected every window to touch it",
+                    p.dilation[i], axis_name(i), p.size[i]);
+  }
+  return true;
+}
+
+bool check_adaptive(const PoolProblem& p, int i, bool used, char* text) {
+  char field[48];
+  snprintf(field, sizeof field, "output of axis %s", axis_name(i));
+  if (!check_range(text, field, p.output[i], 1)) return false;
+  if (p.window[i] != 1 || p.stride[i] != 1 || p.dilation[i] != 1 || p.pad_begin[i] || p.pad_end[i] ||
+      (!used && p.output[i] != 1))
+    return refuse(text, "axis %s has a window, or more outputs than it is used for; expected 1 in adaptive pooling",
+                  axis_name(i));
+  if (!product_fits({p.size[i], p.output[i] + 1}))
+    return refuse(text, "size times output of axis %s passes 2^62", axis_name(i));
+  return true;
+}
+
+}  // namespace
+
 bool validate(const PoolProblem& p, char* text) {
   text[0] = 0;
   if (p.spatial_rank < 1 || p.spatial_rank > kMaxSpatial)
     return refuse(text, "spatial_rank is %d; expected 1, 2 or 3", p.spatial_rank);
-  if (!check_range(text, "n", p.n, 0) || !check_range(text, "c", p.c, 0)) return false;
+  if (!check_range(text, "n", p.n, 0) || !check_range(text, "c", p.c, 0) || !check_range(text, "divisor", p.divisor, 0))
+    return false;
+  if (p.pass == Pass::kBackwardFilter || (p.pass != Pass::kForward && p.kind <= PoolKind::kMin))
+    return refuse(text, "%s pooling has no pass %s", name_of(p.kind), name_of(p.pass));
   for (int i = 0; i < kMaxSpatial; ++i) {
-    const Axis axis = {i,
-                       i >= kMaxSpatial - p.spatial_rank,
-                       p.size[i],
-                       p.window[i],
-                       p.stride[i],
-                       p.dilation[i],
-                       p.pad_begin[i],
-                       p.pad_end[i],
+    const bool used = i >= kMaxSpatial - p.spatial_rank;
+    const Axis axis = {i,       used, p.size[i], p.window[i], p.stride[i], p.dilation[i], p.pad_begin[i], p.pad_end[i],
                        "window"};
-    if (!check_axis(axis, text)) return false;
-    const int64_t span = (p.window[i] - 1) * p.dilation[i] + 1;
-    if (p.pad_begin[i] >= span || p.pad_end[i] >= span)
-      return refuse(text,
-                    "padding of axis %s is %" PRId64 " and %" PRId64 ", the window spans %" PRId64
-                    "; expected less padding than that, or a window could lie outside the input",
-                    axis_name(i), p.pad_begin[i], p.pad_end[i], span);
-    if (output_size(p, i) == 0)
-      return refuse(text,
-                    "the window spans %" PRId64 " along axis %s, the padded input only %" PRId64
-                    "; expected a smaller window or dilation, or more padding",
-                    span, axis_name(i), p.size[i] + p.pad_begin[i] + p.pad_end[i]);
-    // With dilation a window's taps can step over a short input, from the padding before it to the padding after it.
-    for (int64_t o = 0, count = output_size(p, i); p.dilation[i] > p.size[i] && o < count; ++o) {
-      const int64_t start = o * p.stride[i] - p.pad_begin[i];
-      const int64_t skip = start < 0 ? (-start + p.dilation[i] - 1) / p.dilation[i] : 0;
-      if (skip >= p.window[i] || start + skip * p.dilation[i] >= p.size[i])
-        return refuse(text,
-                      "dilation %" PRId64 " of axis %s steps over the whole input of size %" PRId64
-                      "; expected every window to touch it",
-                      p.dilation[i], axis_name(i), p.size[i]);
-    }
+    if (!check_axis(axis, text) || !(p.adaptive ? check_adaptive(p, i, used, text) : check_windows(p, i, text)))
+      return false;
   }
   if (!product_fits({p.n, p.c, p.size[0], p.size[1], p.size[2], 8}) ||
       !product_fits({p.n, p.c, output_size(p, 0), output_size(p, 1), output_size(p, 2), 8}))

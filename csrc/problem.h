@@ -20,7 +20,8 @@ enum class Layout : int32_t { kChannelsFirst, kChannelsLast, kBlocked };  // kBl
 enum class DType : int32_t { kFloat32, kFloat64, kFloat16, kBFloat16 };
 enum class PaddingMode : int32_t { kZeros, kConstant, kReflect, kReplicate, kCircular };
 enum class Activation : int32_t { kNone, kRelu, kLeakyRelu, kRelu6, kElu, kSigmoid, kTanh, kSilu, kGelu, kHardSwish };
-enum class PoolKind : int32_t { kMax, kAverage };
+// kLp: (sum of |x|^p)^(1/p); kSignedLp: of x^p with its sign, for odd p. p itself is an argument of the run.
+enum class PoolKind : int32_t { kMax, kMin, kAverage, kLp, kSignedLp };
 
 // What is added before the activation: y = activation(conv(x, w) + bias + residual). Backward-data as a layer of its
 // own, the transposed convolution, has a bias of c elements and an activation too: x = activation(sum + bias).
@@ -46,24 +47,28 @@ struct ConvProblem {
 };
 static_assert(sizeof(ConvProblem) == 8 * 4 + 4 * 8 + 18 * 8, "no padding bytes: the bytes are a cache key");
 
+// Windows are either of one size, a stride apart, or `adaptive`: `output` many along each axis, that of output o being
+// [floor(o * size / output), ceil((o + 1) * size / output)). What the other rule has is 1 or 0 then.
 struct PoolProblem {
   PoolKind kind;
-  Pass pass;  // kForward or kBackwardData
+  Pass pass;  // kForward or, for averages and norms, kBackwardData: those of max and min are in pool_positions.h
   int32_t spatial_rank;
   Layout layout;
   DType dtype;
   int32_t ceil_mode;
   int32_t count_include_pad;
-  int32_t reserved;
+  int32_t adaptive;
   int64_t n, c;
+  int64_t divisor;  // what every average divides by; 0: the number of its window's cells
   int64_t size[kMaxSpatial];
   int64_t window[kMaxSpatial];
   int64_t stride[kMaxSpatial];
   int64_t dilation[kMaxSpatial];
   int64_t pad_begin[kMaxSpatial];
   int64_t pad_end[kMaxSpatial];
+  int64_t output[kMaxSpatial];  // adaptive only, else 0
 };
-static_assert(sizeof(PoolProblem) == 8 * 4 + 2 * 8 + 18 * 8, "no padding bytes: the bytes are a cache key");
+static_assert(sizeof(PoolProblem) == 8 * 4 + 3 * 8 + 21 * 8, "no padding bytes: the bytes are a cache key");
 
 // The one output-size formula: how many windows of `filter` taps, `dilation` apart and `stride` from each other, fit.
 // Never negative. With `ceil_mode` a last window that sticks out is counted too, unless it would start in the
@@ -116,10 +121,12 @@ const char* name_of(Layout layout);
 const char* name_of(DType dtype);
 const char* name_of(PaddingMode mode);
 const char* name_of(Activation activation);
+const char* name_of(PoolKind kind);
 bool find_by_name(const char* name, Pass* value);
 bool find_by_name(const char* name, Layout* value);
 bool find_by_name(const char* name, DType* value);
 bool find_by_name(const char* name, PaddingMode* value);
 bool find_by_name(const char* name, Activation* value);
+bool find_by_name(const char* name, PoolKind* value);
 
 }  // namespace fastconv

@@ -17,6 +17,7 @@ constexpr const char* kPassNames[] = {"fwd", "bwd_data", "bwd_filter"};
 constexpr const char* kLayoutNames[] = {"nchw", "nhwc", "blocked"};
 constexpr const char* kDTypeNames[] = {"f32", "f64", "f16", "bf16"};
 constexpr const char* kModeNames[] = {"zeros", "constant", "reflect", "replicate", "circular"};
+constexpr const char* kPoolKindNames[] = {"max", "min", "average", "lp", "signed_lp"};
 constexpr const char* kActivationNames[] = {"none",    "relu", "leaky_relu", "relu6", "elu",
                                             "sigmoid", "tanh", "silu",       "gelu",  "hard_swish"};
 
@@ -205,11 +206,13 @@ const char* name_of(Layout v) { return kLayoutNames[static_cast<int>(v)]; }
 const char* name_of(DType v) { return kDTypeNames[static_cast<int>(v)]; }
 const char* name_of(PaddingMode v) { return kModeNames[static_cast<int>(v)]; }
 const char* name_of(Activation v) { return kActivationNames[static_cast<int>(v)]; }
+const char* name_of(PoolKind v) { return kPoolKindNames[static_cast<int>(v)]; }
 bool find_by_name(const char* name, Pass* v) { return find(kPassNames, name, v); }
 bool find_by_name(const char* name, Layout* v) { return find(kLayoutNames, name, v) && *v != Layout::kBlocked; }
 bool find_by_name(const char* name, DType* v) { return find(kDTypeNames, name, v); }
 bool find_by_name(const char* name, PaddingMode* v) { return find(kModeNames, name, v); }
 bool find_by_name(const char* name, Activation* v) { return find(kActivationNames, name, v); }
+bool find_by_name(const char* name, PoolKind* v) { return find(kPoolKindNames, name, v); }
 
 void to_text(const ConvProblem& p, char* text) {
   static constexpr char kSizeKeys[] = "dhw";

@@ -255,3 +255,19 @@ def isas() -> list[str]:
 def nan_filled(case: Case) -> np.ndarray:
     """An output in which a forgotten element shows."""
     return np.full(case.result_shape, np.nan, NUMPY_DTYPE[case.dtype])
+
+
+def pool_problem(kind, x_shape, window, stride, pads, dilation, ceil_mode=False, layout="channels_first", **words):
+    """A native pooling problem; pads holds (begin, end) per axis. words: count_include_pad, divisor."""
+    begin, end = tuple(b for b, _ in pads), tuple(e for _, e in pads)
+    return _core.PoolProblem(kind, x_shape, window, stride, begin, end, dilation, ceil_mode, layout=layout, **words)
+
+
+def adaptive_problem(kind, x_shape, output, layout="channels_first", **words):
+    """A native adaptive pooling problem."""
+    return _core.PoolProblem(kind, x_shape, (), (), (), (), (), output=output, layout=layout, **words)
+
+
+def laid_out(shape, layout):
+    """A channels-first shape in the order of axes of `layout`."""
+    return (shape[0], *shape[2:], shape[1]) if layout == "channels_last" else tuple(shape)

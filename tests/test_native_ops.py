@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cases import NUMPY_DTYPE, THREADS, isas, rng_for
+from cases import NUMPY_DTYPE, THREADS, isas, laid_out, pool_problem, rng_for
 from fastconv import _core, reference
 from tolerance import assert_bound, assert_close, assert_exact, assert_same_bits
 
@@ -39,38 +39,51 @@ def keep_threads():
     _core.set_threads(before)
 
 
-def laid_out(shape, layout):
-    return (shape[0], *shape[2:], shape[1]) if layout == "channels_last" else shape
+NORMS = (("lp", 2.0), ("signed_lp", 3.0))
 
 
 def pooled(x, dy, geometry, layout, options):
-    """The four pooling functions; max pooling with and without indices."""
-    _, _, _, window, stride, pads, dilation, ceil_mode = geometry
-    begin, end = tuple(b for b, _ in pads), tuple(e for _, e in pads)
-    places = (window, stride, begin, end, dilation, ceil_mode, layout)
-    y, at = _core.max_pool_forward(x, *places, True, options)
-    plain, none = _core.max_pool_forward(x, *places, False, options)
-    assert none is None
-    results = {"max": y, "max alone": plain, "indices": at}
-    results["max backward"] = _core.max_pool_backward(dy, at, x.shape, *places, options)
+    """Every pooling function; the extremes with and without indices."""
+    words = (x.shape, *geometry[3:], layout)
+    results = {}
+    for kind in ("max", "min"):
+        problem = pool_problem(kind, *words)
+        y, at = _core.pool_forward(problem, x, 1.0, True, options)
+        plain, none = _core.pool_forward(problem, x, 1.0, False, options)
+        assert none is None
+        results |= {kind: y, f"{kind} alone": plain, f"{kind} indices": at}
+        results[f"{kind} backward"] = _core.scatter_positions(dy, at, x.shape, layout, 0, options)
     for include in (True, False):
-        rest = (window, stride, begin, end, ceil_mode, include, layout, options)
-        if set(dilation) == {1}:
-            results[f"mean {include}"] = _core.avg_pool_forward(x, *rest)
-            results[f"mean backward {include}"] = _core.avg_pool_backward(dy, x.shape, *rest)
+        problem = pool_problem("average", *words, count_include_pad=include)
+        results[f"mean {include}"] = _core.pool_forward(problem, x, 1.0, False, options)[0]
+        results[f"mean backward {include}"] = _core.pool_backward(problem, dy, None, None, 1.0, options)
+    for kind, p in NORMS:
+        problem = pool_problem(kind, *words)
+        y = _core.pool_forward(problem, x, p, False, options)[0]
+        results |= {
+            f"norm {kind} {p}": y,
+            f"norm backward {kind} {p}": _core.pool_backward(problem, dy, x, y, p, options),
+        }
     return results
 
 
 def expected_pools(x, dy, geometry, layout):
     _, _, _, window, stride, pads, dilation, ceil_mode = geometry
-    y, at = reference.max_pool(x, window, stride, pads, dilation, ceil_mode, layout=layout)
-    results = {"max": y, "max alone": y, "indices": at}
-    results["max backward"] = reference.max_pool_backward(dy, at, x.shape, layout=layout)
+    results = {}
+    for kind, pool in (("max", reference.max_pool), ("min", reference.min_pool)):
+        y, at = pool(x, window, stride, pads, dilation, ceil_mode, layout=layout)
+        results |= {kind: y, f"{kind} alone": y, f"{kind} indices": at}
+        results[f"{kind} backward"] = reference.max_pool_backward(dy, at, x.shape, layout=layout)
+    words = {"dilation": dilation, "layout": layout}
     for include in (True, False):
-        words = (window, stride, pads, ceil_mode, include)
-        if set(dilation) == {1}:
-            results[f"mean {include}"] = reference.avg_pool(x, *words, layout=layout)
-            results[f"mean backward {include}"] = reference.avg_pool_backward(dy, x.shape, *words, layout=layout)
+        rest = (window, stride, pads, ceil_mode, include)
+        results[f"mean {include}"] = reference.avg_pool(x, *rest, **words)
+        results[f"mean backward {include}"] = reference.avg_pool_backward(dy, x.shape, *rest, **words)
+    for kind, p in NORMS:
+        rest = (p, window, stride, ceil_mode)
+        more = {"padding": pads, "signed": kind == "signed_lp", **words}
+        results[f"norm {kind} {p}"] = reference.lp_pool(x, *rest, **more)
+        results[f"norm backward {kind} {p}"] = reference.lp_pool_backward(dy, x, *rest, **more)
     return results
 
 
@@ -97,7 +110,7 @@ def test_pools_in_pieces_on_every_isa(geometry, layout, dtype):
     for isa in isas():
         for name, got in pooled(x, dy, geometry, layout, _core.Options(isa=isa)).items():
             what = f"{name} on {isa} of {geometry} {layout} {dtype}"
-            if name.startswith("mean"):
+            if name.startswith(("mean", "norm")):
                 assert_close(got, expected[name], "pointwise", what=what)
             else:
                 assert_exact(got, expected[name], what)
@@ -124,9 +137,8 @@ def test_the_first_nan_wins(layout):
     x[rng.random(x.shape) < 0.2] = np.nan
     planes = x if layout == "channels_first" else np.moveaxis(x, -1, 1)
     for isa in isas():
-        y, at = _core.max_pool_forward(
-            x, (3, 3), (2, 2), (0, 0), (0, 0), (1, 1), False, layout, True, _core.Options(isa=isa)
-        )
+        problem = pool_problem("max", x.shape, (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), False, layout)
+        y, at = _core.pool_forward(problem, x, 1.0, True, _core.Options(isa=isa))
         if layout == "channels_last":
             y, at = np.moveaxis(y, -1, 1), np.moveaxis(at, -1, 1)
         for n, c, i, j in np.ndindex(y.shape):
@@ -144,39 +156,56 @@ def test_views_are_pooled_where_they_lie():
     planes = rng.standard_normal((2, 9, 10, 12)).astype(np.float32)
     views = [np.moveaxis(pixels, -1, 1), planes[:, 2:7], planes[:, :, ::-1], planes[:, ::2, :, 1:-1]]
     for x in views:
-        arguments = ((3, 2), (2, 1), (1, 0), (0, 1))
-        y, at = _core.max_pool_forward(x, *arguments, (1, 1), False, "channels_first", True, _core.Options())
+        geometry = (x.shape, (3, 2), (2, 1), ((1, 0), (0, 1)), (1, 1))
+        problem, means = pool_problem("max", *geometry), pool_problem("average", *geometry)
+        y, at = _core.pool_forward(problem, x, 1.0, True, _core.Options())
         dense = np.ascontiguousarray(x)
-        expected = _core.max_pool_forward(dense, *arguments, (1, 1), False, "channels_first", True, _core.Options())
+        expected = _core.pool_forward(problem, dense, 1.0, True, _core.Options())
         assert_exact(y, expected[0])
         assert_exact(at, expected[1])
-        mean = _core.avg_pool_forward(x, *arguments, False, True, "channels_first", _core.Options())
-        assert_close(
-            mean, _core.avg_pool_forward(dense, *arguments, False, True, "channels_first", _core.Options()), "pointwise"
-        )
+        mean, dense_mean = (_core.pool_forward(means, v, 1.0, False, _core.Options())[0] for v in (x, dense))
+        assert_close(mean, dense_mean, "pointwise")
         dy = rng.standard_normal(y.shape).astype(np.float32)
-        back = [
-            _core.max_pool_backward(dy, i, x.shape, *arguments, (1, 1), False, "channels_first", _core.Options())
-            for i in (at, expected[1])
-        ]
-        assert_same_bits(back[0], back[1])
+        first, second = (
+            _core.scatter_positions(dy, i, x.shape, "channels_first", 0, _core.Options()) for i in (at, expected[1])
+        )
+        assert_same_bits(first, second)
 
 
 def test_a_bad_index_is_refused():
-    dy = np.ones((1, 2, 3, 3), np.float32)
-    arguments = ((1, 2, 6, 6), (2, 2), (2, 2), (0, 0), (0, 0), (1, 1), False)
+    dy, options = np.ones((1, 2, 3, 3), np.float32), _core.Options()
     for layout in LAYOUTS:
-        shape = laid_out(dy.shape, layout)
-        x_shape = laid_out(arguments[0], layout)
+        shape, x_shape = laid_out(dy.shape, layout), laid_out((1, 2, 6, 6), layout)
         for bad in (-1, 36, 2**40):
             indices = np.zeros(shape, np.int64)
             indices[0, 1, 1, 1] = bad
-            with pytest.raises(_core.ProblemError, match=r"indices .* expected 0 to 35"):
-                _core.max_pool_backward(dy.reshape(shape), indices, x_shape, *arguments[1:], layout, _core.Options())
+            x = np.ones(x_shape, np.float32)
+            for call in (
+                lambda i, s=shape, xs=x_shape, o=layout: _core.scatter_positions(dy.reshape(s), i, xs, o, 0, options),
+                lambda i, x=x, o=layout: _core.gather_positions(x, i, o, 0, options),
+                lambda i, xs=x_shape, o=layout: _core.last_positions(i, xs, o, options),
+            ):
+                with pytest.raises(_core.ProblemError, match=r"indices .* expected 0 to 35"):
+                    call(indices)
+    arguments = ((1, 2, 6, 6), "channels_first", 0, options)
     with pytest.raises(TypeError, match=r"indices has dtype int32; .*astype\(np.int64\)"):
-        _core.max_pool_backward(dy, np.zeros(dy.shape, np.int32), *arguments, "channels_first", _core.Options())
+        _core.scatter_positions(dy, np.zeros(dy.shape, np.int32), *arguments)
     with pytest.raises(_core.ProblemError, match="indices has shape"):
-        _core.max_pool_backward(dy, np.zeros((1, 2, 3), np.int64), *arguments, "channels_first", _core.Options())
+        _core.scatter_positions(dy, np.zeros((1, 2, 3), np.int64), *arguments)
+
+
+def test_a_large_plane_is_gathered_in_pieces():
+    """Few planes of more than one item of work; indices in no order, many of them equal, and -1 for nowhere."""
+    rng = rng_for("positions in pieces")
+    for layout, c in (("channels_first", 2), ("channels_last", 3)):
+        x_shape, y_shape = laid_out((1, c, 700, 300), layout), laid_out((1, c, 90, 70), layout)
+        at = rng.integers(-1, 700 * 300, y_shape)
+        at[rng.random(y_shape) < 0.3] = 1234
+        values = rng.integers(-4, 5, y_shape).astype(np.float32)
+        expected = reference.max_pool_backward(np.where(at < 0, 0, values), np.maximum(at, 0), x_shape, layout=layout)
+        for threads in THREADS:
+            got = _core.scatter_positions(values, at, x_shape, layout, -1, _core.Options(threads=threads))
+            assert_exact(got, expected, f"{layout} {threads}")
 
 
 # (n, c, *): one pixel per channel (columns), planes shorter and longer than a chunk of statistics.

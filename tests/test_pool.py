@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Max and average pooling against the reference: every geometry, both layouts, both dtypes, forward and backward."""
+"""Pooling by windows of one size against the reference: every geometry and option, both layouts, both dtypes, forward
+and backward; and what the definition says of NaN, infinity, ties and padding."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -7,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastconv as fc
-from cases import NUMPY_DTYPE, rng_for
-from fastconv import _core, reference
+from cases import NUMPY_DTYPE, laid_out, rng_for
+from fastconv import reference
 from tolerance import assert_close, assert_exact
 
-OPTIONS = _core.Options()
 # (size, window, stride, padding pairs, dilation)
 GEOMETRIES = [
     ((8,), (2,), (2,), ((0, 0),), (1,)),
@@ -27,38 +29,45 @@ GEOMETRIES = [
 ]
 
 
-def split(pads):
-    return tuple(b for b, _ in pads), tuple(e for _, e in pads)
+NORMS = (1, 2, 3, 4, 1.5)
 
 
-def laid_out(shape, layout):
-    return (shape[0], *shape[2:], shape[1]) if layout == "channels_last" else shape
+def own(name, rank):
+    return getattr(fc, name.replace("pool", f"pool{rank}d"))
 
 
 def check(size, window, stride, pads, dilation, ceil_mode, layout, dtype, n=2, c=5):
-    """All four native functions against NumPy, on integers with many ties."""
+    """Every pooling with windows of one size against NumPy, forward and backward, on integers with many ties."""
     what = f"{size} {window} {stride} {pads} {dilation} ceil={ceil_mode} {layout} {dtype}"
-    rng = rng_for(what)
+    rank, rng = len(size), rng_for(what)
     x = rng.integers(-4, 5, laid_out((n, c, *size), layout)).astype(NUMPY_DTYPE[dtype])
-    begin, end = split(pads)
-    geometry = {"layout": layout}
-    y, at = _core.max_pool_forward(x, window, stride, begin, end, dilation, ceil_mode, layout, True, OPTIONS)
-    expected, places = reference.max_pool(x, window, stride, pads, dilation, ceil_mode, **geometry)
-    assert_exact(y, expected, what)
-    assert at.dtype == np.int64
-    assert_exact(at, places, f"indices of {what}")
-    dy = rng.integers(-4, 5, y.shape).astype(x.dtype)
-    dx = _core.max_pool_backward(dy, at, x.shape, window, stride, begin, end, dilation, ceil_mode, layout, OPTIONS)
-    assert_exact(dx, reference.max_pool_backward(dy, places, x.shape, **geometry), f"backward of {what}")
-    if set(dilation) != {1}:
-        return
-    for include in (True, False):
-        rest = (begin, end, ceil_mode, include, layout, OPTIONS)
-        mean = _core.avg_pool_forward(x, window, stride, *rest)
-        words = (window, stride, pads, ceil_mode, include)
-        assert_close(mean, reference.avg_pool(x, *words, **geometry), "pointwise", what=what)
-        back = _core.avg_pool_backward(dy, x.shape, window, stride, *rest)
-        assert_close(back, reference.avg_pool_backward(dy, x.shape, *words, **geometry), "pointwise", what=what)
+    words = {"padding": pads, "dilation": dilation, "ceil_mode": ceil_mode, "layout": layout}
+    for kind, expect in (("max", reference.max_pool), ("min", reference.min_pool)):
+        y, at = own(f"{kind}_pool", rank)(x, window, stride, return_indices=True, **words)
+        expected, places = expect(x, window, stride, **words)
+        assert_exact(y, expected, f"{kind} {what}")
+        assert_exact(own(f"{kind}_pool", rank)(x, window, stride, **words), expected, f"{kind} alone {what}")
+        assert at.dtype == np.int64
+        assert_exact(at, places, f"{kind} indices of {what}")
+        dy = rng.integers(-4, 5, y.shape).astype(x.dtype)
+        dx = own(f"{kind}_pool_backward", rank)(dy, at, x.shape, layout=layout)
+        assert_exact(dx, reference.max_pool_backward(dy, places, x.shape, layout=layout), f"backward of {kind} {what}")
+    for more in ({}, {"count_include_pad": False}, {"divisor_override": 4}):
+        mean = own("avg_pool", rank)(x, window, stride, **words, **more)
+        expected = reference.avg_pool(x, window, stride, **words, **more)
+        back = own("avg_pool_backward", rank)(dy, x.shape, window, stride, **words, **more)
+        expected_back = reference.avg_pool_backward(dy, x.shape, window, stride, **words, **more)
+        if more.get("divisor_override"):  # a power of two
+            assert_exact(mean, expected, what)
+            assert_exact(back, expected_back, what)
+        assert_close(mean, expected, "pointwise", what=f"{more} {what}")
+        assert_close(back, expected_back, "pointwise", what=f"backward {more} {what}")
+    for p, signed in itertools.product(NORMS, (True, False)):
+        y = own("lp_pool", rank)(x, p, window, stride, signed=signed, **words)
+        assert_close(y, reference.lp_pool(x, p, window, stride, signed=signed, **words), "norm", what=f"p={p} {what}")
+        dx = own("lp_pool_backward", rank)(dy, x, y, p, window, stride, signed=signed, **words)
+        expected = reference.lp_pool_backward(dy, x, p, window, stride, signed=signed, **words)
+        assert_close(dx, expected, "norm", what=f"backward of p={p} signed={signed} {what}")
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
@@ -104,7 +113,7 @@ def test_nan_passes_through():
         assert nan.tolist() == [[True, False], [False, False]], pool.__name__
     y, at = fc.max_pool2d(x, 2, return_indices=True)
     assert at[0, 0, 0, 0] == 1
-    dx = fc.max_pool2d_backward(np.ones_like(y), at, x.shape, 2)
+    dx = fc.max_pool2d_backward(np.ones_like(y), at, x.shape)
     assert dx[0, 0, 0, 1] == 1 and dx.sum() == 4
 
 

@@ -219,7 +219,7 @@ BAD_CALLS = [
     (lambda: fc.max_pool2d(X, 9), fc.ProblemError, "the window spans 9 along h, x has 7"),
     (lambda: fc.avg_pool2d(X, 0), fc.ProblemError, "avg_pool2d: kernel_size is 0; expected at least 1"),
     (
-        lambda: fc.max_pool2d_backward(normal(2, 4, 3, 3), np.zeros((2, 4, 3, 3), np.int32), X.shape, 2),
+        lambda: fc.max_pool2d_backward(normal(2, 4, 3, 3), np.zeros((2, 4, 3, 3), np.int32), X.shape),
         TypeError,
         "indices is int32; expected the int64 array that return_indices=True gives",
     ),

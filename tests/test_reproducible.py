@@ -10,7 +10,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cases import DTYPES, NUMPY_DTYPE, PASSES, THREADS, arrays, isas, parse, run_core, supported
+from cases import (
+    DTYPES,
+    NUMPY_DTYPE,
+    PASSES,
+    THREADS,
+    adaptive_problem,
+    arrays,
+    isas,
+    parse,
+    pool_problem,
+    run_core,
+    supported,
+)
 from fastconv import _core
 from tolerance import assert_same_bits
 
@@ -74,13 +86,24 @@ def test_automatic_choice_under_batch_invariant():
 
 
 def pools(x, options, layout):
-    """All four pooling functions on one plane geometry."""
-    window, stride, pad, one = (3, 3), (2, 2), (1, 1), (1, 1)
-    y, at = _core.max_pool_forward(x, window, stride, pad, pad, one, True, layout, True, options)
-    mean = _core.avg_pool_forward(x, window, stride, pad, pad, True, False, layout, options)
-    back = _core.max_pool_backward(y, at, x.shape, window, stride, pad, pad, one, True, layout, options)
-    shared = _core.avg_pool_backward(mean, x.shape, window, stride, pad, pad, True, False, layout, options)
-    return y, at, mean, back, shared
+    """Every pooling function on one plane geometry, and on windows of different sizes."""
+    results = []
+    for adaptive in (False, True):
+
+        def problem(kind, adaptive=adaptive):
+            if adaptive:
+                return adaptive_problem(kind, x.shape, (5, 3), layout)
+            return pool_problem(kind, x.shape, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), True, layout)
+
+        for kind in ("max", "min"):
+            y, at = _core.pool_forward(problem(kind), x, 1.0, True, options)
+            results += [y, at, _core.scatter_positions(y, at, x.shape, layout, 0, options)]
+            results.append(_core.last_positions(at, x.shape, layout, options))
+            results.append(_core.gather_positions(x, at, layout, 0, options))
+        for kind, p in (("average", 1.0), ("lp", 2.0), ("lp", 2.5), ("signed_lp", 3.0)):
+            y, _ = _core.pool_forward(problem(kind), x, p, False, options)
+            results += [y, _core.pool_backward(problem(kind), y, x, y, p, options)]
+    return results
 
 
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastconv as fc
 from cases import Case, arrays, run_core, supported
 from fastconv import _core, reference
 from tolerance import assert_exact
@@ -62,11 +63,7 @@ def test_binary_6x6_with_pooling(dtype):
         maps = y.astype(DTYPES[dtype])[None]
         for relu, expected in ((False, example["maxpool2_no_relu"]), (True, example["relu_maxpool2"])):
             active = _core.activation_forward("relu", maps) if relu else maps
-            pool = _core.max_pool_forward
-            none = (0, 0)
-            pooled, _ = pool(
-                active, (2, 2), (2, 2), none, none, (1, 1), False, "channels_first", False, _core.Options()
-            )
+            pooled = fc.max_pool2d(active, 2)
             assert_exact(pooled[0], np.array(expected), name)
 
 

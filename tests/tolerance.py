@@ -19,6 +19,8 @@ import numpy as np
 _TIERS = {
     # One division or one vectorised exp, tanh or erf: a few units in the last place; gelu and silu cancel near zero.
     "pointwise": (16, 4),
+    # Powers, a sum and a root of each window: every power multiplies the error, and signed ones cancel.
+    "norm": (64, 64),
     # Means and variances over up to some thousand cells, and what is divided by their root.
     "statistics": (64, 64),
     # Several layers one after the other.

@@ -66,6 +66,7 @@ struct ConvertKernels {
 };
 
 struct PoolKernels;       // pool_kernels.h
+struct PoolNormKernels;   // pool_kernels.h
 struct PointwiseKernels;  // pointwise_kernels.h
 struct OptimKernels;
 struct NormKernels;  // norm_kernels.h
@@ -76,8 +77,10 @@ struct KernelTable {
   int vector_bytes;
   const GemmKernels* gemm;
   const DepthwiseKernels* depthwise;
-  const PoolKernels* pool_planes;  // channels first
-  const PoolKernels* pool_pixels;  // channels last
+  const PoolKernels* pool_planes;   // channels first
+  const PoolKernels* pool_windows;  // channels first, windows of different sizes
+  const PoolKernels* pool_pixels;   // channels last
+  const PoolNormKernels* pool_norm;
   const PointwiseKernels* pointwise;
   const OptimKernels* optim;
   const NormKernels* norm;

@@ -48,14 +48,6 @@ struct Under {
   }
 };
 
-template <class T>
-FC_INLINE I<T> lane_numbers(int64_t first) {
-  I<T> lane{};
-#pragma GCC unroll 16
-  for (int i = 0; i < Vec<T>::lanes; ++i) lane[i] = i;
-  return lane + splat_int<T>(first);
-}
-
 // Lane i is p[i * stride]. STRIDE 0: any stride, and only lanes below `count` are touched.
 template <class T, int STRIDE>
 FC_INLINE V<T> load_step(const T* p, int64_t stride, int64_t count) {
@@ -74,11 +66,11 @@ FC_INLINE V<T> load_step(const T* p, int64_t stride, int64_t count) {
   }
 }
 
-// ---- Maximum. Positions are kept relative to the first row under the output row, as bits in lanes of T. ----------
+// ---- Maximum and minimum. Positions are kept relative to the first row under the output row, as bits in lanes of T.
 
-template <class T, bool INDEXED, int VECTORS>
-FC_INLINE void max_of_rows(const T* x, int64_t row_count, const int64_t* rows, int64_t column, int64_t count, T* value,
-                           T* position) {
+template <class T, bool MIN, bool INDEXED, int VECTORS>
+FC_INLINE void best_of_rows(const T* x, int64_t row_count, const int64_t* rows, int64_t column, int64_t count, T* value,
+                            T* position) {
   constexpr int lanes = Vec<T>::lanes;
   const auto at = [&](int64_t row, int u) __attribute__((always_inline)) {
     const T* p = x + row + column + u * lanes;
@@ -95,7 +87,7 @@ FC_INLINE void max_of_rows(const T* x, int64_t row_count, const int64_t* rows, i
 #pragma GCC unroll 4
     for (int u = 0; u < VECTORS; ++u) {
       const V<T> v = at(rows[r], u);
-      const I<T> better = beats<T>(v, m[u]);
+      const I<T> better = beats<T, MIN>(v, m[u]);
       m[u] = select<T>(better, v, m[u]);
       if constexpr (INDEXED)
         where[u] = choose<T>(better, lane_numbers<T>(rows[r] - rows[0] + column + u * lanes), where[u]);
@@ -108,9 +100,9 @@ FC_INLINE void max_of_rows(const T* x, int64_t row_count, const int64_t* rows, i
   }
 }
 
-template <class T, bool INDEXED, int STRIDE>
-FC_INLINE void max_of_columns(const PoolGeometry& g, int64_t outputs, const T* value, const T* position, int64_t base,
-                              T* y, int64_t* indices) {
+template <class T, bool MIN, bool INDEXED, int STRIDE>
+FC_INLINE void best_of_columns(const PoolGeometry& g, int64_t outputs, const T* value, const T* position, int64_t base,
+                               T* y, int64_t* indices) {
   constexpr int lanes = Vec<T>::lanes;
   const int64_t stride = g.stride[2];
   for (int64_t o = 0; o < outputs; o += lanes) {
@@ -121,7 +113,7 @@ FC_INLINE void max_of_columns(const PoolGeometry& g, int64_t outputs, const T* v
     for (int64_t t = 1; t < g.window[2]; ++t) {
       const int64_t from = o * stride + t * g.dilation[2];
       const V<T> v = load_step<T, STRIDE>(value + from, stride, count);
-      I<T> better = beats<T>(v, m);
+      I<T> better = beats<T, MIN>(v, m);
       if constexpr (INDEXED) {  // rows come before columns in the plane: equals are decided by position
         const I<T> i = (I<T>)load_step<T, STRIDE>(position + from, stride, count);
         const I<T> equal = (v == m) | ((v != v) & (m != m));
@@ -135,14 +127,14 @@ FC_INLINE void max_of_columns(const PoolGeometry& g, int64_t outputs, const T* v
   }
 }
 
-template <class T, bool INDEXED>
-void max_rows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* memory) {
+template <class T, bool MIN, bool INDEXED>
+void best_rows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* memory) {
   constexpr int lanes = Vec<T>::lanes, block = 4 * lanes;
   const Scratch<T> scratch(g, memory);
   const Under under(g, part);
   T *value = scratch.first, *position = scratch.second;
-  // Padding never wins: it is smaller than any number, and later than any position.
-  fill(value, g.row_elements, -(T)__builtin_inf());
+  // Padding never wins: no number is worse, and no position later.
+  fill(value, g.row_elements, worst<T, MIN>());
   if constexpr (INDEXED)
     for (int64_t i = 0; i < g.row_elements; i += lanes)
       store_first(position + i, (V<T>)splat_int<T>(sizeof(T) == 4 ? INT32_MAX : INT64_MAX), g.row_elements - i);
@@ -151,42 +143,31 @@ void max_rows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int
     int64_t count, column = under.begin;
     rows_under(g, row, scratch.rows, &count);
     for (; column + block <= under.end; column += block)
-      max_of_rows<T, INDEXED, 4>(x, count, scratch.rows, column, block, v, p);
+      best_of_rows<T, MIN, INDEXED, 4>(x, count, scratch.rows, column, block, v, p);
     for (; column < under.end; column += lanes)
-      max_of_rows<T, INDEXED, 1>(x, count, scratch.rows, column, under.end - column, v, p);
+      best_of_rows<T, MIN, INDEXED, 1>(x, count, scratch.rows, column, under.end - column, v, p);
     const int64_t at = row * g.out[2] + part.column_begin, base = scratch.rows[0];
     int64_t* out = INDEXED ? indices + at : nullptr;
     switch (g.stride[2]) {
       case 1:
-        max_of_columns<T, INDEXED, 1>(g, under.outputs, value, position, base, y + at, out);
+        best_of_columns<T, MIN, INDEXED, 1>(g, under.outputs, value, position, base, y + at, out);
         break;
       case 2:
-        max_of_columns<T, INDEXED, 2>(g, under.outputs, value, position, base, y + at, out);
+        best_of_columns<T, MIN, INDEXED, 2>(g, under.outputs, value, position, base, y + at, out);
         break;
       default:
-        max_of_columns<T, INDEXED, 0>(g, under.outputs, value, position, base, y + at, out);
+        best_of_columns<T, MIN, INDEXED, 0>(g, under.outputs, value, position, base, y + at, out);
         break;
     }
   }
 }
 
-template <class T>
-void max(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* scratch) {
+template <class T, bool MIN>
+void best(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* scratch) {
   if (indices)
-    max_rows<T, true>(g, part, x, y, indices, scratch);
+    best_rows<T, MIN, true>(g, part, x, y, indices, scratch);
   else
-    max_rows<T, false>(g, part, x, y, indices, scratch);
-}
-
-template <class T>
-bool max_backward(const PoolGeometry& g, int64_t, const T* dy, const int64_t* indices, T* dx) {
-  const int64_t plane = g.size[0] * g.size[1] * g.size[2], outputs = g.out[0] * g.out[1] * g.out[2];
-  memset(dx, 0, plane * sizeof(T));
-  for (int64_t i = 0; i < outputs; ++i) {
-    if ((uint64_t)indices[i] >= (uint64_t)plane) return false;
-    dx[indices[i]] += dy[i];
-  }
-  return true;
+    best_rows<T, MIN, false>(g, part, x, y, indices, scratch);
 }
 
 // ---- Average ---------------------------------------------------------------------------------------------------
@@ -276,7 +257,7 @@ void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, 
     phase[t] = t * g.dilation[2] % stride;
     shift[t] = t * g.dilation[2] / stride;
   }
-  const Range over = columns_over(g, first, part.column_end);
+  const Range over = outputs_over(g, 2, first, part.column_end);
   // folded[o] lies in `first`; zeros on both sides stand for outputs that do not exist or do not reach this part.
   fill(scratch.first, g.row_elements, T(0));
   T* folded = scratch.first + shift[g.window[2] - 1] - (first + g.pad_begin[2]) / stride;
@@ -309,8 +290,8 @@ void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, 
 }  // namespace
 
 const PoolKernels kPoolPlaneKernels = {
-    {max<float>, average<float>, average_backward<float>, max_backward<float>},
-    {max<double>, average<double>, average_backward<double>, max_backward<double>},
+    {best<float, false>, best<float, true>, average<float>, average_backward<float>},
+    {best<double, false>, best<double, true>, average<double>, average_backward<double>},
 };
 
 }  // namespace fastconv::FC_ISA

@@ -12,15 +12,18 @@ extern const ConvertKernels kConvertKernels;
 extern const GemmKernels kGemmKernels;
 extern const DepthwiseKernels kDepthwiseKernels;
 extern const PoolKernels kPoolPlaneKernels;
+extern const PoolKernels kPoolWindowKernels;
 extern const PoolKernels kPoolPixelKernels;
+extern const PoolNormKernels kPoolNormKernels;
 extern const PointwiseKernels kPointwiseKernels;
 extern const OptimKernels kOptimKernels;
 extern const NormKernels kNormKernels;
 extern const LossKernels kLossKernels;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,       &kGemmKernels,      &kDepthwiseKernels,
-                            &kPoolPlaneKernels, &kPoolPixelKernels, &kPointwiseKernels, &kOptimKernels,
-                            &kNormKernels,      &kLossKernels,      &kConvertKernels};
+const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,        &kGemmKernels,      &kDepthwiseKernels,
+                            &kPoolPlaneKernels, &kPoolWindowKernels, &kPoolPixelKernels, &kPoolNormKernels,
+                            &kPointwiseKernels, &kOptimKernels,      &kNormKernels,      &kLossKernels,
+                            &kConvertKernels};
 
 }  // namespace fastconv::FC_ISA

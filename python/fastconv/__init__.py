@@ -14,6 +14,32 @@ from typing import Any
 from .tensor import Tensor  # isort: skip
 
 from ._core import ConvProblem, DeviceError, ProblemError, UnsupportedError, WorkspaceError
+from .adaptive_pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool1d_backward,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    adaptive_avg_pool3d,
+    adaptive_avg_pool3d_backward,
+    adaptive_max_pool1d,
+    adaptive_max_pool1d_backward,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_backward,
+    adaptive_max_pool3d,
+    adaptive_max_pool3d_backward,
+    global_avg_pool1d,
+    global_avg_pool2d,
+    global_avg_pool3d,
+    global_lp_pool1d,
+    global_lp_pool2d,
+    global_lp_pool3d,
+    global_max_pool1d,
+    global_max_pool2d,
+    global_max_pool3d,
+    global_min_pool1d,
+    global_min_pool2d,
+    global_min_pool3d,
+)
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from .causal import causal_conv1d
 from .explain import Explanation, algorithms, explain
@@ -27,6 +53,14 @@ from .gradients import (
     conv3d_backward,
     conv3d_backward_data,
     conv3d_backward_filter,
+)
+from .lp_pooling import (
+    lp_pool1d,
+    lp_pool1d_backward,
+    lp_pool2d,
+    lp_pool2d_backward,
+    lp_pool3d,
+    lp_pool3d_backward,
 )
 from .options import options, set_options
 from .pooling import (
@@ -42,11 +76,25 @@ from .pooling import (
     max_pool2d_backward,
     max_pool3d,
     max_pool3d_backward,
+    min_pool1d,
+    min_pool1d_backward,
+    min_pool2d,
+    min_pool2d_backward,
+    min_pool3d,
+    min_pool3d_backward,
 )
 from .primitives import conv1d, conv2d, conv3d, plan
 from .random import manual_seed
 from .trace import Trace, cache_info, info, trace
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from .unpooling import (
+    max_unpool1d,
+    max_unpool1d_backward,
+    max_unpool2d,
+    max_unpool2d_backward,
+    max_unpool3d,
+    max_unpool3d_backward,
+)
 
 # Loaded at first use, so that `import fastconv` stays light.
 _MODULES = ("data", "filters", "models", "nn", "optim", "ops", "plot", "random", "reference", "train")
@@ -88,6 +136,18 @@ __all__ = [
     "UnsupportedError",
     "WorkspaceError",
     "__version__",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool1d_backward",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_avg_pool3d",
+    "adaptive_avg_pool3d_backward",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool1d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
+    "adaptive_max_pool3d",
+    "adaptive_max_pool3d_backward",
     "algorithms",
     "avg_pool1d",
     "avg_pool1d_backward",
@@ -118,11 +178,29 @@ __all__ = [
     "enable_grad",
     "explain",
     "filters",
+    "global_avg_pool1d",
+    "global_avg_pool2d",
+    "global_avg_pool3d",
+    "global_lp_pool1d",
+    "global_lp_pool2d",
+    "global_lp_pool3d",
+    "global_max_pool1d",
+    "global_max_pool2d",
+    "global_max_pool3d",
+    "global_min_pool1d",
+    "global_min_pool2d",
+    "global_min_pool3d",
     "grad",
     "gradcheck",
     "gradgradcheck",
     "info",
     "is_grad_enabled",
+    "lp_pool1d",
+    "lp_pool1d_backward",
+    "lp_pool2d",
+    "lp_pool2d_backward",
+    "lp_pool3d",
+    "lp_pool3d_backward",
     "manual_seed",
     "max_pool1d",
     "max_pool1d_backward",
@@ -130,6 +208,18 @@ __all__ = [
     "max_pool2d_backward",
     "max_pool3d",
     "max_pool3d_backward",
+    "max_unpool1d",
+    "max_unpool1d_backward",
+    "max_unpool2d",
+    "max_unpool2d_backward",
+    "max_unpool3d",
+    "max_unpool3d_backward",
+    "min_pool1d",
+    "min_pool1d_backward",
+    "min_pool2d",
+    "min_pool2d_backward",
+    "min_pool3d",
+    "min_pool3d_backward",
     "models",
     "nn",
     "no_grad",

@@ -201,55 +201,50 @@ def choose(problem: ConvProblem, options: Options) -> str: ...
 def widen(half: Array, options: Options) -> Array: ...
 def narrow(single: Array, dtype: Any, options: Options) -> Array: ...
 
-# Pooling. Max indices are int64 positions in the (unpadded) input plane; the first maximum wins; NaN passes through.
-def max_pool_forward(
-    x: Array,
-    window: Ints,
-    stride: Ints,
-    pad_begin: Ints,
-    pad_end: Ints,
-    dilation: Ints,
-    ceil_mode: bool,
-    layout: str,
-    return_indices: bool,
-    options: Options,
+# Pooling. A problem is everything but dtype, pass and norm; kind: max, min, average, lp or signed_lp. With `output`
+# pooling is adaptive, and the tuples before it are empty. Indices are int64 positions in the (unpadded) input plane.
+class PoolProblem:
+    def __init__(
+        self,
+        kind: str,
+        x_shape: Ints,
+        window: Ints,
+        stride: Ints,
+        pad_begin: Ints,
+        pad_end: Ints,
+        dilation: Ints,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor: int = 0,
+        output: Ints = (),
+        layout: str = "channels_first",
+    ) -> None: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def x_shape(self) -> tuple[int, ...]: ...
+    @property
+    def y_shape(self) -> tuple[int, ...]: ...
+    @property
+    def layout(self) -> str: ...
+
+def pool_forward(
+    problem: PoolProblem, x: Array, norm: float, return_indices: bool, options: Options
 ) -> tuple[Array, Array | None]: ...
-def max_pool_backward(
-    dy: Array,
-    indices: Array,
-    x_shape: Ints,
-    window: Ints,
-    stride: Ints,
-    pad_begin: Ints,
-    pad_end: Ints,
-    dilation: Ints,
-    ceil_mode: bool,
-    layout: str,
-    options: Options,
+
+# Averages (x and y None) and norms.
+def pool_backward(
+    problem: PoolProblem, dy: Array, x: Array | None, y: Array | None, norm: float, options: Options
 ) -> Array: ...
-def avg_pool_forward(
-    x: Array,
-    window: Ints,
-    stride: Ints,
-    pad_begin: Ints,
-    pad_end: Ints,
-    ceil_mode: bool,
-    count_include_pad: bool,
-    layout: str,
-    options: Options,
+
+# Values added to a plane of zeros at positions, or read from it. least: 0, or -1 where -1 is nowhere.
+def scatter_positions(
+    values: Array, indices: Array, x_shape: Ints, layout: str, least: int, options: Options
 ) -> Array: ...
-def avg_pool_backward(
-    dy: Array,
-    x_shape: Ints,
-    window: Ints,
-    stride: Ints,
-    pad_begin: Ints,
-    pad_end: Ints,
-    ceil_mode: bool,
-    count_include_pad: bool,
-    layout: str,
-    options: Options,
-) -> Array: ...
+def gather_positions(x: Array, indices: Array, layout: str, least: int, options: Options) -> Array: ...
+
+# The indices, but -1 for those that a later one repeats.
+def last_positions(indices: Array, x_shape: Ints, layout: str, options: Options) -> Array: ...
 
 # Pointwise, any shape. kind: "relu", "leaky_relu", "relu6", "elu", "sigmoid", "tanh", "silu", "gelu", "hard_swish".
 # `saved` is y for relu, leaky_relu, relu6, elu, sigmoid and tanh, and x for silu, gelu and hard_swish.

@@ -46,19 +46,6 @@ class ConvGeometry(NamedTuple):
     batched: bool  # False: the caller's x has no batch axis
 
 
-class PoolGeometry(NamedTuple):
-    """One pooling's shapes and numbers; the same conventions as ConvGeometry."""
-
-    x_shape: Shape
-    y_shape: Shape
-    window: Shape
-    stride: Shape
-    pad_begin: Shape
-    pad_end: Shape
-    dilation: Shape
-    batched: bool
-
-
 def remember(resolve: Callable[..., Any]) -> Callable[..., Any]:
     """An LRU cache that also takes lists and NumPy integers, turning them into tuples and ints first."""
     cached = functools.lru_cache(maxsize=1024, typed=True)(resolve)
@@ -175,19 +162,20 @@ def split_shape(shape: Shape, name: str, caller: str, rank: int, layout: str) ->
     return full, batched, full[-1], full[1:-1]
 
 
-def _join(n: int, channels: int, plane: Shape, layout: str) -> Shape:
+def join(n: int, channels: int, plane: Shape, layout: str) -> Shape:
     return (n, channels, *plane) if layout == "channels_first" else (n, *plane, channels)
 
 
-def _output_plane(caller: str, size: Shape, filter: Shape, stride: Shape, dilation: Shape, begin: Shape, end: Shape,
+def output_plane(caller: str, size: Shape, filter: Shape, stride: Shape, dilation: Shape, begin: Shape, end: Shape,
                   what: str, ceil_mode: bool = False) -> Shape:  # fmt: skip
     plane = []
     for axis, n, f, s, d, b, e in zip(AXES[len(size)], size, filter, stride, dilation, begin, end, strict=True):
         reach = (f - 1) * d + 1
-        if n + b + e < reach:
+        overhang = s - 1 if ceil_mode else 0  # so far a last window may stick out
+        if n + b + e + overhang < reach:
             raise ProblemError(
                 f"{caller}: the {what} spans {reach} along {axis}, x has {n} and padding adds {b + e}; "
-                f"expected padding of at least {reach - n} in total there"
+                f"expected padding of at least {reach - n - overhang} in total there"
             )
         plane.append(output_size(n, f, s, d, b, e, ceil_mode))
     return tuple(plane)
@@ -226,33 +214,9 @@ def conv_geometry(
     strides = per_axis(stride, "stride", caller, rank)
     dilations = per_axis(dilation, "dilation", caller, rank)
     begin, end = paddings(padding, caller, size, filter, strides, dilations)
-    plane = _output_plane(caller, size, filter, strides, dilations, begin, end, "filter")
-    y_shape = _join(x_full[0], k, plane, layout)
+    plane = output_plane(caller, size, filter, strides, dilations, begin, end, "filter")
+    y_shape = join(x_full[0], k, plane, layout)
     return ConvGeometry(x_full, w_shape, y_shape, strides, begin, end, dilations, groups, batched)
-
-
-@remember
-def pool_geometry(
-    caller: str, rank: int, x_shape: Shape, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
-    ceil_mode: bool, layout: str,
-) -> PoolGeometry:  # fmt: skip
-    """The same for pooling. Padding may be anything below the window's span (PyTorch: half the window)."""
-    x_full, batched, channels, size = split_shape(x_shape, "x", caller, rank, layout)
-    if 0 in size:
-        raise ProblemError(f"{caller}: x has the plane {size}; expected no axis of length 0")
-    window = per_axis(kernel_size, "kernel_size", caller, rank)
-    strides = window if stride is None else per_axis(stride, "stride", caller, rank)
-    dilations = per_axis(dilation, "dilation", caller, rank)
-    begin, end = paddings(padding, caller, size, window, strides, dilations)
-    for axis, f, d, b, e in zip(AXES[rank], window, dilations, begin, end, strict=True):
-        if max(b, e) > (f - 1) * d:
-            raise ProblemError(
-                f"{caller}: padding is {max(b, e)} along {axis}, the window spans {(f - 1) * d + 1}; expected less "
-                "than that, or a window would lie wholly in the padding"
-            )
-    plane = _output_plane(caller, size, window, strides, dilations, begin, end, "window", ceil_mode)
-    y_shape = _join(x_full[0], channels, plane, layout)
-    return PoolGeometry(x_full, y_shape, window, strides, begin, end, dilations, batched)
 
 
 def expect_shape(name: str, caller: str, got: Shape, expected: Shape) -> None:

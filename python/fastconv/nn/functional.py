@@ -1,6 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operations of the layers as functions, under PyTorch's names."""
 
+from ..adaptive_pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    global_avg_pool1d,
+    global_avg_pool2d,
+    global_avg_pool3d,
+    global_lp_pool1d,
+    global_lp_pool2d,
+    global_lp_pool3d,
+    global_max_pool1d,
+    global_max_pool2d,
+    global_max_pool3d,
+    global_min_pool1d,
+    global_min_pool2d,
+    global_min_pool3d,
+)
+from ..lp_pooling import (
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+)
 from ..ops import (
     activation,
     batch_norm,
@@ -22,12 +47,33 @@ from ..ops import (
     softmax,
     tanh,
 )
-from ..pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
+from ..pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    min_pool1d,
+    min_pool2d,
+    min_pool3d,
+)
 from ..primitives import conv1d, conv2d, conv3d
 from ..transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from ..unpooling import (
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
+)
 
 __all__ = [
     "activation",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -44,13 +90,34 @@ __all__ = [
     "elu",
     "flatten",
     "gelu",
+    "global_avg_pool1d",
+    "global_avg_pool2d",
+    "global_avg_pool3d",
+    "global_lp_pool1d",
+    "global_lp_pool2d",
+    "global_lp_pool3d",
+    "global_max_pool1d",
+    "global_max_pool2d",
+    "global_max_pool3d",
+    "global_min_pool1d",
+    "global_min_pool2d",
+    "global_min_pool3d",
     "hard_swish",
     "leaky_relu",
     "linear",
     "log_softmax",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
+    "min_pool1d",
+    "min_pool2d",
+    "min_pool3d",
     "pad",
     "relu",
     "relu6",

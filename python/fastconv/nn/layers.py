@@ -5,97 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops, pooling
+from .. import ops
 from .._core import ProblemError
-from ..geometry import as_int, per_axis
+from ..geometry import as_int
 from ..tensor import Tensor, as_tensor
 from . import init
 from .module import Module, Parameter
-
-
-class _Pool(Module):
-    rank: int
-
-    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
-        super().__init__()
-        per_axis(kernel_size, "kernel_size", type(self).__name__, self.rank)
-        self.kernel_size, self.padding = kernel_size, padding
-        self.stride = kernel_size if stride is None else stride
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
-class _MaxPool(_Pool):
-    def __init__(
-        self,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
-        dilation: Any = 1,
-        return_indices: bool = False,
-        ceil_mode: bool = False,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding)
-        self.dilation, self.return_indices, self.ceil_mode = dilation, return_indices, ceil_mode
-
-    def forward(self, x: Any) -> Any:
-        pool = (pooling.max_pool1d, pooling.max_pool2d, pooling.max_pool3d)[self.rank - 1]
-        return pool(as_tensor(x), self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
-                    self.return_indices)  # fmt: skip
-
-
-class MaxPool1d(_MaxPool):
-    """`fc.max_pool1d` as a layer."""
-
-    rank = 1
-
-
-class MaxPool2d(_MaxPool):
-    """`fc.max_pool2d` as a layer."""
-
-    rank = 2
-
-
-class MaxPool3d(_MaxPool):
-    """`fc.max_pool3d` as a layer."""
-
-    rank = 3
-
-
-class _AvgPool(_Pool):
-    def __init__(
-        self,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding)
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
-
-    def forward(self, x: Any) -> Tensor:
-        pool = (pooling.avg_pool1d, pooling.avg_pool2d, pooling.avg_pool3d)[self.rank - 1]
-        return pool(as_tensor(x), self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
-
-
-class AvgPool1d(_AvgPool):
-    """`fc.avg_pool1d` as a layer."""
-
-    rank = 1
-
-
-class AvgPool2d(_AvgPool):
-    """`fc.avg_pool2d` as a layer."""
-
-    rank = 2
-
-
-class AvgPool3d(_AvgPool):
-    """`fc.avg_pool3d` as a layer."""
-
-    rank = 3
 
 
 class Linear(Module):

@@ -10,14 +10,13 @@ from .dropout import dropout
 from .elementary import exp, log, sqrt
 from .loss import cross_entropy, log_softmax, softmax
 from .norm import batch_norm
-from .pool import avg_pool, max_pool
+from .pool import pool, scatter_positions
 from .shape import broadcast_to, concat, flatten, getitem, max, mean, pad, reshape, sum, transpose
 from .transposed import conv_transpose
 
 __all__ = [
     "activation",
     "add",
-    "avg_pool",
     "batch_norm",
     "broadcast_to",
     "cast",
@@ -39,15 +38,16 @@ __all__ = [
     "log_softmax",
     "matmul",
     "max",
-    "max_pool",
     "mean",
     "mul",
     "neg",
     "pad",
+    "pool",
     "power",
     "relu",
     "relu6",
     "reshape",
+    "scatter_positions",
     "sigmoid",
     "silu",
     "softmax",

@@ -12,6 +12,14 @@ All functions compute in float64 and return float64 unless `dtype` says otherwis
 itself is to be judged). Shapes follow the rest of the library: x is (N, C, *spatial), w is (K, C/groups, *filter).
 """
 
+from fastconv.reference.adaptive import (
+    adaptive_avg_pool,
+    adaptive_avg_pool_backward,
+    adaptive_max_pool,
+    adaptive_window,
+    max_unpool,
+    max_unpool_backward,
+)
 from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filter, conv_magnitude, output_size
 from fastconv.reference.filters import convolve, correlate
 from fastconv.reference.lenet import lenet5_backward, lenet5_forward, lenet5_train
@@ -28,13 +36,26 @@ from fastconv.reference.ops import (
     softmax,
 )
 from fastconv.reference.optim import adam_step, sgd_step
-from fastconv.reference.pool import avg_pool, avg_pool_backward, max_pool, max_pool_backward, pool_output_size
+from fastconv.reference.pool import (
+    avg_pool,
+    avg_pool_backward,
+    lp_pool,
+    lp_pool_backward,
+    max_pool,
+    max_pool_backward,
+    min_pool,
+    pool_output_size,
+)
 from fastconv.reference.transposed import conv_transpose, conv_transpose_backward
 
 __all__ = [
     "activation",
     "activation_backward",
     "adam_step",
+    "adaptive_avg_pool",
+    "adaptive_avg_pool_backward",
+    "adaptive_max_pool",
+    "adaptive_window",
     "avg_pool",
     "avg_pool_backward",
     "batch_norm",
@@ -55,8 +76,13 @@ __all__ = [
     "lenet5_backward",
     "lenet5_forward",
     "lenet5_train",
+    "lp_pool",
+    "lp_pool_backward",
     "max_pool",
     "max_pool_backward",
+    "max_unpool",
+    "max_unpool_backward",
+    "min_pool",
     "output_size",
     "pool_output_size",
     "sgd_step",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Max and average pooling and their gradients, one to three spatial axes.
+"""Max, min, average and Lp pooling, unpooling, and their gradients, one to three spatial axes.
 
 A window starts at 0, stride, 2 * stride, ... of the padded axis. In floor mode it must end inside the padded axis; in
 ceil mode its last cells may hang over the end, but it must start before the right padding: a window that would start
@@ -74,11 +74,10 @@ class _Windows:
     def divisor(self, count_include_pad: bool) -> Array:
         """How many cells an average divides by: those of the plane or, including padding, of the padded plane."""
         counts = np.ones(self.output)
-        for axis, (o, k, s, (b, e), n) in enumerate(
-            zip(self.output, self.window, self.stride, self.pads, self.size, strict=True)
-        ):
+        axes = zip(self.output, self.window, self.stride, self.dilation, self.pads, self.size, strict=True)
+        for axis, (o, k, s, d, (b, e), n) in enumerate(axes):
             low, high = (-b, n + e) if count_include_pad else (0, n)
-            along = [sum(low <= p * s + i - b < high for i in range(k)) for p in range(o)]
+            along = [sum(low <= p * s + i * d - b < high for i in range(k)) for p in range(o)]
             if 0 in along:
                 raise ValueError("avg_pool: a window lies wholly in the padding")
             counts = counts * np.reshape(along, [-1 if a == axis else 1 for a in range(len(self.output))])
@@ -138,6 +137,12 @@ def max_pool_backward(
     return _to_layout(dx.reshape(n, c, *size), layout)
 
 
+def min_pool(x: npt.ArrayLike, *args: Any, **words: Any) -> tuple[Array, Array]:
+    """The same with the smallest value of each window: arguments and result as for `max_pool`."""
+    y, indices = max_pool(-np.asarray(x, words.get("dtype", np.float64)), *args, **words)
+    return -y, indices
+
+
 def avg_pool(
     x: npt.ArrayLike,
     kernel_size: int | Sequence[int],
@@ -145,23 +150,26 @@ def avg_pool(
     padding: Padding = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
     *,
+    dilation: int | Sequence[int] = 1,
     layout: str = "channels_first",
     dtype: npt.DTypeLike = np.float64,
 ) -> Array:
-    """y (N, C, *output): the sum of each window over its number of cells.
+    """y (N, C, *output): the sum of each window over its number of cells, or over divisor_override.
 
     count_include_pad counts the cells of the padding too, though never those that hang over its end in ceil mode.
     Raises ValueError where that number is 0.
     """
     x = _channels_first(np.asarray(x, dtype), layout)
-    windows = _Windows(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    windows = _Windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     planes = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     total = np.zeros((*x.shape[:2], *windows.output), dtype)
     for position, inside in windows.taps():
         if x.size:
             total += np.where(inside, planes[:, :, position], 0)
-    return _to_layout(total / windows.divisor(count_include_pad).astype(dtype), layout)
+    divisor = divisor_override or windows.divisor(count_include_pad).astype(dtype)
+    return _to_layout(total / divisor, layout)
 
 
 def avg_pool_backward(
@@ -172,17 +180,82 @@ def avg_pool_backward(
     padding: Padding = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
     *,
+    dilation: int | Sequence[int] = 1,
     layout: str = "channels_first",
     dtype: npt.DTypeLike = np.float64,
 ) -> Array:
     """dx, of shape x_shape: every dy is shared out equally over the cells of its window."""
     dy = _channels_first(np.asarray(dy, dtype), layout)
     size = tuple(x_shape[1:-1] if layout == "channels_last" else x_shape[2:])
-    windows = _Windows(size, kernel_size, stride, padding, 1, ceil_mode)
-    share = dy / windows.divisor(count_include_pad).astype(dtype)
+    windows = _Windows(size, kernel_size, stride, padding, dilation, ceil_mode)
+    share = dy / (divisor_override or windows.divisor(count_include_pad).astype(dtype))
     dx = np.zeros((*dy.shape[:2], math.prod(size)), dtype)
     for position, inside in windows.taps():
         cells: Any = np.s_[:, :, position[inside]]
         np.add.at(dx, cells, share[:, :, inside])
     return _to_layout(dx.reshape(*dy.shape[:2], *size), layout)
+
+
+def lp_pool(
+    x: npt.ArrayLike,
+    norm_type: float,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    ceil_mode: bool = False,
+    *,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    signed: bool = True,
+    layout: str = "channels_first",
+    dtype: npt.DTypeLike = np.float64,
+) -> Array:
+    """y (N, C, *output): the p-th root of the sum over each window of |x|^p; with `signed` and an odd p, of x^p, the
+    root having the sum's sign. Computed in long double, where a float32 to the 100th power is no overflow."""
+    x = _channels_first(np.asarray(x, np.longdouble), layout)
+    windows = _Windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    powers = np.abs(x) ** norm_type * (np.sign(x) if signed and norm_type % 2 == 1 else 1)
+    planes = powers.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    total = np.zeros((*x.shape[:2], *windows.output), np.longdouble)
+    for position, inside in windows.taps():
+        if x.size:
+            total += np.where(inside, planes[:, :, position], 0)
+    y = np.sign(total) * np.abs(total) ** (1 / np.longdouble(norm_type))
+    return _to_layout(y.astype(dtype), layout)
+
+
+def lp_pool_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    norm_type: float,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    ceil_mode: bool = False,
+    *,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    signed: bool = True,
+    layout: str = "channels_first",
+    dtype: npt.DTypeLike = np.float64,
+) -> Array:
+    """dx: the sum over the windows of a cell of dy * (|x| / |y|)^(p - 1) * sign(x), without the sign where powers keep
+    theirs; for p > 1, 0 where y is 0."""
+    p = norm_type
+    words: dict[str, Any] = {"padding": padding, "dilation": dilation, "signed": signed, "dtype": np.longdouble}
+    y = _channels_first(lp_pool(x, p, kernel_size, stride, ceil_mode, layout=layout, **words), layout)
+    dy = _channels_first(np.asarray(dy, np.longdouble), layout)
+    x = _channels_first(np.asarray(x, np.longdouble), layout)
+    windows = _Windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    planes = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    dx = np.zeros(planes.shape, np.longdouble)
+    for position, inside in windows.taps():
+        if not x.size:
+            continue
+        cell = planes[:, :, position]
+        ratio = np.divide(np.abs(cell), np.abs(y), out=np.zeros_like(y), where=y != 0)
+        slope = ratio ** (p - 1) if p > 1 else np.ones_like(y)
+        slope = slope if signed and p % 2 == 1 else slope * np.sign(cell)
+        cells: Any = np.s_[:, :, position[inside]]
+        np.add.at(dx, cells, (dy * slope)[:, :, inside])
+    return _to_layout(dx.reshape(x.shape).astype(dtype), layout)
