@@ -22,31 +22,48 @@ ColumnGrid forward_grid(const ConvProblem& p, double pad_value) {
 
 int64_t phase_count(const ConvProblem& p, int axis) { return std::min(p.stride[axis], p.size[axis]); }
 
-ColumnGrid backward_data_grid(const ConvProblem& p, const int64_t* phase) {
+Extent extent_of(const ConvProblem& p, int axis, Side side) {
+  if (side == Side::kBefore) return {-p.pad_begin[axis], 0};
+  if (side == Side::kAfter) return {p.size[axis], p.size[axis] + p.pad_end[axis]};
+  return {0, p.size[axis]};
+}
+
+namespace {
+
+ColumnAxis backward_data_axis(const ConvProblem& p, int a, Side side, int64_t phase) {
+  const int64_t stride = p.stride[a], dilation = p.dilation[a], divisor = std::gcd(stride, dilation);
+  const int64_t out = output_size(p, a), period = stride / divisor;
+  const Extent extent = extent_of(p, a, side);
+  const int64_t first = extent.begin + phase, reach = first + p.pad_begin[a];
+  ColumnAxis axis = {
+      ceil_div(extent.end - first, stride), out, 1, 0, -(dilation / divisor), 0, 0, period, p.size[a], first, stride};
+  if (side != Side::kAlong) {
+    axis.out_first = padded_source(p.padding_mode, first, p.size[a]);
+    axis.out_step *= p.padding_mode == PaddingMode::kReflect ? -1 : p.padding_mode == PaddingMode::kReplicate ? 0 : 1;
+  }
+  if (axis.columns == 1) axis.out_step = 1;  // as good as any: rows of one pixel are dense
+  // Taps that meet y somewhere: all below `end`, and from `tap` on the first that reaches this phase; the others follow
+  // every `period` taps.
+  const int64_t farthest = reach + (axis.columns - 1) * stride, too_far = reach - (out - 1) * stride;
+  const int64_t end = std::min(p.filter[a], farthest / dilation + 1);
+  int64_t tap = too_far > 0 ? ceil_div(too_far, dilation) : 0;
+  const int64_t last_try = std::min(end, tap + period);
+  while (tap < last_try && (reach - tap * dilation) % stride != 0) ++tap;
+  if (tap < last_try) {
+    axis.first_tap = tap;
+    axis.taps = (end - 1 - tap) / period + 1;
+    axis.offset = (reach - tap * dilation) / stride;
+  }
+  return axis;
+}
+
+}  // namespace
+
+ColumnGrid backward_data_grid(const ConvProblem& p, const Side* side, const int64_t* phase) {
   ColumnGrid grid;
   for (int a = 0; a < kMaxSpatial; ++a) {
-    const int64_t stride = p.stride[a], dilation = p.dilation[a], divisor = std::gcd(stride, dilation);
-    const int64_t reach = phase[a] + p.pad_begin[a], period = stride / divisor;
-    ColumnAxis& axis = grid.axis[a];
-    axis = {(p.size[a] - phase[a] + stride - 1) / stride,
-            output_size(p, a),
-            1,
-            0,
-            -(dilation / divisor),
-            0,
-            0,
-            period,
-            p.size[a],
-            phase[a],
-            stride};
-    // The first tap that reaches this phase; the others follow every `period` taps.
-    int64_t first = 0;
-    while (first < period && first < p.filter[a] && (reach - first * dilation) % stride != 0) ++first;
-    if (first < period && first < p.filter[a]) {
-      axis.first_tap = first;
-      axis.taps = (p.filter[a] - 1 - first) / period + 1;
-      axis.offset = (reach - first * dilation) / stride;
-    }
+    grid.axis[a] = backward_data_axis(p, a, side[a], phase[a]);
+    grid.adds = grid.adds || side[a] != Side::kAlong;
   }
   return grid;
 }
@@ -156,6 +173,17 @@ void move_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
   });
 }
 
+template <class T>
+void add_columns(const ColumnGrid& grid, const ImageLayout& layout, T* image, int64_t column, int64_t columns,
+                 int64_t channel, int64_t rows, const T* c, int64_t ldc) {
+  const int64_t pixel_step = grid.axis[2].out_step * layout.pixel_step(), channel_step = layout.channel_step();
+  each_pixel_run(grid, column, columns, [&](int64_t lane, int64_t count, int64_t n, int64_t pixel) {
+    T* at = image + n * layout.batch_pitch + pixel * layout.pixel_step() + channel * channel_step;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < count; ++i) at[r * channel_step + i * pixel_step] += c[r * ldc + lane + i];
+  });
+}
+
 template void pack_columns<float>(const GemmKernelsOf<float>&, const ColumnGrid&, const ImageLayout&, const float*,
                                   int64_t, int64_t, int64_t, int64_t, float*, float*);
 template void pack_columns<double>(const GemmKernelsOf<double>&, const ColumnGrid&, const ImageLayout&, const double*,
@@ -164,5 +192,10 @@ template void move_columns<float>(const GemmKernelsOf<float>&, const ColumnGrid&
                                   int64_t, int64_t, int64_t, int64_t, float*, int64_t);
 template void move_columns<double>(const GemmKernelsOf<double>&, const ColumnGrid&, const ImageLayout&, bool, double*,
                                    int64_t, int64_t, int64_t, int64_t, double*, int64_t);
+
+template void add_columns<float>(const ColumnGrid&, const ImageLayout&, float*, int64_t, int64_t, int64_t, int64_t,
+                                 const float*, int64_t);
+template void add_columns<double>(const ColumnGrid&, const ImageLayout&, double*, int64_t, int64_t, int64_t, int64_t,
+                                  const double*, int64_t);
 
 }  // namespace fastconv

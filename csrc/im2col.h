@@ -6,7 +6,16 @@
 // A backward-data grid is one *phase* of x, the pixels i = phase + stride * o; only the taps with
 // (phase + pad - t * dilation) divisible by stride reach them, and they lie in y at o + (phase + pad - t * dilation) /
 // stride. Both are linear in o and in the tap's number within the phase, which is all that ColumnAxis holds.
+//
+// Padding that shows cells of x (reflect, replicate, circular) gives their gradients further terms: dx[i] sums over i
+// itself and over the padded coordinates that show it. Those lie in up to 3^rank - 1 *blocks* around x (before it,
+// after it or along it on every axis). Each block has phases and a grid like those of x, with few taps, because few
+// reach outside; on every axis its cells are shown back to front, all one, or in order, so that the pixels they stand
+// for are linear in o as well. What is computed for a block is added to these pixels, one block after the other, each
+// in the order of its cells: no padded gradient exists, and an element's sum runs in an order that is the problem's.
 #pragma once
+
+#include <algorithm>
 
 #include "kernels/kernel_table.h"
 #include "problem.h"
@@ -29,13 +38,15 @@ struct ColumnGrid {
   // What is read beyond the tensor: gathering maps coordinates, no padded copy is made.
   PaddingMode padding_mode = PaddingMode::kZeros;
   double pad_value = 0;
+  // A block of padding: columns may share pixels, and are added to them.
+  bool adds = false;
 
   int64_t columns() const { return axis[0].columns * axis[1].columns * axis[2].columns; }
   int64_t taps() const { return axis[0].taps * axis[1].taps * axis[2].taps; }
   // Every pixel of the written tensor, in order: its columns lie one after the other in memory.
   bool is_dense() const {
     for (const ColumnAxis& a : axis)
-      if (a.out_first != 0 || a.columns != a.out_size) return false;
+      if (a.out_first != 0 || a.columns != a.out_size || a.out_step != 1) return false;
     return true;
   }
   // Besides, one tap reads exactly the pixel of the same coordinate.
@@ -48,9 +59,37 @@ struct ColumnGrid {
 
 // `pad_value` matters to PaddingMode::kConstant, and only where columns are gathered.
 ColumnGrid forward_grid(const ConvProblem& problem, double pad_value = 0);
-int64_t phase_count(const ConvProblem& problem, int axis);
-// `phase` per axis, below phase_count.
-ColumnGrid backward_data_grid(const ConvProblem& problem, const int64_t* phase);
+int64_t phase_count(const ConvProblem& problem, int axis);  // of x itself
+
+// The coordinates of a block of padding on one axis, and of x itself.
+enum class Side { kAlong, kBefore, kAfter };
+struct Extent {
+  int64_t begin, end;
+};
+Extent extent_of(const ConvProblem& problem, int axis, Side side);
+// `phase` per axis, below the stride and the extent.
+ColumnGrid backward_data_grid(const ConvProblem& problem, const Side* side, const int64_t* phase);
+
+// visit(grid) for the phases of x, also for those that no tap reaches; then for those of the blocks of padding that
+// have something to add.
+template <class Visit>
+void each_backward_data_grid(const ConvProblem& p, const Visit& visit) {
+  const int blocks = shows_cells(p.padding_mode) ? 27 : 1;
+  for (int block = 0; block < blocks; ++block) {
+    const Side side[] = {Side(block / 9), Side(block / 3 % 3), Side(block % 3)};
+    int64_t phases[kMaxSpatial], phase[kMaxSpatial];
+    for (int a = 0; a < kMaxSpatial; ++a) {
+      const Extent extent = extent_of(p, a, side[a]);
+      phases[a] = std::min(p.stride[a], extent.end - extent.begin);
+    }
+    for (phase[0] = 0; phase[0] < phases[0]; ++phase[0])
+      for (phase[1] = 0; phase[1] < phases[1]; ++phase[1])
+        for (phase[2] = 0; phase[2] < phases[2]; ++phase[2]) {
+          const ColumnGrid grid = backward_data_grid(p, side, phase);
+          if (!grid.adds || grid.taps() > 0) visit(grid);
+        }
+  }
+}
 // The pixels of y themselves, one tap: the other factor of a filter gradient.
 ColumnGrid identity_grid(const ConvProblem& problem);
 
@@ -81,5 +120,10 @@ void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
 template <class T>
 void move_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, bool gather,
                   T* image, int64_t column, int64_t columns, int64_t channel, int64_t rows, T* c, int64_t ldc);
+
+// Adds c to the pixels that the columns stand for, in ascending order of the columns.
+template <class T>
+void add_columns(const ColumnGrid& grid, const ImageLayout& layout, T* image, int64_t column, int64_t columns,
+                 int64_t channel, int64_t rows, const T* c, int64_t ldc);
 
 }  // namespace fastconv

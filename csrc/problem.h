@@ -95,6 +95,9 @@ inline int64_t padded_source(PaddingMode mode, int64_t at, int64_t size) {
   }
 }
 
+// Whether padding shows cells of x, so that their gradients have further terms.
+inline bool shows_cells(PaddingMode mode) { return mode > PaddingMode::kConstant; }
+
 // Products of the three axes.
 int64_t x_plane(const ConvProblem& problem);
 int64_t y_plane(const ConvProblem& problem);

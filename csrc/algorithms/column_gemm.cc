@@ -16,109 +16,21 @@
 #include "column_gemm.h"
 
 #include <algorithm>
-#include <numeric>
 
-#include "../im2col.h"
 #include "../machine.h"
 #include "../parallel.h"
-#include "../rounding.h"
+#include "column_gemm_blocking.h"
 
 namespace fastconv {
 namespace {
 
-constexpr int64_t kDepthBlock = 384;          // rows of a panel: 24 KiB of float32 for AVX2, in L1
-constexpr int64_t kStripElements = 48 << 10;  // panels of a strip: 192 KiB of float32, in L2 beside the weights
-constexpr int64_t kRowElements = 48 << 10;    // packed weights that pass by a panel: 192 KiB of float32
-constexpr int64_t kItems = 4;                 // wanted at least: each share of rows gathers its columns again
+typedef ColumnBlocking Blocking;
 
-// visit(grid, taps of the phases before it) for every phase; forward has one.
-template <class Visit>
-void each_phase(const ConvProblem& p, const Visit& visit, double pad_value = 0) {
-  if (p.pass == Pass::kForward) return visit(forward_grid(p, pad_value), int64_t{0});
-  int64_t phase[kMaxSpatial], before = 0;
-  for (phase[0] = 0; phase[0] < phase_count(p, 0); ++phase[0])
-    for (phase[1] = 0; phase[1] < phase_count(p, 1); ++phase[1])
-      for (phase[2] = 0; phase[2] < phase_count(p, 2); ++phase[2]) {
-        const ColumnGrid grid = backward_data_grid(p, phase);
-        visit(grid, before);
-        before += grid.taps();
-      }
+int64_t packed_taps(const ConvProblem& p) {
+  int64_t sum = 0;
+  each_phase(p, [&](const ColumnGrid& grid, int64_t) { sum += grid.taps(); });
+  return sum;
 }
-
-// The geometry and blocking of one problem; nothing here depends on the number of threads.
-struct Blocking {
-  bool forward;
-  int64_t groups, rows, channels;  // per group: written, read
-  int64_t all_taps;
-  int64_t largest_taps;   // of a phase
-  int64_t group_block;    // groups whose columns are gathered together
-  int64_t channel_block;  // channels of a depth block
-  int64_t strip_columns;
-  int64_t pieces, row_chunks;  // register-tile rows per group; shares of them
-  bool direct;                 // tiles go straight to the output
-  int64_t gather_elements;     // scratch of gathering
-
-  Blocking(const ConvProblem& p, int mr, int nr) {
-    forward = p.pass == Pass::kForward;
-    groups = p.groups;
-    rows = (forward ? p.k : p.c) / groups;
-    channels = (forward ? p.c : p.k) / groups;
-    all_taps = taps(p);
-    largest_taps = 1;
-    int64_t grid_columns = 1, phase_total = 1;
-    for (int a = 0; a < kMaxSpatial; ++a) {
-      phase_total *= forward ? 1 : phase_count(p, a);
-      const int64_t period = forward ? 1 : p.stride[a] / std::gcd(p.stride[a], p.dilation[a]);
-      largest_taps *= ceil_div(p.filter[a], period);
-      grid_columns *= forward ? output_size(p, a) : ceil_div(p.size[a], p.stride[a]);
-    }
-    const Layout written = forward ? p.y_layout : p.x_layout;
-    // Small planes share panels across images instead: 7 x 7 pixels would fill 49 of 64 lanes.
-    direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr);
-    channel_block = std::clamp(kDepthBlock / largest_taps, int64_t{1}, channels);
-    channel_block = ceil_div(channels, ceil_div(channels, channel_block));  // as equal as can be
-    group_block =
-        channel_block < channels ? 1 : std::clamp(kDepthBlock / (channels * largest_taps), int64_t{1}, groups);
-    const int64_t depth = group_block * channel_block * largest_taps;
-    const int64_t all_columns = direct ? grid_columns : p.n * grid_columns;
-    const int64_t width = forward ? output_size(p, 2) : ceil_div(p.size[2], p.stride[2]);
-    strip_columns =
-        strip_of(std::clamp(kStripElements / depth / nr * nr, int64_t{nr}, kMostColumns), all_columns, width, nr);
-    pieces = ceil_div(rows, mr);
-    const int64_t items =
-        phase_total * ceil_div(groups, group_block) * ceil_div(all_columns, strip_columns) * (direct ? p.n : 1);
-    gather_elements = 0;
-    each_phase(p, [&](const ColumnGrid& grid, int64_t) {
-      gather_elements = std::max(gather_elements, gather_scratch(grid, strip_columns, group_block * channel_block, nr));
-    });
-    row_chunks = std::clamp(ceil_div(kItems, std::max<int64_t>(1, items)), int64_t{1}, ceil_div(pieces, 8));
-  }
-
-  // Columns of a strip, at most `limit` (a multiple of nr): whole rows of the grid, or an equal part of one, where they
-  // fill panels exactly, because a strip that crosses rows gathers them whole; otherwise equal shares of all columns.
-  static int64_t strip_of(int64_t limit, int64_t all_columns, int64_t width, int nr) {
-    if (all_columns <= limit) return std::max<int64_t>(1, all_columns);
-    for (int64_t rows = limit / width; rows > 0 && 2 * rows * width > limit; --rows)
-      if (rows * width % nr == 0) return rows * width;
-    for (int64_t parts = ceil_div(width, limit); parts < 8; ++parts)
-      if (width % (parts * nr) == 0 && width / parts <= limit) return width / parts;
-    return ceil_div(ceil_div(all_columns, ceil_div(all_columns, limit)), nr) * nr;
-  }
-
-  // Rows of piece i: as equal as can be.
-  int64_t piece_begin(int64_t piece) const { return piece * rows / pieces; }
-  int64_t chunk_piece(int64_t chunk) const { return chunk * pieces / row_chunks; }
-  int64_t chunk_rows() const {
-    int64_t most = 0;
-    for (int64_t i = 0; i < row_chunks; ++i)
-      most = std::max(most, piece_begin(chunk_piece(i + 1)) - piece_begin(chunk_piece(i)));
-    return most;
-  }
-  int64_t panel_elements(int nr) const {
-    return group_block * channel_block * largest_taps * ceil_div(strip_columns, nr) * nr + nr;
-  }
-  int64_t strip_elements() const { return direct ? 0 : chunk_rows() * strip_columns; }
-};
 
 Blocking blocking_of(const ConvProblem& p, const Machine& m) {
   if (p.dtype == DType::kFloat64) return Blocking(p, m.kernels->gemm->f64.mr, m.kernels->gemm->f64.nr);
@@ -132,7 +44,7 @@ class Packing {
   static void run(const ConvProblem& p, const Machine& m, const Parallel& parallel, const T* w, T* dst) {
     const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
     const Blocking b(p, kernels.mr, kernels.nr);
-    const int64_t group_elements = b.rows * b.channels * b.all_taps;
+    const int64_t group_elements = b.rows * b.channels * b.packed_taps;
     if (b.forward) {
       parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
         const int64_t group = item / b.pieces, piece = item % b.pieces, depth = b.channels * b.all_taps;
@@ -144,8 +56,9 @@ class Packing {
     }
     each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
       parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
-        const int64_t at = item / b.pieces * group_elements;
-        backward_piece(p, b, kernels, grid, w + at, dst + at + before * b.rows * b.channels, item % b.pieces);
+        const int64_t group = item / b.pieces;
+        backward_piece(p, b, kernels, grid, w + group * b.rows * b.channels * b.all_taps,
+                       dst + group * group_elements + before * b.rows * b.channels, item % b.pieces);
       });
     });
   }
@@ -201,15 +114,12 @@ class Multiplication {
 
   void run() const {
     const auto phase = [&](const ColumnGrid& grid, int64_t before) {
+      if (grid.adds) return;
       const int64_t columns = grid.columns(), images = b.direct ? p.n : 1;
       const int64_t all_columns = b.direct ? columns : columns * p.n;
       const int64_t strips = ceil_div(all_columns, b.strip_columns), blocks = ceil_div(b.groups, b.group_block);
       parallel_for(r.parallel, images * strips * blocks * b.row_chunks, [&](int64_t item, int slot) {
-        Item i;
-        i.weights = weights + before * b.rows * b.channels;
-        i.chunk = item % b.row_chunks;
-        i.group = item / b.row_chunks % blocks * b.group_block;
-        i.groups = std::min(b.group_block, b.groups - i.group);
+        Item i = item_of(item % b.row_chunks, b.row_chunks, item / b.row_chunks % blocks, before);
         const int64_t strip = item / b.row_chunks / blocks;
         i.column = strip % strips * b.strip_columns;
         i.columns = std::min(b.strip_columns, all_columns - i.column);
@@ -218,13 +128,41 @@ class Multiplication {
       });
     };
     each_phase(p, phase, r.pad_value);
+    if (b.border_images > 0) run_border();
   }
 
  private:
   struct Item {
     const T* weights;  // of the phase, group 0
-    int64_t chunk, group, groups, column, columns;
+    int64_t first_piece, last_piece, group, groups, column, columns;
   };
+
+  Item item_of(int64_t chunk, int64_t chunks, int64_t block, int64_t before) const {
+    const int64_t group = block * b.group_block;
+    return {weights + before * b.rows * b.channels,
+            b.chunk_piece(chunk, chunks),
+            b.chunk_piece(chunk + 1, chunks),
+            group,
+            std::min(b.group_block, b.groups - group),
+            0,
+            0};
+  }
+
+  // An item has all blocks of padding of some images, because their pixels overlap.
+  void run_border() const {
+    const int64_t blocks = ceil_div(b.groups, b.group_block), shares = blocks * b.border_chunks;
+    parallel_for(r.parallel, ceil_div(p.n, b.border_images) * shares, [&](int64_t item, int slot) {
+      const int64_t first = item / shares * b.border_images, last = std::min(p.n, first + b.border_images);
+      each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
+        if (!grid.adds) return;
+        Item i = item_of(item % b.border_chunks, b.border_chunks, item / b.border_chunks % blocks, before);
+        for (i.column = first * grid.columns(); i.column < last * grid.columns(); i.column += i.columns) {
+          i.columns = std::min(b.strip_columns, last * grid.columns() - i.column);
+          compute(grid, i, slot);
+        }
+      });
+    });
+  }
 
   void compute(const ColumnGrid& grid, const Item& i, int slot) const {
     char* mine = scratch_ + slot * slot_bytes(b, kernels.nr, r.residual != nullptr);
@@ -234,9 +172,9 @@ class Multiplication {
     mine += aligned(b.gather_elements * sizeof(T));
     T* strip = reinterpret_cast<T*>(mine);
     T* residual_strip = reinterpret_cast<T*>(mine + aligned(b.strip_elements() * sizeof(T)));
-    const int64_t first_piece = b.chunk_piece(i.chunk), last_piece = b.chunk_piece(i.chunk + 1);
-    const int64_t first_row = b.piece_begin(first_piece), last_row = b.piece_begin(last_piece);
+    const int64_t first_row = b.piece_begin(i.first_piece), last_row = b.piece_begin(i.last_piece);
     const int64_t tap_count = grid.taps(), depth = b.channels * tap_count;
+    const bool direct = b.direct && !grid.adds;
 
     // Groups of a block are gathered together, then computed one by one: a block of depth spans all their channels.
     for (int64_t channel = 0; channel < b.channels; channel += b.channel_block) {
@@ -246,27 +184,26 @@ class Multiplication {
                    panels, scratch);
       for (int64_t g = 0; g < i.groups; ++g) {
         const int64_t channel0 = (i.group + g) * b.rows + first_row;
-        T* c = b.direct ? direct_row(i.column, channel0) : strip;
-        const int64_t ldc = b.direct ? written_layout.channel_pitch : b.strip_columns;
-        const T* a = i.weights + (i.group + g) * b.rows * b.channels * b.all_taps;
+        T* c = direct ? direct_row(i.column, channel0) : strip;
+        const int64_t ldc = direct ? written_layout.channel_pitch : b.strip_columns;
+        const T* a = i.weights + (i.group + g) * b.rows * b.channels * b.packed_taps;
         const bool last = channel + channels == b.channels;
         // Enough pieces to fill a share of L2, then every panel (in L1) against all of them.
         const int64_t block = std::max<int64_t>(1, kRowElements / (channels * tap_count * kernels.mr + 1));
-        for (int64_t from = first_piece; from < last_piece; from += block)
+        for (int64_t from = i.first_piece; from < i.last_piece; from += block)
           for (int64_t j = 0; j < i.columns; j += kernels.nr) {
             const T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
             const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
-            for (int64_t piece = from; piece < std::min(from + block, last_piece); ++piece) {
+            for (int64_t piece = from; piece < std::min(from + block, i.last_piece); ++piece) {
               const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
               const T* factor = a + begin * depth + channel * tap_count * rows;
               T* tile = c + (begin - first_row) * ldc + j;
               kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, tile, ldc, columns,
                            channel > 0);
-              if (last && b.direct)
-                finish(rows, columns, tile, ldc, channel0 + begin - first_row, direct_residual(tile));
+              if (last && direct) finish(rows, columns, tile, ldc, channel0 + begin - first_row, direct_residual(tile));
             }
           }
-        if (last && !b.direct) store(grid, i, channel0, last_row - first_row, strip, residual_strip);
+        if (last && !direct) store(grid, i, channel0, last_row - first_row, strip, residual_strip);
       }
     }
   }
@@ -289,6 +226,8 @@ class Multiplication {
   }
 
   void store(const ColumnGrid& grid, const Item& i, int64_t channel, int64_t rows, T* strip, T* residual_strip) const {
+    if (grid.adds)
+      return add_columns(grid, written_layout, written, i.column, i.columns, channel, rows, strip, b.strip_columns);
     if (r.residual)
       move_columns(kernels, grid, written_layout, true, const_cast<T*>(static_cast<const T*>(r.residual)), i.column,
                    i.columns, channel, rows, residual_strip, b.strip_columns);
@@ -323,7 +262,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
 }  // namespace
 
 int64_t column_gemm_packed_bytes(const ConvProblem& p) {
-  return p.k * (p.c / p.groups) * taps(p) * element_size(p.dtype);
+  return p.k * (p.c / p.groups) * packed_taps(p) * element_size(p.dtype);
 }
 
 int64_t column_gemm_workspace(const ConvProblem& p, const Machine& m, int slots, bool packed) {

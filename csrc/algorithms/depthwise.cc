@@ -5,8 +5,7 @@
 //     copy the input rows of the strip into the halo
 //     for each channel written, for each run of grid points: one kernel row
 // Backward-data reads y in phases of x (csrc/im2col.h). Backward-filter keeps one vector of sums per tap over a strip,
-// adds strips in order and images in a pairwise tree. Refuses more than one input channel per group, and backward-data
-// of padding that shows cells.
+// adds strips in order and images in a pairwise tree. Refuses more than one input channel per group.
 #include <algorithm>
 #include <cstdio>
 
@@ -53,14 +52,11 @@ struct Blocking {
     parts = std::clamp(ceil_div(kItems, ceil_div(p.groups, groups)), int64_t{1}, std::max<int64_t>(1, p.n));
   }
 
-  // visit(grid) for every phase; one but in backward-data.
+  // visit(grid) for every phase, of blocks of padding too; one but in backward-data.
   template <class Visit>
   static void each_grid(const ConvProblem& p, const Visit& visit, double pad_value = 0) {
     if (p.pass != Pass::kBackwardData) return visit(forward_grid(p, pad_value));
-    int64_t phase[kMaxSpatial];
-    for (phase[0] = 0; phase[0] < phase_count(p, 0); ++phase[0])
-      for (phase[1] = 0; phase[1] < phase_count(p, 1); ++phase[1])
-        for (phase[2] = 0; phase[2] < phase_count(p, 2); ++phase[2]) visit(backward_data_grid(p, phase));
+    each_backward_data_grid(p, visit);
   }
 };
 
@@ -88,6 +84,7 @@ class Depthwise {
     const bool forward = p.pass == Pass::kForward;
     const int64_t read = forward ? 1 : b.multiplier, written = forward ? b.multiplier : 1;
     const auto phase = [&](const ColumnGrid& grid) {
+      if (grid.adds) return;
       const int64_t points = grid.columns(), strips = ceil_div(points, b.strip), blocks = ceil_div(p.groups, b.groups);
       parallel_for(r.parallel, p.n * blocks * strips, [&](int64_t item, int slot) {
         const Buffers at = buffers(slot);
@@ -98,6 +95,7 @@ class Depthwise {
       });
     };
     Blocking::each_grid(p, phase, r.pad_value);
+    if (!forward && shows_cells(p.padding_mode)) run_border();
   }
 
   void run_filter() const {
@@ -149,6 +147,20 @@ class Depthwise {
     int64_t group, groups, column, columns, read, written;
   };
 
+  // An item has all blocks of padding of an image, because their pixels overlap.
+  void run_border() const {
+    const int64_t blocks = ceil_div(p.groups, b.groups);
+    parallel_for(r.parallel, p.n * blocks, [&](int64_t item, int slot) {
+      const int64_t n = item / blocks, group = item % blocks * b.groups, groups = std::min(b.groups, p.groups - group);
+      each_backward_data_grid(p, [&](const ColumnGrid& grid) {
+        const int64_t points = grid.adds ? grid.columns() : 0;
+        for (int64_t first = 0; first < points; first += b.strip)
+          compute(grid, buffers(slot),
+                  {group, groups, n * points + first, std::min(b.strip, points - first), b.multiplier, 1});
+      });
+    });
+  }
+
   void compute(const ColumnGrid& grid, const Buffers& at, const Item& i) const {
     const int64_t count = grid.taps();
     if (count == 0) return rows(grid, nullptr, at, i);  // a phase that no tap reaches is zeros
@@ -168,7 +180,7 @@ class Depthwise {
                   read = i.read, written = i.written;
     const ImageLayout& to = forward ? y_layout : x_layout;
     T* image = static_cast<T*>(forward ? r.y : r.x);
-    const bool direct = to.layout == Layout::kChannelsFirst && grid.is_dense();
+    const bool direct = to.layout == Layout::kChannelsFirst && grid.is_dense() && !grid.adds;
     for (int64_t g = 0; g < groups; ++g)
       for (int64_t row = 0; row < written; ++row) {
         const int64_t channel = (group + g) * written + row;
@@ -192,6 +204,7 @@ class Depthwise {
       }
     if (direct) return;
     const int64_t channel = group * written, all = groups * written;
+    if (grid.adds) return add_columns(grid, to, image, column, columns, channel, all, at.strip, b.strip);
     if (r.residual)
       move_columns(gemm, grid, to, true, const_cast<T*>(static_cast<const T*>(r.residual)), column, columns, channel,
                    all, at.residual, b.strip);
@@ -262,9 +275,6 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   else if (p->c != p->groups)
     snprintf(text, kTextCapacity, "depthwise needs one input channel per group, got %lld",
              static_cast<long long>(p->c / p->groups));
-  else if (p->pass == Pass::kBackwardData && p->padding_mode > PaddingMode::kConstant)
-    snprintf(text, kTextCapacity, "depthwise computes bwd_data of zero and constant padding, got padding mode %s",
-             name_of(p->padding_mode));
   return text[0] != 0;
 }
 

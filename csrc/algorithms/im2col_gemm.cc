@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dense and grouped convolution of any geometry as a matrix product on gathered columns (column_gemm.cc), all three
-// passes, both layouts, every padding mode. It refuses backward-data of padding that shows cells, and 16-bit types.
+// passes, both layouts, every padding mode. It refuses the 16-bit types.
 #include <cstdio>
 
 #include "column_gemm.h"
@@ -12,9 +12,6 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   text[0] = 0;
   if (p->dtype != DType::kFloat32 && p->dtype != DType::kFloat64)
     snprintf(text, kTextCapacity, "im2col_gemm computes f32 and f64, got %s", name_of(p->dtype));
-  else if (p->pass == Pass::kBackwardData && p->padding_mode > PaddingMode::kConstant)
-    snprintf(text, kTextCapacity, "im2col_gemm computes bwd_data of zero and constant padding, got padding mode %s",
-             name_of(p->padding_mode));
   return text[0] != 0;
 }
 
