@@ -42,7 +42,8 @@ template <class T>
 void sgd_step(const Machine& machine, const SgdOptions& options, int64_t count, T* w, const T* g, T* velocity) {
   const auto& kernels = kernels_of<T>(*machine.kernels->optim);
   const SgdStep<T> step = {static_cast<T>(options.lr), static_cast<T>(options.momentum),
-                           static_cast<T>(options.weight_decay), options.nesterov};
+                           static_cast<T>(options.weight_decay), static_cast<T>(1 - options.dampening),
+                           options.nesterov};
   for_chunks(machine, count, 5 * sizeof(T),
              [&](int64_t i, int64_t n) { kernels.sgd(step, n, g + i, w + i, velocity ? velocity + i : nullptr); });
 }
@@ -64,13 +65,25 @@ void adam_step(const Machine& machine, const AdamOptions& o, int64_t count, T* w
              [&](int64_t i, int64_t n) { kernels.adam(step, n, g + i, w + i, m + i, v + i); });
 }
 
+template <class T>
+void rmsprop_step(const Machine& machine, const RmspropOptions& o, int64_t count, T* w, const T* g, T* square, T* mean,
+                  T* velocity) {
+  const auto& kernels = kernels_of<T>(*machine.kernels->optim);
+  const RmspropStep<T> step = {static_cast<T>(o.lr),  static_cast<T>(o.alpha),        static_cast<T>(1 - o.alpha),
+                               static_cast<T>(o.eps), static_cast<T>(o.weight_decay), static_cast<T>(o.momentum)};
+  for_chunks(machine, count, 7 * sizeof(T), [&](int64_t i, int64_t n) {
+    kernels.rmsprop(step, n, g + i, w + i, square + i, mean ? mean + i : nullptr, velocity ? velocity + i : nullptr);
+  });
+}
+
 #define FC_INSTANTIATE(T)                                                                                    \
   template void activation_forward<T>(const Machine&, Activation, double, int64_t, const T*, T*);            \
   template void activation_backward<T>(const Machine&, Activation, double, int64_t, const T*, const T*, T*); \
   template void add<T>(const Machine&, int64_t, const T*, const T*, T*);                                     \
   template void scale_mask<T>(const Machine&, int64_t, const T*, const uint8_t*, double, T*);                \
   template void sgd_step<T>(const Machine&, const SgdOptions&, int64_t, T*, const T*, T*);                   \
-  template void adam_step<T>(const Machine&, const AdamOptions&, int64_t, T*, const T*, T*, T*);
+  template void adam_step<T>(const Machine&, const AdamOptions&, int64_t, T*, const T*, T*, T*);             \
+  template void rmsprop_step<T>(const Machine&, const RmspropOptions&, int64_t, T*, const T*, T*, T*, T*);
 FC_INSTANTIATE(float)
 FC_INSTANTIATE(double)
 #undef FC_INSTANTIATE

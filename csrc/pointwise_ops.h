@@ -18,9 +18,10 @@ void add(const Machine& machine, int64_t count, const T* a, const T* b, T* sum);
 template <class T>
 void scale_mask(const Machine& machine, int64_t count, const T* x, const uint8_t* mask, double scale, T* y);
 
-// PyTorch's SGD: velocity = momentum velocity + g + weight_decay w. Without velocity there is no momentum.
+// PyTorch's SGD: velocity = momentum velocity + (1 - dampening) (g + weight_decay w). Without velocity there is no
+// momentum.
 struct SgdOptions {
-  double lr, momentum, weight_decay;
+  double lr, momentum, weight_decay, dampening;
   bool nesterov;
 };
 template <class T>
@@ -34,5 +35,14 @@ struct AdamOptions {
 };
 template <class T>
 void adam_step(const Machine& machine, const AdamOptions& options, int64_t count, T* w, const T* g, T* m, T* v);
+
+// PyTorch's RMSprop (Tieleman and Hinton, 2012): square is a running mean of g^2; mean, if not null, one of g, whose
+// square is taken off (Graves, arXiv 1308.0850); velocity, if not null, gathers the scaled gradients.
+struct RmspropOptions {
+  double lr, alpha, eps, weight_decay, momentum;
+};
+template <class T>
+void rmsprop_step(const Machine& machine, const RmspropOptions& options, int64_t count, T* w, const T* g, T* square,
+                  T* mean, T* velocity);
 
 }  // namespace fastconv

@@ -265,7 +265,10 @@ def every_operation(dtype):
         results |= {f"sgd w {nesterov}": w, f"sgd velocity {nesterov}": velocity}
     w, g, m, v = normal(300, 301), normal(300, 301), normal(300, 301), normal(300, 301) ** 2
     _core.adam_step(w, g, m, v, 0.1, 0.9, 0.999, 1e-8, 0.01, False, 3)
-    return results | {"adam w": w, "adam m": m, "adam v": v}
+    results |= {"adam w": w, "adam m": m, "adam v": v}
+    w, g, square, mean, velocity = normal(300, 301), normal(300, 301), normal(300, 301) ** 2, normal(300, 301), g.copy()
+    _core.rmsprop_step(w, g, square, mean, velocity, 0.1, 0.9, 1e-3, 0.01, 0.9)
+    return results | {"rmsprop w": w, "square": square, "mean": mean, "velocity": velocity}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -334,6 +337,12 @@ def test_a_sure_prediction_keeps_a_small_loss():
         (lambda a: _core.sgd_step(a.T, a.T, None, 1, 0, 0, False), ValueError, "w is not a C-contiguous"),
         (lambda a: _core.sgd_step(a, a, None, 1, 0.9, 0, False), ValueError, "velocity is None and momentum is 0.9"),
         (lambda a: _core.sgd_step(a, a[:2], None, 1, 0, 0, False), ValueError, "g has shape"),
+        (
+            lambda a: _core.rmsprop_step(a, a, a, None, None, 1, 1, 0, 0, 0.5),
+            ValueError,
+            "velocity is None and momentum",
+        ),
+        (lambda a: _core.rmsprop_step(a, a, a, a[:1], None, 1, 1, 0, 0, 0), ValueError, "mean has shape"),
         (lambda a: _core.adam_step(a, a, a, a, 1, 0.9, 0.9, 0, 0, False, 0), ValueError, "step is 0"),
         (lambda a: _core.adam_step(a, a, a, a, 1, 1.0, 0.9, 0, 0, False, 1), ValueError, "beta1 is 1"),
     ],

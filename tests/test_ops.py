@@ -149,3 +149,18 @@ def test_adam(decoupled, step, dtype):
     _core.adam_step(w, g, m, v, *numbers)
     for got, want, name in zip((w, m, v), expected, "wmv", strict=True):
         assert_close(got, want, "statistics", what=name)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rmsprop(momentum, centred, dtype):
+    w, g, square, mean, velocity = normal("rmsprop", *[(5, 7)] * 5, dtype=dtype)
+    square = square * square + mean * mean  # a mean of squares is at least the square of the mean
+    mean, velocity = mean if centred else None, velocity if momentum else None
+    numbers = (0.01, 0.9, 1e-4, 0.1, momentum)
+    expected = reference.rmsprop_step(w, g, square, mean, velocity, *numbers)
+    _core.rmsprop_step(w, g, square, mean, velocity, *numbers)
+    for got, want in zip((w, square, mean, velocity), expected, strict=True):
+        assert (got is None) == (want is None)
+        if got is not None:
+            assert_close(got, want, "statistics")

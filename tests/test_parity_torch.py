@@ -174,7 +174,14 @@ def test_activation_references(kind, dtype):
         ("SGD", {"momentum": 0.9, "weight_decay": 0.1}),
         ("SGD", {"momentum": 0.9, "nesterov": True}),
         ("Adam", {"weight_decay": 0.1}),
+        ("SGD", {"momentum": 0.9, "dampening": 0.5, "maximize": True}),
         ("Adam", {"betas": (0.8, 0.9), "eps": 1e-3}),
+        ("AdamW", {"weight_decay": 0.1, "maximize": True}),
+        ("RMSprop", {}),
+        ("RMSprop", {"alpha": 0.9, "eps": 1e-3, "weight_decay": 0.1}),
+        ("RMSprop", {"momentum": 0.9, "weight_decay": 0.1}),
+        ("RMSprop", {"centered": True, "alpha": 0.8}),
+        ("RMSprop", {"centered": True, "momentum": 0.5}),
     ],
 )
 def test_optimisers(optimizer, words, dtype):
@@ -183,7 +190,7 @@ def test_optimisers(optimizer, words, dtype):
     theirs = getattr(torch.optim, optimizer)([tensor], lr=0.1, **words)
     mine = getattr(fc.optim, optimizer)([parameter], lr=0.1, **words)
     for g in gradients:
-        tensor.grad, parameter.grad = torch.tensor(g), g.copy()
+        tensor.grad, parameter.grad = torch.tensor(g), fc.Tensor(g.copy())
         theirs.step()
         mine.step()
     assert_close(parameter.data, tensor.detach().numpy(), "parity")

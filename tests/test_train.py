@@ -348,3 +348,42 @@ def test_registry_lists_its_names_and_refuses_others():
     for function in (fc.models.build, fc.models.input_size):
         with pytest.raises(ValueError, match="no network is called 'lenet6'; expected one of lenet5"):
             function("lenet6")
+
+
+# Schedules
+
+
+@pytest.mark.parametrize("every", ["epoch", "batch"])
+def test_schedule_steps_and_resumes_to_the_same_bits(tmp_path, every):
+    def scheduled(seed):
+        run = make_run("sgd", seed)
+        make = fc.schedule.warmup_cosine if every == "epoch" else fc.schedule.OneCycleLR
+        words = (2, 4) if every == "epoch" else (0.1, 12)
+        return {**run, "schedule": make(run["optimizer"], *words), "schedule_every": every}
+
+    straight = scheduled(11)
+    fit(**straight, epochs=4)
+    assert straight["schedule"].last_epoch == (4 if every == "epoch" else 12)
+    stopped = scheduled(11)
+    fit(**stopped, epochs=2, checkpoint=tmp_path / "half.npz")
+    resumed = scheduled(99)
+    fit(**resumed, epochs=4, resume=tmp_path / "half.npz")
+    assert_same_bits(weights(straight["model"]), weights(resumed["model"]))
+    assert resumed["schedule"].get_last_lr() == straight["schedule"].get_last_lr()
+    with pytest.raises(ValueError, match="holds a schedule; expected the arguments of the run that wrote it"):
+        fit(**make_run("sgd"), epochs=4, resume=tmp_path / "half.npz")
+
+
+def test_plateau_looks_at_the_validation_loss():
+    run = make_run("sgd")
+    plateau = fc.schedule.ReduceLROnPlateau(run["optimizer"], threshold=10.0, threshold_mode="abs", patience=1)
+    history = fit(**run, epochs=4, schedule=plateau)
+    assert plateau.best == history.epochs[0].val_loss
+    assert run["optimizer"].param_groups[0]["lr"] == pytest.approx(0.005)
+    for words, message in (
+        ({"schedule_every": "batch"}, "looks at the loss of an epoch"),
+        ({"schedule_every": "step"}, "schedule_every is 'step'"),
+        ({"learning_rate": lambda epoch: 0.1}, "both learning_rate and schedule set the rate"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(**run, epochs=5, schedule=plateau, **words)

@@ -162,7 +162,7 @@ void* in_place(const py::array& array, const char* name, DType dtype, const Shap
 }
 
 void sgd(const py::array& w, const py::array& g, const std::optional<py::array>& velocity, double lr, double momentum,
-         double weight_decay, bool nesterov) {
+         double weight_decay, bool nesterov, double dampening) {
   const DType dtype = dtype_of(w, "w");
   const Shape shape = shape_of(w);
   const py::array gradient = like(g, "g", dtype, shape, "w");
@@ -172,7 +172,7 @@ void sgd(const py::array& w, const py::array& g, const std::optional<py::array>&
     throw ProblemError{
         format("velocity is None and momentum is %g; expected an array of w's shape to keep it in", momentum)};
   const Machine& machine = default_machine();
-  const SgdOptions options = {lr, momentum, weight_decay, nesterov};
+  const SgdOptions options = {lr, momentum, weight_decay, dampening, nesterov};
   const int64_t count = w.size();
   compute(dtype, [&](auto zero) {
     typedef decltype(zero) T;
@@ -202,6 +202,29 @@ void adam(const py::array& w, const py::array& g, const py::array& m, const py::
   });
 }
 
+void rmsprop(const py::array& w, const py::array& g, const py::array& square, const std::optional<py::array>& mean,
+             const std::optional<py::array>& velocity, double lr, double alpha, double eps, double weight_decay,
+             double momentum) {
+  const DType dtype = dtype_of(w, "w");
+  const Shape shape = shape_of(w);
+  const py::array gradient = like(g, "g", dtype, shape, "w");
+  void *weights = in_place(w, "w", dtype, shape), *squares = in_place(square, "square", dtype, shape),
+       *means = mean ? in_place(*mean, "mean", dtype, shape) : nullptr,
+       *speed = velocity ? in_place(*velocity, "velocity", dtype, shape) : nullptr;
+  if (!velocity && momentum != 0)
+    throw ProblemError{
+        format("velocity is None and momentum is %g; expected an array of w's shape to keep it in", momentum)};
+  const Machine& machine = default_machine();
+  const RmspropOptions options = {lr, alpha, eps, weight_decay, momentum};
+  const int64_t count = w.size();
+  compute(dtype, [&](auto zero) {
+    typedef decltype(zero) T;
+    rmsprop_step(machine, options, count, static_cast<T*>(weights), data_of<const T>(gradient),
+                 static_cast<T*>(squares), static_cast<T*>(means), static_cast<T*>(speed));
+    return true;
+  });
+}
+
 }  // namespace
 
 void register_training(py::module_& m) {
@@ -212,9 +235,11 @@ void register_training(py::module_& m) {
   m.def("cross_entropy_forward", &entropy_forward, py::arg("logits"), py::arg("labels"));
   m.def("cross_entropy_backward", &entropy_backward, py::arg("dloss"), py::arg("probabilities"), py::arg("labels"));
   m.def("sgd_step", &sgd, py::arg("w"), py::arg("g"), py::arg("velocity"), py::arg("lr"), py::arg("momentum"),
-        py::arg("weight_decay"), py::arg("nesterov"));
+        py::arg("weight_decay"), py::arg("nesterov"), py::arg("dampening") = 0.0);
   m.def("adam_step", &adam, py::arg("w"), py::arg("g"), py::arg("m"), py::arg("v"), py::arg("lr"), py::arg("beta1"),
         py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("step"));
+  m.def("rmsprop_step", &rmsprop, py::arg("w"), py::arg("g"), py::arg("square"), py::arg("mean"), py::arg("velocity"),
+        py::arg("lr"), py::arg("alpha"), py::arg("eps"), py::arg("weight_decay"), py::arg("momentum"));
 }
 
 }  // namespace fastconv

@@ -10,18 +10,18 @@ namespace {
 
 template <class T>
 void sgd(const SgdStep<T>& step, int64_t count, const T* __restrict g, T* __restrict w, T* __restrict velocity) {
-  const T lr = step.lr, momentum = step.momentum, decay = step.weight_decay;
+  const T lr = step.lr, momentum = step.momentum, decay = step.weight_decay, rest = step.rest;
   if (!velocity) {
     for (int64_t i = 0; i < count; ++i) w[i] -= lr * (g[i] + decay * w[i]);
   } else if (step.nesterov) {
     for (int64_t i = 0; i < count; ++i) {
       const T gradient = g[i] + decay * w[i];
-      velocity[i] = momentum * velocity[i] + gradient;
+      velocity[i] = momentum * velocity[i] + rest * gradient;
       w[i] -= lr * (gradient + momentum * velocity[i]);
     }
   } else {
     for (int64_t i = 0; i < count; ++i) {
-      velocity[i] = momentum * velocity[i] + (g[i] + decay * w[i]);
+      velocity[i] = momentum * velocity[i] + rest * (g[i] + decay * w[i]);
       w[i] -= lr * velocity[i];
     }
   }
@@ -47,8 +47,44 @@ void adam(const AdamStep<T>& step, int64_t count, const T* __restrict g, T* __re
   }
 }
 
+template <bool kCentred, bool kMomentum, class T>
+FC_INLINE void rmsprop_loop(const RmspropStep<T>& s, int64_t count, const T* __restrict g, T* __restrict w,
+                            T* __restrict square, T* __restrict mean, T* __restrict velocity) {
+  for (int64_t i = 0; i < count; ++i) {
+    const T gradient = g[i] + s.weight_decay * w[i];
+    square[i] = s.alpha * square[i] + s.rest * (gradient * gradient);
+    T variance = square[i];
+    if constexpr (kCentred) {
+      mean[i] += s.rest * (gradient - mean[i]);
+      variance -= mean[i] * mean[i];
+      variance = variance > 0 ? variance : 0;  // below zero by rounding, for a gradient that hardly changes
+    }
+    const T scaled = gradient / (square_root(variance) + s.eps);
+    if constexpr (kMomentum) {
+      velocity[i] = s.momentum * velocity[i] + scaled;
+      w[i] -= s.lr * velocity[i];
+    } else {
+      w[i] -= s.lr * scaled;
+    }
+  }
+}
+
+template <class T>
+void rmsprop(const RmspropStep<T>& step, int64_t count, const T* g, T* w, T* square, T* mean, T* velocity) {
+  const RmspropStep<T> s = step;
+  if (mean && velocity)
+    rmsprop_loop<true, true>(s, count, g, w, square, mean, velocity);
+  else if (mean)
+    rmsprop_loop<true, false>(s, count, g, w, square, mean, velocity);
+  else if (velocity)
+    rmsprop_loop<false, true>(s, count, g, w, square, mean, velocity);
+  else
+    rmsprop_loop<false, false>(s, count, g, w, square, mean, velocity);
+}
+
 }  // namespace
 
-const OptimKernels kOptimKernels = {{sgd<float>, adam<float>}, {sgd<double>, adam<double>}};
+const OptimKernels kOptimKernels = {{sgd<float>, adam<float>, rmsprop<float>},
+                                    {sgd<double>, adam<double>, rmsprop<double>}};
 
 }  // namespace fastconv::FC_ISA

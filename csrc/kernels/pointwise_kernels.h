@@ -24,6 +24,7 @@ struct PointwiseKernels {
 template <class T>
 struct SgdStep {
   T lr, momentum, weight_decay;
+  T rest;  // 1 - dampening
   bool nesterov;
 };
 template <class T>
@@ -37,9 +38,17 @@ struct AdamStep {
   T decay;  // w's factor
 };
 template <class T>
+struct RmspropStep {
+  T lr, alpha;
+  T rest;  // 1 - alpha
+  T eps, weight_decay, momentum;
+};
+template <class T>
 struct OptimKernelsOf {
   void (*sgd)(const SgdStep<T>& step, int64_t count, const T* g, T* w, T* velocity);  // velocity may be null
   void (*adam)(const AdamStep<T>& step, int64_t count, const T* g, T* w, T* m, T* v);
+  // mean: null unless centred; velocity: null without momentum
+  void (*rmsprop)(const RmspropStep<T>& step, int64_t count, const T* g, T* w, T* square, T* mean, T* velocity);
 };
 struct OptimKernels {
   OptimKernelsOf<float> f32;

@@ -97,7 +97,7 @@ from .unpooling import (
 )
 
 # Loaded at first use, so that `import fastconv` stays light.
-_MODULES = ("data", "filters", "models", "nn", "optim", "ops", "plot", "random", "reference", "train")
+_MODULES = ("data", "filters", "models", "nn", "optim", "ops", "plot", "random", "reference", "schedule", "train")
 _FUNCTIONS = {
     "convolve": "filters",
     "correlate": "filters",
@@ -229,6 +229,7 @@ __all__ = [
     "plot",
     "random",
     "reference",
+    "schedule",
     "set_grad_enabled",
     "set_options",
     "trace",

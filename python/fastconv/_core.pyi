@@ -275,7 +275,14 @@ def cross_entropy_backward(dloss: Array, probabilities: Array, labels: Array) ->
 
 # Optimiser steps, in place on w and the state arrays (contiguous, same shape and dtype).
 def sgd_step(
-    w: Array, g: Array, velocity: Array | None, lr: float, momentum: float, weight_decay: float, nesterov: bool
+    w: Array,
+    g: Array,
+    velocity: Array | None,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+    dampening: float = 0.0,
 ) -> None: ...
 def adam_step(
     w: Array,
@@ -289,6 +296,18 @@ def adam_step(
     weight_decay: float,
     decoupled: bool,
     step: int,
+) -> None: ...
+def rmsprop_step(
+    w: Array,
+    g: Array,
+    square: Array,
+    mean: Array | None,
+    velocity: Array | None,
+    lr: float,
+    alpha: float,
+    eps: float,
+    weight_decay: float,
+    momentum: float,
 ) -> None: ...
 
 # Information and control.

@@ -35,7 +35,7 @@ from fastconv.reference.ops import (
     dense_backward,
     softmax,
 )
-from fastconv.reference.optim import adam_step, sgd_step
+from fastconv.reference.optim import adam_step, rmsprop_step, sgd_step
 from fastconv.reference.pool import (
     avg_pool,
     avg_pool_backward,
@@ -85,6 +85,7 @@ __all__ = [
     "min_pool",
     "output_size",
     "pool_output_size",
+    "rmsprop_step",
     "sgd_step",
     "softmax",
 ]

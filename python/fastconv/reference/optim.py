@@ -61,3 +61,34 @@ def adam_step(
     mean = m / (1 - math.pow(beta1, step))
     root = np.sqrt(v / (1 - math.pow(beta2, step)))
     return w - lr * mean / (root + eps), m, v
+
+
+def rmsprop_step(
+    w: Array,
+    g: Array,
+    square: Array,
+    mean: Array | None,
+    velocity: Array | None,
+    lr: float,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """(w, square, mean, velocity) after one step of RMSprop (Tieleman and Hinton); mean is None unless it is centred.
+
+    d = g + weight_decay * w
+    square = alpha * square + (1 - alpha) * d^2                mean = alpha * mean + (1 - alpha) * d
+    step = d / (sqrt(square - mean^2) + eps)                   velocity = momentum * velocity + step
+    w = w - lr * (velocity, or without momentum the step itself)
+    """
+    d = g + weight_decay * w
+    square = alpha * square + (1 - alpha) * d**2
+    variance = square
+    if mean is not None:
+        mean = alpha * mean + (1 - alpha) * d
+        variance = np.maximum(square - mean**2, 0)
+    step = d / (np.sqrt(variance) + eps)
+    if velocity is not None:
+        step = velocity = momentum * velocity + step
+    return w - lr * step, square, mean, velocity

@@ -41,6 +41,7 @@ class Checkpoint:
     epoch: int = 0
     history: dict[str, Any] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] | None = None
 
 
 def save_checkpoint(path: str | PathLike[str], checkpoint: Checkpoint) -> None:

@@ -15,6 +15,7 @@ from .. import nn
 from .. import random as fc_random
 from ..autograd import no_grad
 from ..optim import Optimizer
+from ..schedule import ReduceLROnPlateau
 from ..tensor import Tensor
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .history import Epoch, History
@@ -73,6 +74,8 @@ def fit(
     loss: Loss | None = None,
     epochs: int,
     learning_rate: Callable[[int], float] | None = None,
+    schedule: Any = None,
+    schedule_every: str = "epoch",
     validation: Batches | None = None,
     checkpoint: PathOrText | None = None,
     resume: PathOrText | None = None,
@@ -89,6 +92,9 @@ def fit(
         loss: of (logits, labels), a mean over the batch; None is `nn.CrossEntropyLoss()`.
         epochs: in all, those of a resumed run included.
         learning_rate: the rate of epoch e (from 1), set in every parameter group before it; None leaves them alone.
+        schedule: of `fc.schedule`, over this optimizer; fit calls its `step`. ReduceLROnPlateau looks at the loss of
+            `validation`, or of the training without one.
+        schedule_every: "epoch" or "batch", when `step` is called.
         validation: batches to evaluate after every epoch.
         checkpoint: a file written after every epoch, in one step: an interruption leaves the last one whole.
         resume: a checkpoint to continue from. With the same arguments, the weights get the same bits as in a run
@@ -108,10 +114,12 @@ def fit(
         raise ValueError(
             "fit: train_loader has no batches; expected at least one (is drop_last leaving out the only one?)"
         )
+    _check_schedule(schedule, schedule_every, learning_rate)
     loss = nn.CrossEntropyLoss() if loss is None else loss
     history = History()
     if resume is not None:
-        history = _restore(load_checkpoint(resume), resume, model, optimizer, train_loader)
+        history = _restore(load_checkpoint(resume), resume, model, optimizer, train_loader, schedule)
+    after_batch = schedule if schedule_every == "batch" else None
     first = len(history.epochs) + 1
     with make_progress(progress, epochs) as display:
         for number in range(first, epochs + 1):
@@ -120,7 +128,7 @@ def fit(
             if learning_rate is not None:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(number)
-            mean = _train_epoch(model, train_loader, optimizer, loss, history, display, number)
+            mean = _train_epoch(model, train_loader, optimizer, loss, history, display, number, after_batch)
             held_out = None if validation is None else evaluate(model, validation, loss=loss)
             epoch = Epoch(
                 number,
@@ -131,12 +139,14 @@ def fit(
                 time.perf_counter() - start,
             )
             history.epochs.append(epoch)
+            if schedule is not None and after_batch is None:
+                _step(schedule, epoch)
             display.end_epoch(epoch)
             # All of them hear of the epoch, also after one that ends training.
             answers = [callback(epoch, history) for callback in on_epoch_end]
             # After the callbacks: what they changed belongs to the state that a resumed run starts from.
             if checkpoint is not None:
-                save_checkpoint(checkpoint, _capture(model, optimizer, train_loader, history, metadata))
+                save_checkpoint(checkpoint, _capture(model, optimizer, train_loader, history, metadata, schedule))
             if any(answers):
                 break
     return history
@@ -176,6 +186,7 @@ def _train_epoch(
     history: History,
     display: Silent,
     number: int,
+    schedule: Any,
 ) -> _Mean:
     mean = _Mean()
     model.train()
@@ -191,6 +202,8 @@ def _train_epoch(
             )
         objective.backward()
         optimizer.step()
+        if schedule is not None:
+            schedule.step()
         right = int((logits.detach().numpy().argmax(axis=1) == labels).sum())
         mean.add(value, right, len(labels))
         history.iteration_loss.append(value)
@@ -200,7 +213,12 @@ def _train_epoch(
 
 
 def _capture(
-    model: nn.Module, optimizer: Optimizer, loader: Batches, history: History, metadata: dict[str, Any] | None
+    model: nn.Module,
+    optimizer: Optimizer,
+    loader: Batches,
+    history: History,
+    metadata: dict[str, Any] | None,
+    schedule: Any,
 ) -> Checkpoint:
     return Checkpoint(
         model=dict(model.state_dict()),
@@ -211,11 +229,35 @@ def _capture(
         epoch=len(history.epochs),
         history=history.to_dict(),
         metadata=metadata or {},
+        schedule=None if schedule is None else schedule.state_dict(),
     )
 
 
+def _check_schedule(schedule: Any, every: str, learning_rate: Any) -> None:
+    if schedule is None:
+        return
+    if learning_rate is not None:
+        raise ValueError("fit: both learning_rate and schedule set the rate; expected one of them")
+    if every not in ("epoch", "batch"):
+        raise ValueError(f'fit: schedule_every is {every!r}; expected "epoch" or "batch"')
+    if every == "batch" and isinstance(schedule, ReduceLROnPlateau):
+        raise ValueError('fit: ReduceLROnPlateau looks at the loss of an epoch; expected schedule_every="epoch"')
+
+
+def _step(schedule: Any, epoch: Epoch) -> None:
+    if isinstance(schedule, ReduceLROnPlateau):
+        schedule.step(epoch.loss if epoch.val_loss is None else epoch.val_loss)
+    else:
+        schedule.step()
+
+
 def _restore(
-    checkpoint: Checkpoint, path: PathOrText, model: nn.Module, optimizer: Optimizer, loader: Batches
+    checkpoint: Checkpoint,
+    path: PathOrText,
+    model: nn.Module,
+    optimizer: Optimizer,
+    loader: Batches,
+    schedule: Any,
 ) -> History:
     if checkpoint.optimizer is None or checkpoint.history is None:
         raise ValueError(f"fit: {path} holds weights but no run; expected a checkpoint that fit wrote")
@@ -223,9 +265,14 @@ def _restore(
         raise ValueError(
             f"fit: {path} holds the state of {checkpoint.optimizer_class}, the optimizer is {type(optimizer).__name__}"
         )
+    if (checkpoint.schedule is None) != (schedule is None):
+        held = "no" if checkpoint.schedule is None else "a"
+        raise ValueError(f"fit: {path} holds {held} schedule; expected the arguments of the run that wrote it")
     model.load_state_dict(checkpoint.model)
     optimizer.load_state_dict(checkpoint.optimizer)
     if checkpoint.loader is not None and hasattr(loader, "load_state_dict"):
         loader.load_state_dict(checkpoint.loader)
+    if schedule is not None:
+        schedule.load_state_dict(checkpoint.schedule)
     fc_random.set_state(checkpoint.random)
     return History.from_dict(checkpoint.history)

@@ -1,32 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimisers: SGD with momentum, Adam, AdamW. PyTorch's names, formulas and defaults.
+"""What the optimisers share: groups of parameters with options of their own, and the state that a checkpoint keeps."""
 
-Parameters are changed in place by one native kernel each, and their version rises, so that a graph which saved the
-old values refuses to use them. Frozen parameters and those without a gradient are left alone.
-"""
-
-import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core
-from ._core import ProblemError
-from .arrays import is_native, namespace
-from .tensor import Tensor
+from .._core import ProblemError
+from ..arrays import namespace
+from ..tensor import Tensor
+
+if TYPE_CHECKING:
+    from ..nn import Module
 
 
 class Optimizer:
     """Parameter groups and one state per parameter.
 
     Args:
-        params: tensors, or dictionaries with "params" and options of their own.
-        defaults: the options of groups that say nothing else.
+        params: tensors, or dictionaries with "params" and options of their own; see `param_groups`.
+        defaults: the options of groups that say nothing else. Two are common to all optimisers: `lr_factor` multiplies
+            the learning rate of its group and stays when a schedule sets that (MATLAB's WeightLearnRateFactor and
+            BiasLearnRateFactor); `maximize` climbs instead of descending.
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        self.defaults = defaults
+        self.defaults = {"lr_factor": 1.0, "maximize": False, **defaults}
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
         entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
@@ -56,7 +55,7 @@ class Optimizer:
         self.param_groups.append({"params": params, **options})
 
     def _check(self, options: dict[str, Any]) -> None:
-        for key in ("lr", "weight_decay", "momentum", "eps"):
+        for key in ("lr", "lr_factor", "weight_decay", "momentum", "eps"):
             if key in options and not options[key] >= 0:
                 raise ProblemError(f"{type(self).__name__}: {key} is {options[key]}; expected at least 0")
         for i, beta in enumerate(options.get("betas", ())):
@@ -70,14 +69,16 @@ class Optimizer:
                 p.grad = None
 
     def step(self) -> None:
-        """Change every parameter that requires a gradient and has one."""
+        """Change every parameter that requires a gradient and has one; frozen ones keep their bits and their state."""
         for group in self.param_groups:
+            lr = group["lr"] * group["lr_factor"]
             for p in group["params"]:
                 if p.requires_grad and p.grad is not None:
-                    self._update(p, p.grad.data, group)
+                    g = p.grad.data
+                    self._update(p, -g if group["maximize"] else g, lr, group)
                     p.bump_version()
 
-    def _update(self, p: Tensor, g: Any, group: dict[str, Any]) -> None:
+    def _update(self, p: Tensor, g: Any, lr: float, group: dict[str, Any]) -> None:
         raise NotImplementedError
 
     def _zeros(self, p: Tensor) -> Any:
@@ -110,91 +111,35 @@ class Optimizer:
             group.update({k: v for k, v in new.items() if k != "params"})
 
 
-class SGD(Optimizer):
-    """v <- momentum v + g;  w <- w - lr v  (nesterov: w - lr (g + momentum v)), where g includes weight_decay w.
+def param_groups(model: "Module", rules: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parameters of a model in groups, for layers and biases with options of their own.
 
-    Sutskever et al., 2013, in PyTorch's form, where the learning rate is outside of the velocity.
+    Args:
+        model: the module whose parameters they are.
+        rules: name -> options. A name is that of a parameter or of a module, as in `named_parameters` and
+            `named_modules`; the longest one that fits a parameter decides, alone. "bias" (or "weight") stands for every
+            parameter of that last name for which no other rule does.
+
+    Returns:
+        groups for an optimiser: first the parameters that no rule names, then one per rule that has any.
+
+    Raises:
+        ProblemError: a name that no parameter has.
+
+    Example, MATLAB's transfer learning, where a new last layer learns ten times as fast:
+        >>> groups = fc.optim.param_groups(model, {"fc": {"lr_factor": 10}, "bias": {"weight_decay": 0.0}})
+        >>> optimizer = fc.optim.SGD(groups, lr=3e-4, momentum=0.9, weight_decay=1e-4)
     """
-
-    def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0, *, weight_decay: float = 0.0,
-        nesterov: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov})
-
-    def _check(self, options: dict[str, Any]) -> None:
-        super()._check(options)
-        if options["nesterov"] and options["momentum"] == 0:
-            raise ProblemError("SGD: nesterov=True with momentum=0; expected a momentum")
-
-    def _update(self, p: Tensor, g: Any, group: dict[str, Any]) -> None:
-        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-        velocity = None
-        if momentum:
-            velocity = self.state.setdefault(p, {}).setdefault("velocity", self._zeros(p))
-        if _in_place(p.data, g, velocity):
-            g = np.ascontiguousarray(g)
-            _core.sgd_step(p.data, g, velocity, lr, momentum, decay, group["nesterov"])
-            return
-        g = g + decay * p.data
-        if velocity is not None:
-            velocity *= momentum
-            velocity += g
-            g = g + momentum * velocity if group["nesterov"] else velocity
-        p.data -= lr * g
-
-
-class Adam(Optimizer):
-    """m, v <- running means of g and g^2;  w <- w - lr m' / (sqrt(v') + eps), both corrected for their start at zero.
-
-    Kingma and Ba, 2014, algorithm 1. weight_decay is added to the gradient; see AdamW.
-    """
-
-    decoupled = False
-
-    def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
-        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
-
-    def _update(self, p: Tensor, g: Any, group: dict[str, Any]) -> None:
-        state = self.state.get(p)
-        if state is None:
-            state = self.state[p] = {"step": 0, "m": self._zeros(p), "v": self._zeros(p)}
-        state["step"] += 1
-        step, m, v = state["step"], state["m"], state["v"]
-        lr, (beta1, beta2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
-        if _in_place(p.data, g, m, v):
-            g = np.ascontiguousarray(g)
-            _core.adam_step(p.data, g, m, v, lr, beta1, beta2, eps, decay, self.decoupled, step)
-            return
-        if self.decoupled:
-            p.data *= 1 - lr * decay
-        else:
-            g = g + decay * p.data
-        m += (1 - beta1) * (g - m)
-        v += (1 - beta2) * (g * g - v)
-        scale = lr / (1 - beta1**step)
-        p.data -= scale * m / (namespace(m).sqrt(v) / math.sqrt(1 - beta2**step) + eps)
-
-
-class AdamW(Adam):
-    """Adam with the weights shrunk by lr * weight_decay directly. Loshchilov and Hutter, 2017."""
-
-    decoupled = True
-
-    def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0.01,
-    ) -> None:  # fmt: skip
-        super().__init__(params, lr, betas, eps, weight_decay)
-
-
-def _in_place(w: Any, g: Any, *state: Any) -> bool:
-    """Whether the native kernels can work on these in place."""
-    arrays = [w, *(s for s in state if s is not None)]
-    return is_native(*arrays, g) and all(a.flags.c_contiguous and a.flags.writeable for a in arrays)
+    chosen: dict[str | None, list[Tensor]] = {None: [], **{name: [] for name in rules}}
+    for name, parameter in model.named_parameters():
+        inside = [rule for rule in rules if name == rule or name.startswith(f"{rule}.")]
+        last = name.rpartition(".")[2]
+        chosen[max(inside, key=len) if inside else last if last in rules else None].append(parameter)
+    idle = [name for name in rules if not chosen[name]]
+    if idle:
+        known = ", ".join(name for name, _ in model.named_parameters())
+        raise ProblemError(f"param_groups: {', '.join(idle)} stands for no parameter; the parameters are {known}")
+    return [{"params": found, **(rules[name] if name else {})} for name, found in chosen.items() if found]
 
 
 def _copy(value: Any) -> Any:
