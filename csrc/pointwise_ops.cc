@@ -25,6 +25,39 @@ void activation_backward(const Machine& machine, Activation kind, double alpha, 
   });
 }
 
+namespace {
+
+// Calls work(first, count, w's index, one slope): runs of elements that share a slope, or that have one each.
+template <class T, class Work>
+void for_slopes(const Machine& machine, int64_t n, int64_t channels, int64_t pixels, const Work& work) {
+  if (channels == 1)
+    return for_chunks(machine, n * pixels, 4 * sizeof(T), [&](int64_t i, int64_t count) { work(i, count, 0, true); });
+  const bool by_plane = pixels > 1;
+  const int64_t rows = by_plane ? n * channels : n, length = by_plane ? pixels : channels;
+  for_chunks(machine, rows, 4 * length * static_cast<int64_t>(sizeof(T)), [&](int64_t first, int64_t count) {
+    for (int64_t r = first; r < first + count; ++r) work(r * length, length, by_plane ? r % channels : 0, by_plane);
+  });
+}
+
+}  // namespace
+
+template <class T>
+void prelu(const Machine& machine, int64_t n, int64_t channels, int64_t pixels, const T* x, const T* w, T* y) {
+  const auto& kernels = kernels_of<T>(*machine.kernels->pointwise);
+  for_slopes<T>(machine, n, channels, pixels, [&](int64_t i, int64_t count, int64_t slope, bool one_slope) {
+    kernels.prelu(count, x + i, w + slope, one_slope, y + i);
+  });
+}
+
+template <class T>
+void prelu_backward(const Machine& machine, int64_t n, int64_t channels, int64_t pixels, const T* dy, const T* x,
+                    const T* w, T* dx, T* below) {
+  const auto& kernels = kernels_of<T>(*machine.kernels->pointwise);
+  for_slopes<T>(machine, n, channels, pixels, [&](int64_t i, int64_t count, int64_t slope, bool one_slope) {
+    kernels.prelu_backward(count, dy + i, x + i, w + slope, one_slope, dx + i, below + i);
+  });
+}
+
 template <class T>
 void add(const Machine& machine, int64_t count, const T* a, const T* b, T* sum) {
   const auto& kernels = kernels_of<T>(*machine.kernels->pointwise);
@@ -76,13 +109,15 @@ void rmsprop_step(const Machine& machine, const RmspropOptions& o, int64_t count
   });
 }
 
-#define FC_INSTANTIATE(T)                                                                                    \
-  template void activation_forward<T>(const Machine&, Activation, double, int64_t, const T*, T*);            \
-  template void activation_backward<T>(const Machine&, Activation, double, int64_t, const T*, const T*, T*); \
-  template void add<T>(const Machine&, int64_t, const T*, const T*, T*);                                     \
-  template void scale_mask<T>(const Machine&, int64_t, const T*, const uint8_t*, double, T*);                \
-  template void sgd_step<T>(const Machine&, const SgdOptions&, int64_t, T*, const T*, T*);                   \
-  template void adam_step<T>(const Machine&, const AdamOptions&, int64_t, T*, const T*, T*, T*);             \
+#define FC_INSTANTIATE(T)                                                                                           \
+  template void activation_forward<T>(const Machine&, Activation, double, int64_t, const T*, T*);                   \
+  template void activation_backward<T>(const Machine&, Activation, double, int64_t, const T*, const T*, T*);        \
+  template void prelu<T>(const Machine&, int64_t, int64_t, int64_t, const T*, const T*, T*);                        \
+  template void prelu_backward<T>(const Machine&, int64_t, int64_t, int64_t, const T*, const T*, const T*, T*, T*); \
+  template void add<T>(const Machine&, int64_t, const T*, const T*, T*);                                            \
+  template void scale_mask<T>(const Machine&, int64_t, const T*, const uint8_t*, double, T*);                       \
+  template void sgd_step<T>(const Machine&, const SgdOptions&, int64_t, T*, const T*, T*);                          \
+  template void adam_step<T>(const Machine&, const AdamOptions&, int64_t, T*, const T*, T*, T*);                    \
   template void rmsprop_step<T>(const Machine&, const RmspropOptions&, int64_t, T*, const T*, T*, T*, T*);
 FC_INSTANTIATE(float)
 FC_INSTANTIATE(double)

@@ -9,10 +9,18 @@ namespace fastconv {
 
 template <class T>
 void activation_forward(const Machine& machine, Activation kind, double alpha, int64_t count, const T* x, T* y);
-// `saved` is y for relu, leaky_relu, relu6, elu (both with alpha >= 0), sigmoid and tanh; x for the others.
+// `saved` is y for relu, relu6, sigmoid, tanh, selu, celu (alpha > 0), and for leaky_relu and elu where alpha >= 0;
+// x for the others.
 template <class T>
 void activation_backward(const Machine& machine, Activation kind, double alpha, int64_t count, const T* dy,
                          const T* saved, T* dx);
+// y = x > 0 ? x : w x (He et al., "Delving deep into rectifiers", 2015): x has n * channels planes of `pixels`; w has
+// one slope for all (channels = 1) or one per channel. `below` has the size of x; its sum per channel is dw.
+template <class T>
+void prelu(const Machine& machine, int64_t n, int64_t channels, int64_t pixels, const T* x, const T* w, T* y);
+template <class T>
+void prelu_backward(const Machine& machine, int64_t n, int64_t channels, int64_t pixels, const T* dy, const T* x,
+                    const T* w, T* dx, T* below);
 template <class T>
 void add(const Machine& machine, int64_t count, const T* a, const T* b, T* sum);
 template <class T>

@@ -19,7 +19,26 @@ enum class Pass : int32_t { kForward, kBackwardData, kBackwardFilter };
 enum class Layout : int32_t { kChannelsFirst, kChannelsLast, kBlocked };  // kBlocked is reserved
 enum class DType : int32_t { kFloat32, kFloat64, kFloat16, kBFloat16 };
 enum class PaddingMode : int32_t { kZeros, kConstant, kReflect, kReplicate, kCircular };
-enum class Activation : int32_t { kNone, kRelu, kLeakyRelu, kRelu6, kElu, kSigmoid, kTanh, kSilu, kGelu, kHardSwish };
+enum class Activation : int32_t {
+  kNone,
+  kRelu,
+  kLeakyRelu,
+  kRelu6,
+  kElu,
+  kSigmoid,
+  kTanh,
+  kSilu,
+  kGelu,
+  kHardSwish,
+  kGeluTanh,
+  kSelu,
+  kCelu,
+  kHardSigmoid,
+  kSoftplus,
+  kSoftsign,
+  kMish,
+  kLogSigmoid
+};
 // kLp: (sum of |x|^p)^(1/p); kSignedLp: of x^p with its sign, for odd p. p itself is an argument of the run.
 enum class PoolKind : int32_t { kMax, kMin, kAverage, kLp, kSignedLp };
 

@@ -18,8 +18,9 @@ constexpr const char* kLayoutNames[] = {"nchw", "nhwc", "blocked"};
 constexpr const char* kDTypeNames[] = {"f32", "f64", "f16", "bf16"};
 constexpr const char* kModeNames[] = {"zeros", "constant", "reflect", "replicate", "circular"};
 constexpr const char* kPoolKindNames[] = {"max", "min", "average", "lp", "signed_lp"};
-constexpr const char* kActivationNames[] = {"none",    "relu", "leaky_relu", "relu6", "elu",
-                                            "sigmoid", "tanh", "silu",       "gelu",  "hard_swish"};
+constexpr const char* kActivationNames[] = {
+    "none",       "relu",      "leaky_relu", "relu6", "elu",          "sigmoid",  "tanh",     "silu", "gelu",
+    "hard_swish", "gelu_tanh", "selu",       "celu",  "hard_sigmoid", "softplus", "softsign", "mish", "log_sigmoid"};
 
 template <class E, size_t N>
 bool find(const char* const (&names)[N], const char* name, E* value) {

@@ -12,6 +12,7 @@ import pytest
 
 from cases import NUMPY_DTYPE, THREADS, isas, laid_out, pool_problem, rng_for
 from fastconv import _core, reference
+from fastconv.geometry import ACTIVATION_ALPHAS
 from tolerance import assert_bound, assert_close, assert_exact, assert_same_bits
 
 DTYPES = ("f32", "f64")
@@ -242,9 +243,12 @@ def every_operation(dtype):
 
     results = {}
     x, dy = normal(6, 20, 37, 41), normal(6, 20, 37, 41)
-    for kind in ("relu", "leaky_relu", "relu6", "elu", "sigmoid", "tanh", "silu", "gelu", "hard_swish"):
+    for kind in (k for k in ACTIVATION_ALPHAS if k != "none"):
         results[kind] = _core.activation_forward(kind, x, 0.1)
         results[f"{kind} backward"] = _core.activation_backward(kind, dy, x, 0.1)
+    for w in (normal(20), normal(1)):
+        results[f"prelu {w.size}"] = _core.prelu_forward(x, w)
+        results[f"prelu dx {w.size}"], results[f"prelu dw {w.size}"] = _core.prelu_backward(dy, x, w)
     results["add"] = _core.add(x, dy)
     results["scale_mask"] = _core.scale_mask(x, dy > 0, 1.25)
     for shape in CHANNELS:
@@ -283,11 +287,12 @@ def test_operations_do_not_depend_on_threads(dtype):
 
 @pytest.mark.parametrize("isa", [isa for isa in isas() if isa != _core.info()["isa"]])
 def test_operations_on_the_other_isas(isa):
-    """test_ops.py and the statistics above once more, in a process that FASTCONV_ISA sets to this ISA."""
+    """Those of two other files and the statistics above once more, in a process that FASTCONV_ISA sets to this ISA."""
     here = Path(__file__)
     if os.environ.get("FASTCONV_ISA"):
         return  # this is that process
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(here.parent / "test_ops.py")]
+    command += [str(here.parent / "test_activations.py")]
     command += [f"{here}::test_statistics_in_pieces", f"{here}::test_operations_do_not_depend_on_threads"]
     done = subprocess.run(command, env={**os.environ, "FASTCONV_ISA": isa}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -320,9 +325,10 @@ def test_a_sure_prediction_keeps_a_small_loss():
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
-        (lambda a: _core.activation_forward("softplus", a), ValueError, "kind is 'softplus'"),
+        (lambda a: _core.activation_forward("swish", a), ValueError, "kind is 'swish'; expected relu, leaky_relu"),
         (lambda a: _core.activation_forward("relu", a.astype(int)), TypeError, "x has dtype int64"),
-        (lambda a: _core.activation_backward("elu", a, a, -1.0), ValueError, "alpha is -1"),
+        (lambda a: _core.prelu_forward(a, a[0, :3]), ValueError, r"w has shape \(3,\); expected \(4,\)"),
+        (lambda a: _core.prelu_forward(a, np.ones(1)), TypeError, "w is float64, x is float32"),
         (lambda a: _core.activation_backward("relu", a, a[:1]), ValueError, "saved has shape"),
         (lambda a: _core.add(a, a.astype(np.float64)), TypeError, "b is float64, a is float32"),
         (lambda a: _core.scale_mask(a, a, 1.0), TypeError, "mask is not of dtype bool"),

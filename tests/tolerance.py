@@ -19,6 +19,8 @@ import numpy as np
 _TIERS = {
     # One division or one vectorised exp, tanh or erf: a few units in the last place; gelu and silu cancel near zero.
     "pointwise": (16, 4),
+    # A sum in float64, rounded once; a mean is divided besides.
+    "rounded": (1.5, 0),
     # Powers, a sum and a root of each window: every power multiplies the error, and signed ones cancel.
     "norm": (64, 64),
     # Means and variances over up to some thousand cells, and what is divided by their root.
@@ -35,6 +37,34 @@ _TIERS = {
 
 def eps_of(dtype) -> float:
     return float(ml_dtypes.finfo(dtype).eps)  # NumPy's does not know bfloat16
+
+
+# What an elementwise function may be off, in multiples of eps * |expected| (two units in the last place each, at most).
+_ULPS = {
+    # One polynomial, a division or two: the worst measured is 2.2.
+    "elementary": 4,
+    # Slopes, against eps times the slope's largest value of about 1: they cross zero, and 1 - y^2 has lost digits.
+    "slope": 4,
+}
+
+
+def assert_elementwise(actual, expected, kind, condition=1.0, slack=1.0, what=""):
+    """Every element for itself, infinities and NaN included.
+
+    condition: the condition number of the function at each element, where rounding inside of it counts. slack: how
+    many times the smallest normal number is lost to subnormal ones, which count as zero.
+    """
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
+    finite = np.isfinite(expected)
+    assert np.array_equal(actual[~finite], expected[~finite].astype(actual.dtype), equal_nan=True), f"{what}: limits"
+    assert np.isfinite(actual[finite]).all(), f"{what}: not finite where the function is"
+    info = np.finfo(actual.dtype)
+    size = 1.0 if kind == "slope" else np.abs(expected)
+    allowed = _ULPS[kind] * float(info.eps) * size * condition + slack * float(info.tiny)
+    allowed = np.broadcast_to(allowed, expected.shape)[finite]
+    error = np.abs(actual[finite].astype(np.float64) - expected[finite])
+    worst = float(np.max(error / allowed, initial=0.0))
+    assert worst <= 1, f"{what}: error is {worst:.3g} times what {kind!r} allows"
 
 
 def assert_exact(actual, expected, what=""):

@@ -37,6 +37,17 @@ Image image_of(Layout layout, int64_t batch_pitch, int64_t channel_pitch) {
 }
 
 template <class A>
+A hard_sigmoid(A v) {
+  const A t = v + A(3);
+  return (t < A(0) ? A(0) : t > A(6) ? A(6) : t) / A(6);
+}
+
+template <class A>
+A log_one_plus_exp(A v) {
+  return (v > A(0) ? v : A(0)) + std::log1p(std::exp(-std::abs(v)));
+}
+
+template <class A>
 A activate(A v, Activation kind, A alpha) {
   const A zero = 0;
   switch (kind) {
@@ -55,11 +66,27 @@ A activate(A v, Activation kind, A alpha) {
     case Activation::kSilu:
       return v / (A(1) + std::exp(-v));
     case Activation::kGelu:
-      return A(0.5) * v * (A(1) + std::erf(v / std::sqrt(A(2))));
-    case Activation::kHardSwish: {
-      const A t = v + A(3);
-      return v * (t < zero ? zero : t > A(6) ? A(6) : t) / A(6);
-    }
+      return A(0.5) * v * std::erfc(-v / std::sqrt(A(2)));
+    case Activation::kHardSwish:
+      return v * hard_sigmoid(v);
+    case Activation::kHardSigmoid:
+      return hard_sigmoid(v);
+    case Activation::kGeluTanh:  // 2 z = 2 sqrt(2 / pi) (v + 0.044715 v^3)
+      return v / (A(1) + std::exp(A(-2) * std::sqrt(A(2) / A(3.14159265358979323846264338327950288L)) *
+                                  (v + A(0.044715L) * v * v * v)));
+    case Activation::kSelu:
+      return A(1.0507009873554804934193349852946L) *
+             (v < zero ? A(1.6732632423543772848170429916717L) * std::expm1(v) : v);
+    case Activation::kCelu:
+      return v < zero ? alpha * std::expm1(v / alpha) : v;
+    case Activation::kSoftplus:
+      return log_one_plus_exp(alpha * v) / alpha;
+    case Activation::kSoftsign:
+      return v / (A(1) + std::abs(v));
+    case Activation::kMish:
+      return v * std::tanh(log_one_plus_exp(v));
+    case Activation::kLogSigmoid:
+      return -log_one_plus_exp(-v);
     default:
       return v;
   }

@@ -40,6 +40,12 @@ __attribute__((format(printf, 1, 2))) std::string format(const char* text, ...);
 typedef std::vector<int64_t> Shape;
 std::string text_of(const Shape& shape);
 
+// The kinds of activation, for messages.
+inline constexpr const char* kActivations =
+    "relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, gelu, hard_swish, gelu_tanh, selu, celu, hard_sigmoid, "
+    "softplus, "
+    "softsign, mish or log_sigmoid";
+
 // float32 or float64 of native byte order; anything else is a TypeError that names `.astype`.
 DType dtype_of(const py::array& array, const char* name);
 // float16 and bfloat16 too, for what computes them.

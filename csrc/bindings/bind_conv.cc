@@ -74,10 +74,7 @@ void set_y(RunContext* c, const ImageArray& y) {
 Activation activation_named(const std::string& name) {
   Activation activation;
   if (find_by_name(name.c_str(), &activation)) return activation;
-  throw ProblemError{
-      format("activation is '%.40s'; expected none, relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, "
-             "gelu or hard_swish",
-             name.c_str())};
+  throw ProblemError{format("activation is '%.40s'; expected none, %s", name.c_str(), kActivations)};
 }
 
 // `bias` checked and in C order; an empty array without one.

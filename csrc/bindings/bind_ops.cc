@@ -13,10 +13,7 @@ namespace {
 Activation kind_named(const std::string& name) {
   Activation kind;
   if (!find_by_name(name.c_str(), &kind) || kind == Activation::kNone)
-    throw ProblemError{
-        format("kind is '%.40s'; expected relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, gelu or "
-               "hard_swish",
-               name.c_str())};
+    throw ProblemError{format("kind is '%.40s'; expected %s", name.c_str(), kActivations)};
   return kind;
 }
 
@@ -35,9 +32,6 @@ py::array activate(const std::string& kind_name, const py::array& x, double alph
 
 py::array activate_backward(const std::string& kind_name, const py::array& dy, const py::array& saved, double alpha) {
   const Activation kind = kind_named(kind_name);
-  if ((kind == Activation::kLeakyRelu || kind == Activation::kElu) && !(alpha >= 0))
-    throw ProblemError{
-        format("alpha is %g; expected 0 or more: otherwise y does not tell the slope of %s", alpha, kind_name.c_str())};
   const DType dtype = dtype_of(dy, "dy");
   const Machine& machine = default_machine();
   const py::array kept = like(saved, "saved", dtype, shape_of(dy), "dy"), gradient = contiguous(dy);
@@ -159,12 +153,53 @@ py::tuple normalise_backward(const py::array& dy, const py::array& x, const py::
   return py::make_tuple(dx, dgamma, dbeta);
 }
 
+// ---- PReLU: a slope for each channel, or one for all ----------------------------------------------------------------
+
+ChannelShape slope_shape(const py::array& x, const py::array& w, DType dtype) {
+  require_dtype(w, "w", dtype, "x");
+  if (w.ndim() == 1 && w.shape(0) == 1) return {1, 1, x.size()};
+  const ChannelShape shape = channel_shape(x);
+  require_shape(w, "w", {shape.c});
+  return shape;
+}
+
+py::array prelu_forward(const py::array& x, const py::array& w) {
+  const DType dtype = dtype_of(x, "x");
+  const ChannelShape shape = slope_shape(x, w, dtype);
+  const Machine& machine = default_machine();
+  const py::array input = contiguous(x), slopes = contiguous(w), y = make_output(dtype, shape_of(x));
+  compute(dtype, [&](auto zero) {
+    typedef decltype(zero) T;
+    prelu(machine, shape.n, shape.c, shape.pixels, data_of<const T>(input), data_of<const T>(slopes), data_of<T>(y));
+    return true;
+  });
+  return y;
+}
+
+py::tuple prelu_gradients(const py::array& dy, const py::array& x, const py::array& w) {
+  const DType dtype = dtype_of(x, "x");
+  const ChannelShape shape = slope_shape(x, w, dtype);
+  const Machine& machine = default_machine();
+  const py::array input = contiguous(x), slopes = contiguous(w), gradient = like(dy, "dy", dtype, shape_of(x), "x");
+  const py::array dx = make_output(dtype, shape_of(x)), below = make_output(dtype, shape_of(x)),
+                  dw = make_output(dtype, {shape.c});
+  compute(dtype, [&](auto zero) {
+    typedef decltype(zero) T;
+    prelu_backward(machine, shape.n, shape.c, shape.pixels, data_of<const T>(gradient), data_of<const T>(input),
+                   data_of<const T>(slopes), data_of<T>(dx), data_of<T>(below));
+    return channel_sum(machine, shape, data_of<const T>(below), data_of<T>(dw));
+  });
+  return py::make_tuple(dx, dw);
+}
+
 }  // namespace
 
 void register_ops(py::module_& m) {
   m.def("activation_forward", &activate, py::arg("kind"), py::arg("x"), py::arg("alpha") = 0.0);
   m.def("activation_backward", &activate_backward, py::arg("kind"), py::arg("dy"), py::arg("saved"),
         py::arg("alpha") = 0.0);
+  m.def("prelu_forward", &prelu_forward, py::arg("x"), py::arg("w"));
+  m.def("prelu_backward", &prelu_gradients, py::arg("dy"), py::arg("x"), py::arg("w"));
   m.def("add", &add_arrays, py::arg("a"), py::arg("b"));
   m.def("scale_mask", &scale_by_mask, py::arg("x"), py::arg("mask"), py::arg("scale"));
   m.def("channel_sum", &sum_of_channels, py::arg("x"));

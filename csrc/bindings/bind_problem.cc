@@ -23,7 +23,6 @@ constexpr const char* kPasses = "fwd, bwd_data or bwd_filter";
 constexpr const char* kLayouts = "nchw or nhwc";
 constexpr const char* kDTypes = "f32, f64, f16 or bf16";
 constexpr const char* kModes = "zeros, constant, reflect, replicate or circular";
-constexpr const char* kActivations = "none, relu, leaky_relu, relu6, elu, sigmoid, tanh, silu, gelu or hard_swish";
 
 ConvProblem make_problem(const std::string& pass, int64_t n, int64_t c, int64_t k, const Shape& size,
                          const Shape& filter, const Shape& stride, const Shape& pad_begin, const Shape& pad_end,
@@ -37,7 +36,7 @@ ConvProblem make_problem(const std::string& pass, int64_t n, int64_t c, int64_t 
   p.x_layout = p.y_layout = named<Layout>(layout, "layout", kLayouts);
   p.dtype = named<DType>(dtype, "dtype", kDTypes);
   p.padding_mode = named<PaddingMode>(padding_mode, "padding_mode", kModes);
-  p.activation = named<Activation>(activation, "activation", kActivations);
+  p.activation = named<Activation>(activation, "activation", format("none, %s", kActivations).c_str());
   p.epilogue = (has_bias ? kEpilogueBias : 0) | (has_residual ? kEpilogueResidual : 0);
   require_valid(p);
   return p;

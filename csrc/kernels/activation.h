@@ -1,143 +1,200 @@
 // SPDX-License-Identifier: Apache-2.0
-// Activations on vectors, included inside the anonymous namespace of a kernel file. exp is computed here: the same
-// polynomial on every instruction set, no libm call in a loop.
+// Activations on vectors and their slopes; included inside the anonymous namespace of a kernel file.
+//
+// silu, mish and both forms of gelu are x times a gate between 0 and 1 with gate(-x) = 1 - gate(x) (mish: without
+// that). With u = |x| they are computed as q = u gate(-u): f(-u) = -q, f(u) = u - q. So nothing cancels in the tail,
+// and an infinity gives the limit. Likewise f'(u) = 1 - f'(-u).
 
-// exp(x) for |error| of 1-2 ulp: x = k ln2 + r, |r| <= ln2/2, exp(r) by its Taylor polynomial (degree 7 for
-// float, 13 for double), then scaled by 2^k in two steps so that results near both ends of the range are right.
-template <class T>
-FC_INLINE V<T> scale_by_power_of_two(V<T> v, typename Vec<T>::ints k) {
-  typedef typename Vec<T>::ints I;
-  constexpr int mantissa = sizeof(T) == 4 ? 23 : 52;
-  constexpr int bias = sizeof(T) == 4 ? 127 : 1023;
-  const I half = k >> 1;
-  const V<T> a = (V<T>)((half + bias) << mantissa), b = (V<T>)((k - half + bias) << mantissa);
-  return v * a * b;
-}
+#pragma once
 
-// (exp(r) - 1) / r for |r| <= ln2/2.
-template <class T>
-FC_INLINE V<T> exp_series(V<T> r) {
-  constexpr bool single = sizeof(T) == 4;
-  V<T> p = splat(single ? T(1.0 / 5040) : T(1.0 / 6227020800));
-  if constexpr (!single) {
-    p = p * r + splat(T(1.0 / 479001600));
-    p = p * r + splat(T(1.0 / 39916800));
-    p = p * r + splat(T(1.0 / 3628800));
-    p = p * r + splat(T(1.0 / 362880));
-    p = p * r + splat(T(1.0 / 40320));
-    p = p * r + splat(T(1.0 / 5040));
-  }
-  p = p * r + splat(T(1.0 / 720));
-  p = p * r + splat(T(1.0 / 120));
-  p = p * r + splat(T(1.0 / 24));
-  p = p * r + splat(T(1.0 / 6));
-  p = p * r + splat(T(0.5));
-  p = p * r + splat(T(1));
-  return p;
-}
-
-// factor * exp(x), right also where exp(x) alone would underflow.
-template <class T>
-FC_INLINE V<T> vexp_times(V<T> x, V<T> factor) {
-  typedef typename Vec<T>::ints I;
-  constexpr bool single = sizeof(T) == 4;
-  const T low = single ? T(-104) : T(-746), high = single ? T(89) : T(710);
-  const V<T> clamped = select<T>(x < splat(low), splat(low), select<T>(x > splat(high), splat(high), x));
-  const V<T> magic = splat(single ? T(12582912) : T(6755399441055744));  // 1.5 * 2^23, 1.5 * 2^52: rounds to nearest
-  const V<T> shifted = clamped * splat(T(1.4426950408889634)) + magic;
-  const V<T> k = shifted - magic;
-  const T ln2_high = single ? T(0.693359375) : T(0.693147180369123816490);
-  const T ln2_low = single ? T(-2.12194440e-4) : T(1.90821492927058770002e-10);
-  const V<T> r = (clamped - k * splat(ln2_high)) - k * splat(ln2_low);
-  const V<T> p = exp_series<T>(r) * r + splat(T(1));
-  const V<T> y = scale_by_power_of_two<T>(p * factor, __builtin_convertvector(k, I));
-  return select<T>(x != x, x, y);
-}
-
-template <class T>
-FC_INLINE V<T> vexp(V<T> x) {
-  return vexp_times<T>(x, splat(T(1)));
-}
-
-template <class T>
-FC_INLINE V<T> vexpm1(V<T> x) {  // for x <= ln2/2: near zero exp(x) - 1 would cancel
-  return select<T>(x > splat(T(-0.34)), x * exp_series<T>(x), vexp<T>(x) - splat(T(1)));
-}
-
-template <class T>
-FC_INLINE V<T> vsigmoid(V<T> x) {  // exp of a non-positive number only: no overflow
-  const V<T> e = vexp<T>(select<T>(x < V<T>{}, x, -x));
-  const V<T> one = splat(T(1));
-  return select<T>(x < V<T>{}, e, one) / (one + e);
-}
-
-template <class T>
-FC_INLINE V<T> vtanh(V<T> x) {
-  // |x| small: the odd series, because 1 - exp(-2|x|) would cancel; else (1 - e) / (1 + e) with e = exp(-2|x|).
-  const V<T> magnitude = select<T>(x < V<T>{}, -x, x);
-  const V<T> e = vexp<T>(splat(T(-2)) * magnitude);
-  const V<T> one = splat(T(1));
-  const V<T> far = (one - e) / (one + e);
-  const V<T> s = x * x;
-  V<T> p;
-  T limit;
-  if constexpr (sizeof(T) == 4) {
-    limit = T(0.3);
-    p = splat(T(62.0 / 2835));
-    p = p * s - splat(T(17.0 / 315));
-    p = p * s + splat(T(2.0 / 15));
-    p = p * s - splat(T(1.0 / 3));
-  } else {
-    limit = T(0.12);
-    p = splat(T(-929569.0 / 638512875));
-    p = p * s + splat(T(21844.0 / 6081075));
-    p = p * s - splat(T(1382.0 / 155925));
-    p = p * s + splat(T(62.0 / 2835));
-    p = p * s - splat(T(17.0 / 315));
-    p = p * s + splat(T(2.0 / 15));
-    p = p * s - splat(T(1.0 / 3));
-  }
-  const V<T> near = magnitude + magnitude * (s * p);
-  const V<T> y = select<T>(magnitude < splat(limit), near, far);
-  return select<T>(x < V<T>{}, -y, select<T>(x != x, x, y));
-}
+#include "vector_math.h"
 
 // Kinds in the order of Activation (problem.h).
-enum : int32_t { kNone, kRelu, kLeakyRelu, kRelu6, kElu, kSigmoid, kTanh, kSilu, kGelu, kHardSwish };
+enum : int32_t {
+  kNone,
+  kRelu,
+  kLeakyRelu,
+  kRelu6,
+  kElu,
+  kSigmoid,
+  kTanh,
+  kSilu,
+  kGelu,
+  kHardSwish,
+  kGeluTanh,
+  kSelu,
+  kCelu,
+  kHardSigmoid,
+  kSoftplus,
+  kSoftsign,
+  kMish,
+  kLogSigmoid,
+  kKinds
+};
+
+// Klambauer et al., "Self-normalizing neural networks", 2017: lambda, and lambda alpha.
+constexpr double kSeluScale = 1.0507009873554804934193349852946, kSeluFloor = 1.7580993408473768599402175208123;
+// Beyond it every gate is 0 or 1; below it u is finite, so that 0 u is 0.
+constexpr double kGateEnd = 1000;
+
+// gelu_tanh: 0.5 x (1 + tanh(z)) = x sigmoid(2 z), 2 z = x (a + b x^2). From 30 on (10 in float) the gate is 0 or 1.
+constexpr double kGeluA = 1.5957691216057307117597842397375, kGeluB = 0.071354816272600248;
+
+template <class T>
+FC_INLINE V<T> gate_distance(V<T> x) {
+  return vclamp<T>(vabs<T>(x), T(0), T(kGateEnd));
+}
+
+template <class T>
+FC_INLINE V<T> gelu_tanh_exponent(V<T> u) {
+  u = vclamp<T>(u, T(0), T(30));
+  return -u * (splat(T(kGeluA)) + splat(T(kGeluB)) * (u * u));
+}
+
+template <class T>
+FC_INLINE V<T> log_one_plus_exp(V<T> x) {  // of -|x| the exponential: no overflow
+  return select<T>(x > V<T>{}, x, V<T>{}) + vlog1p_of_unit<T>(vexp<T>(-vabs<T>(x)));
+}
+
+// q = u gate(-u), see above.
+template <class T>
+FC_INLINE V<T> gated(V<T> u, typename Vec<T>::ints negative, int32_t kind) {
+  const V<T> one = splat(T(1)), two = splat(T(2));
+  V<T> e;
+  switch (kind) {
+    case kGelu:
+      return normal_tail<T>(u, u);
+    case kMish: {  // tanh(log(1 + e)) = (e^2 + 2 e) / (e^2 + 2 e + 2)
+      const V<T> ue = vexp_times<T>(-u, u, &e);
+      return select<T>(negative, ue * (two + e) / (two + e * (two + e)), two * ue * e / (one + two * e * (one + e)));
+    }
+    default: {
+      const V<T> ue = vexp_times<T>(kind == kGeluTanh ? gelu_tanh_exponent<T>(u) : -u, u, &e);
+      return ue / (one + e);
+    }
+  }
+}
 
 template <class T>
 FC_INLINE V<T> activate(V<T> x, int32_t kind, T alpha) {
-  const V<T> zero{};
+  const V<T> zero{}, one = splat(T(1)), six = splat(T(6));
   switch (kind) {
     case kRelu:
       return select<T>(x < zero, zero, x);  // NaN and -0 pass
     case kLeakyRelu:
       return select<T>(x < zero, x * splat(alpha), x);
     case kRelu6:
-      return select<T>(x < zero, zero, select<T>(x > splat(T(6)), splat(T(6)), x));
+      return vclamp<T>(x, T(0), T(6));
     case kElu:
       return select<T>(x < zero, splat(alpha) * vexpm1<T>(x), x);
     case kSigmoid:
       return vsigmoid<T>(x);
     case kTanh:
       return vtanh<T>(x);
-    case kSilu: {  // far below zero, where the sigmoid underflows first, the clamp makes the limit 0 and not -inf
-      const V<T> down = select<T>(x < zero, x, -x), floor = splat(T(-1000));
-      const V<T> tail = vexp_times<T>(down, select<T>(x < floor, floor, x));
-      return select<T>(x < zero, tail, x) / (splat(T(1)) + vexp<T>(down));
+    case kSilu:
+    case kGelu:
+    case kGeluTanh:
+    case kMish: {
+      const V<T> q = gated<T>(gate_distance<T>(x), x < zero, kind);
+      return select<T>(x < zero, -q, x - q);
     }
-    case kGelu: {  // 0.5 x (1 + erf(x / sqrt 2)), lane by lane: erf has no short polynomial
-      V<T> y = x;
-      for (int i = 0; i < Vec<T>::lanes; ++i)
-        y[i] = T(0.5) * x[i] * (T(1) + (T)__builtin_erf((double)x[i] * 0.70710678118654752440));
-      return y;
+    case kHardSwish: {  // -inf times 0 would be NaN, x times 6 could overflow
+      const V<T> gate = vclamp<T>(x + splat(T(3)), T(0), T(6)) / six;
+      return select<T>(x < splat(T(-3)), zero, x * gate);
     }
-    case kHardSwish: {
-      const V<T> t = x + splat(T(3));
-      const V<T> six = splat(T(6));
-      return x * select<T>(t < zero, zero, select<T>(t > six, six, t)) / six;
+    case kSelu:
+      return select<T>(x < zero, splat(T(kSeluFloor)) * vexpm1<T>(x), splat(T(kSeluScale)) * x);
+    case kCelu:
+      return select<T>(x < zero, splat(alpha) * vexpm1<T>(x / splat(alpha)), x);
+    case kHardSigmoid:
+      return vclamp<T>(x + splat(T(3)), T(0), T(6)) / six;
+    case kSoftplus:
+      return log_one_plus_exp<T>(x * splat(alpha)) / splat(alpha);
+    case kSoftsign: {
+      const V<T> u = vclamp<T>(vabs<T>(x), T(0), T(1e30)), y = u / (one + u);
+      return select<T>(x < zero, -y, y);
     }
+    case kLogSigmoid:
+      return -log_one_plus_exp<T>(-x);
     default:
       return x;
+  }
+}
+
+// f'(-u) of the gated kinds, for u >= 0.
+template <class T>
+FC_INLINE V<T> gated_slope(V<T> u, int32_t kind) {
+  const V<T> one = splat(T(1));
+  if (kind == kGelu) {  // Q(u) - u phi(u)
+    V<T> density;
+    const V<T> tail = normal_tail<T>(u, one, &density);
+    return tail - u * density;
+  }
+  // s(-z) (1 - u s(z) dz/du) for the gate s(z): z = u, or 2 z of gelu_tanh.
+  V<T> z = -u, steepness = one;
+  if (kind == kGeluTanh) {
+    z = gelu_tanh_exponent<T>(u);
+    steepness = splat(T(kGeluA)) + splat(T(3 * kGeluB)) * (u * u);
+  }
+  const V<T> e = vexp<T>(z), s = one / (one + e);
+  return e * s * (one - u * s * steepness);
+}
+
+template <class T>
+FC_INLINE V<T> mish_slope(V<T> x) {  // tanh(p) + x sigmoid(x) (1 - tanh(p)^2), p = softplus(x), over one denominator
+  const V<T> zero{}, one = splat(T(1)), two = splat(T(2)), u = gate_distance<T>(x), e = vexp<T>(-u);
+  const V<T> up = one + two * e, down = e * (two + e);
+  const V<T> top = select<T>(x < zero, down, up), bottom = select<T>(x < zero, down + two, up + two * e * e);
+  const V<T> rest = splat(T(4)) * u * e * (one + e) * select<T>(x < zero, -one, e);
+  return (top * bottom + rest) / (bottom * bottom);
+}
+
+// dy times the slope. `saved` is x, or y for the kinds where the slope follows from it (see pointwise_ops.h).
+template <class T>
+FC_INLINE V<T> slope(V<T> dy, V<T> saved, int32_t kind, T alpha) {
+  typedef typename Vec<T>::ints I;
+  const V<T> zero{}, one = splat(T(1)), three = splat(T(3));
+  switch (kind) {
+    case kRelu:
+      return select<T>(saved <= zero, zero, dy);
+    case kLeakyRelu:
+      return select<T>(saved > zero, dy, dy * splat(alpha));
+    case kRelu6:
+      return select<T>((I)(saved <= zero) | (I)(saved >= splat(T(6))), zero, dy);
+    case kElu:
+      if (alpha < 0) return select<T>(saved <= zero, dy * (splat(alpha) * vexp<T>(saved)), dy);
+      return select<T>(saved <= zero, dy * (saved + splat(alpha)), dy);
+    case kSigmoid:
+      return dy * (saved * (one - saved));
+    case kTanh:
+      return dy * (one - saved * saved);
+    case kSilu:
+    case kGelu:
+    case kGeluTanh: {
+      const V<T> d = gated_slope<T>(gate_distance<T>(saved), kind);
+      return dy * select<T>(saved < zero, d, one - d);
+    }
+    case kMish:
+      return dy * mish_slope<T>(saved);
+    case kHardSwish: {
+      const V<T> inner = dy * (saved / three + splat(T(0.5)));
+      return select<T>(saved <= -three, zero, select<T>(saved < three, inner, dy));
+    }
+    case kSelu:
+      return dy * select<T>(saved <= zero, saved + splat(T(kSeluFloor)), splat(T(kSeluScale)));
+    case kCelu:
+      return select<T>(saved <= zero, dy * (one + saved / splat(alpha)), dy);
+    case kHardSigmoid:
+      return select<T>((I)(saved <= -three) | (I)(saved >= three), zero, dy / splat(T(6)));
+    case kSoftplus:
+      return dy * vsigmoid<T>(saved * splat(alpha));
+    case kSoftsign: {
+      const V<T> s = one / (one + vabs<T>(saved));
+      return dy * (s * s);
+    }
+    case kLogSigmoid:
+      return dy * vsigmoid<T>(-saved);
+    default:
+      return dy;
   }
 }

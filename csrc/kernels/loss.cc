@@ -8,7 +8,7 @@ namespace fastconv::FC_ISA {
 extern const LossKernels kLossKernels;
 namespace {
 
-#include "activation.h"
+#include "vector_math.h"
 
 // Lanes from `count` on become `other`.
 template <class T>

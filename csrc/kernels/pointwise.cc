@@ -9,46 +9,6 @@ namespace {
 
 #include "activation.h"
 
-template <class T>
-FC_INLINE V<T> gelu_slope(V<T> x) {  // Phi(x) + x phi(x)
-  V<T> cdf = x;
-  for (int i = 0; i < Vec<T>::lanes; ++i) cdf[i] = T(0.5) * (T)__builtin_erfc(-(double)x[i] * 0.70710678118654752440);
-  return cdf + x * (splat(T(0.39894228040143267794)) * vexp<T>(splat(T(-0.5)) * x * x));
-}
-
-// dy times the slope. Formulas in y hold for alpha >= 0, where y has the sign of x.
-template <class T>
-FC_INLINE V<T> slope(V<T> dy, V<T> saved, int32_t kind, T alpha) {
-  typedef typename Vec<T>::ints I;
-  const V<T> zero{}, one = splat(T(1));
-  switch (kind) {
-    case kRelu:
-      return select<T>(saved <= zero, zero, dy);
-    case kLeakyRelu:
-      return select<T>(saved > zero, dy, dy * splat(alpha));
-    case kRelu6:
-      return select<T>((I)(saved <= zero) | (I)(saved >= splat(T(6))), zero, dy);
-    case kElu:
-      return select<T>(saved <= zero, dy * (saved + splat(alpha)), dy);
-    case kSigmoid:
-      return dy * (saved * (one - saved));
-    case kTanh:
-      return dy * (one - saved * saved);
-    case kSilu: {
-      const V<T> s = vsigmoid<T>(saved);
-      return dy * (s + saved * s * (one - s));
-    }
-    case kGelu:
-      return dy * gelu_slope<T>(saved);
-    case kHardSwish: {
-      const V<T> three = splat(T(3)), inner = dy * (saved / three + splat(T(0.5)));
-      return select<T>(saved <= -three, zero, select<T>(saved < three, inner, dy));
-    }
-    default:
-      return dy;
-  }
-}
-
 template <class T, int32_t KIND>
 void activate_all(T alpha, int64_t count, const T* x, T* y) {
   constexpr int lanes = Vec<T>::lanes;
@@ -68,55 +28,36 @@ void slope_all(T alpha, int64_t count, const T* dy, const T* saved, T* dx) {
   }
 }
 
-template <class T>
+// The kind is known to the compiler inside of the loops: one instance of each for every kind.
+template <class T, int32_t KIND = 0>
 void activate(int32_t kind, T alpha, int64_t count, const T* x, T* y) {
-  switch (kind) {
-    case kRelu:
-      return activate_all<T, kRelu>(alpha, count, x, y);
-    case kLeakyRelu:
-      return activate_all<T, kLeakyRelu>(alpha, count, x, y);
-    case kRelu6:
-      return activate_all<T, kRelu6>(alpha, count, x, y);
-    case kElu:
-      return activate_all<T, kElu>(alpha, count, x, y);
-    case kSigmoid:
-      return activate_all<T, kSigmoid>(alpha, count, x, y);
-    case kTanh:
-      return activate_all<T, kTanh>(alpha, count, x, y);
-    case kSilu:
-      return activate_all<T, kSilu>(alpha, count, x, y);
-    case kGelu:
-      return activate_all<T, kGelu>(alpha, count, x, y);
-    case kHardSwish:
-      return activate_all<T, kHardSwish>(alpha, count, x, y);
-    default:
-      return activate_all<T, kNone>(alpha, count, x, y);
+  if (kind == KIND) return activate_all<T, KIND>(alpha, count, x, y);
+  if constexpr (KIND + 1 < kKinds) activate<T, KIND + 1>(kind, alpha, count, x, y);
+}
+
+template <class T, int32_t KIND = 0>
+void activate_backward(int32_t kind, T alpha, int64_t count, const T* dy, const T* saved, T* dx) {
+  if (kind == KIND) return slope_all<T, KIND>(alpha, count, dy, saved, dx);
+  if constexpr (KIND + 1 < kKinds) activate_backward<T, KIND + 1>(kind, alpha, count, dy, saved, dx);
+}
+
+template <class T>
+void prelu(int64_t count, const T* x, const T* w, bool one_slope, T* y) {
+  const V<T> slope = splat(w[0]), zero{};
+  for (int64_t i = 0; i < count; i += Vec<T>::lanes) {
+    const V<T> v = load_lanes(x + i, 0, count - i);
+    store_first(y + i, select<T>(v > zero, v, v * (one_slope ? slope : load_lanes(w + i, 0, count - i))), count - i);
   }
 }
 
 template <class T>
-void activate_backward(int32_t kind, T alpha, int64_t count, const T* dy, const T* saved, T* dx) {
-  switch (kind) {
-    case kRelu:
-      return slope_all<T, kRelu>(alpha, count, dy, saved, dx);
-    case kLeakyRelu:
-      return slope_all<T, kLeakyRelu>(alpha, count, dy, saved, dx);
-    case kRelu6:
-      return slope_all<T, kRelu6>(alpha, count, dy, saved, dx);
-    case kElu:
-      return slope_all<T, kElu>(alpha, count, dy, saved, dx);
-    case kSigmoid:
-      return slope_all<T, kSigmoid>(alpha, count, dy, saved, dx);
-    case kTanh:
-      return slope_all<T, kTanh>(alpha, count, dy, saved, dx);
-    case kSilu:
-      return slope_all<T, kSilu>(alpha, count, dy, saved, dx);
-    case kGelu:
-      return slope_all<T, kGelu>(alpha, count, dy, saved, dx);
-    case kHardSwish:
-      return slope_all<T, kHardSwish>(alpha, count, dy, saved, dx);
-    default:
-      return slope_all<T, kNone>(alpha, count, dy, saved, dx);
+void prelu_backward(int64_t count, const T* dy, const T* x, const T* w, bool one_slope, T* dx, T* below) {
+  const V<T> slope = splat(w[0]), zero{};
+  for (int64_t i = 0; i < count; i += Vec<T>::lanes) {
+    const V<T> v = load_lanes(x + i, 0, count - i), g = load_lanes(dy + i, 0, count - i);
+    const V<T> factor = one_slope ? slope : load_lanes(w + i, 0, count - i);
+    store_first(dx + i, select<T>(v > zero, g, g * factor), count - i);
+    store_first(below + i, select<T>(v > zero, zero, g * v), count - i);
   }
 }
 
@@ -136,8 +77,9 @@ void scale_mask(int64_t count, const T* __restrict x, const uint8_t* __restrict 
 }  // namespace
 
 const PointwiseKernels kPointwiseKernels = {
-    {activate<float>, activate_backward<float>, add<float>, scale_mask<float>},
-    {activate<double>, activate_backward<double>, add<double>, scale_mask<double>},
+    {activate<float>, activate_backward<float>, prelu<float>, prelu_backward<float>, add<float>, scale_mask<float>},
+    {activate<double>, activate_backward<double>, prelu<double>, prelu_backward<double>, add<double>,
+     scale_mask<double>},
 };
 
 }  // namespace fastconv::FC_ISA

@@ -10,8 +10,12 @@ template <class T>
 struct PointwiseKernelsOf {
   // kind: an Activation (problem.h).
   void (*activate)(int32_t kind, T alpha, int64_t count, const T* x, T* y);
-  // dx = dy times the slope. `saved` is y where the slope follows from it, x for silu, gelu and hard_swish.
+  // dx = dy times the slope. `saved` is y where the slope follows from it, else x (pointwise_ops.h says for which).
   void (*activate_backward)(int32_t kind, T alpha, int64_t count, const T* dy, const T* saved, T* dx);
+  // y = x > 0 ? x : w x; w is one slope for all, or one for each element.
+  void (*prelu)(int64_t count, const T* x, const T* w, bool one_slope, T* y);
+  // dx, and below = x > 0 ? 0 : x dy, whose sum is the gradient of w.
+  void (*prelu_backward)(int64_t count, const T* dy, const T* x, const T* w, bool one_slope, T* dx, T* below);
   void (*add)(int64_t count, const T* a, const T* b, T* sum);
   // y = mask ? x * scale : 0
   void (*scale_mask)(int64_t count, const T* x, const uint8_t* mask, T scale, T* y);

@@ -246,10 +246,14 @@ def gather_positions(x: Array, indices: Array, layout: str, least: int, options:
 # The indices, but -1 for those that a later one repeats.
 def last_positions(indices: Array, x_shape: Ints, layout: str, options: Options) -> Array: ...
 
-# Pointwise, any shape. kind: "relu", "leaky_relu", "relu6", "elu", "sigmoid", "tanh", "silu", "gelu", "hard_swish".
-# `saved` is y for relu, leaky_relu, relu6, elu, sigmoid and tanh, and x for silu, gelu and hard_swish.
+# Pointwise, any shape. kind: "relu", "leaky_relu", "relu6", "elu", "sigmoid", "tanh", "silu", "gelu", "hard_swish",
+# "gelu_tanh", "selu", "celu", "hard_sigmoid", "softplus", "softsign", "mish", "log_sigmoid". alpha: slope of
+# leaky_relu, scale of elu and celu, beta of softplus. `saved` is y for relu, relu6, sigmoid, tanh, selu, celu, and for
+# leaky_relu and elu where alpha >= 0; x for the others.
 def activation_forward(kind: str, x: Array, alpha: float = 0.0) -> Array: ...
 def activation_backward(kind: str, dy: Array, saved: Array, alpha: float = 0.0) -> Array: ...
+def prelu_forward(x: Array, w: Array) -> Array: ...  # w (1,), or (C,) for x (N, C, *)
+def prelu_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array]: ...  # dx, dw
 def add(a: Array, b: Array) -> Array: ...  # same shape and dtype
 def scale_mask(x: Array, mask: Array, scale: float) -> Array: ...  # x * scale where mask (bool, same shape), else 0
 def channel_sum(x: Array) -> Array: ...  # (N, C, *) -> (C,): the bias gradient

@@ -16,7 +16,7 @@ AXES = {1: ("w",), 2: ("h", "w"), 3: ("d", "h", "w")}
 LAYOUTS = ("channels_first", "channels_last")
 PADDING_MODES = ("zeros", "constant", "reflect", "replicate", "circular")
 PADDING_WORDS = ("valid", "same", "same_lower", "full", "causal")
-# The slope or scale that an activation has when the caller names none.
+# The slope, scale or beta that an activation has when the caller names none.
 ACTIVATION_ALPHAS = {
     "none": 0.0,
     "relu": 0.0,
@@ -28,8 +28,16 @@ ACTIVATION_ALPHAS = {
     "silu": 0.0,
     "gelu": 0.0,
     "hard_swish": 0.0,
+    "gelu_tanh": 0.0,
+    "selu": 0.0,
+    "celu": 1.0,
+    "hard_sigmoid": 0.0,
+    "softplus": 1.0,
+    "softsign": 0.0,
+    "mish": 0.0,
+    "log_sigmoid": 0.0,
 }
-TAKES_ALPHA = ("leaky_relu", "elu")
+TAKES_ALPHA = ("leaky_relu", "elu", "celu", "softplus")
 
 
 class ConvGeometry(NamedTuple):
@@ -238,6 +246,8 @@ def activation_words(activation: Any, caller: str) -> tuple[str, float]:
         raise ProblemError(f"{caller}: activation {kind!r} takes no parameter, got {alpha!r}")
     if kind == "leaky_relu" and alpha < 0:
         raise ProblemError(f"{caller}: the slope of leaky_relu is {alpha}; expected at least 0")
+    if kind in ("celu", "softplus") and not alpha > 0:
+        raise ProblemError(f"{caller}: the parameter of {kind} is {alpha}; expected more than 0")
     return kind, float(alpha)
 
 

@@ -75,6 +75,8 @@ class Tensor:
         """This tensor in another dtype ("bfloat16" too), with its place in the graph; itself if it has that one."""
         return ops.cast(self, dtype)
 
+    to = astype
+
     def bump_version(self) -> None:
         """Say that `data` was changed in place: a graph that saved it will refuse to use it."""
         self.version += 1
@@ -103,7 +105,13 @@ class Tensor:
 
     def item(self) -> Any:
         """The value of a tensor of one element, as a Python number."""
+        if self.data.size != 1:
+            raise ValueError(f"item: the tensor has shape {self.shape}; expected one element (or use tolist)")
         return self.data.item()
+
+    def tolist(self) -> Any:
+        """The values as Python numbers in nested lists."""
+        return self.data.tolist()
 
     def backward(
         self, gradient: "Tensor | None" = None, retain_graph: bool | None = None, create_graph: bool = False
@@ -171,11 +179,28 @@ class Tensor:
     def __rmatmul__(self, other: Any) -> "Tensor":
         return ops.matmul(other, self)
 
-    def __pow__(self, exponent: float) -> "Tensor":
+    def __pow__(self, exponent: Any) -> "Tensor":
         return ops.power(self, exponent)
+
+    def __rpow__(self, base: Any) -> "Tensor":
+        return ops.power(base, self)
 
     def __neg__(self) -> "Tensor":
         return ops.neg(self)
+
+    def __abs__(self) -> "Tensor":
+        return ops.abs(self)
+
+    def _refuse(self, other: Any) -> "Tensor":
+        raise TypeError(
+            "Tensor: operators do not change a tensor in place; write x = x + y, or change x.data and call "
+            "x.bump_version()"
+        )
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _refuse
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._refuse(value)
 
     def __getitem__(self, index: Any) -> "Tensor":
         return ops.getitem(self, index)
@@ -187,12 +212,43 @@ class Tensor:
     def reshape(self, *shape: Any) -> "Tensor":
         return ops.reshape(self, *shape)
 
-    def transpose(self, *axes: int) -> "Tensor":
+    view = reshape
+
+    def transpose(self, *axes: Any) -> "Tensor":
         """The axes in this order; without any, reversed."""
         return ops.transpose(self, *axes)
 
+    permute = transpose
+
+    def swapaxes(self, first: int, second: int) -> "Tensor":
+        return ops.swapaxes(self, first, second)
+
     def flatten(self, start: int = 0, end: int = -1) -> "Tensor":
         return ops.flatten(self, start, end)
+
+    def squeeze(self, axis: Any = None) -> "Tensor":
+        return ops.squeeze(self, axis)
+
+    def unsqueeze(self, axis: int) -> "Tensor":
+        return ops.unsqueeze(self, axis)
+
+    def broadcast_to(self, *shape: Any) -> "Tensor":
+        return ops.broadcast_to(self, *shape)
+
+    expand = broadcast_to
+
+    def flip(self, axis: Any = None) -> "Tensor":
+        return ops.flip(self, axis)
+
+    def repeat(self, *repeats: Any) -> "Tensor":
+        """PyTorch's: the whole tensor, so often along each axis."""
+        return ops.tile(self, *repeats)
+
+    def split(self, size: Any, axis: int = 0) -> "tuple[Tensor, ...]":
+        return ops.split(self, size, axis)
+
+    def chunk(self, chunks: int, axis: int = 0) -> "tuple[Tensor, ...]":
+        return ops.chunk(self, chunks, axis)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
         return ops.sum(self, axis, keepdims)
@@ -200,8 +256,34 @@ class Tensor:
     def mean(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
         return ops.mean(self, axis, keepdims)
 
+    def var(self, axis: Any = None, correction: float = 1, keepdims: bool = False) -> "Tensor":
+        return ops.var(self, axis, correction, keepdims)
+
+    def std(self, axis: Any = None, correction: float = 1, keepdims: bool = False) -> "Tensor":
+        return ops.std(self, axis, correction, keepdims)
+
     def max(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
         return ops.max(self, axis, keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
+        return ops.min(self, axis, keepdims)
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Any:
+        return ops.argmax(self, axis, keepdims)
+
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Any:
+        return ops.argmin(self, axis, keepdims)
+
+    def clip(self, low: float | None = None, high: float | None = None) -> "Tensor":
+        return ops.clip(self, low, high)
+
+    clamp = clip
+
+    def abs(self) -> "Tensor":
+        return ops.abs(self)
+
+    def matmul(self, other: Any) -> "Tensor":
+        return ops.matmul(self, other)
 
     def exp(self) -> "Tensor":
         return ops.exp(self)
@@ -220,6 +302,9 @@ class Tensor:
 
     def tanh(self) -> "Tensor":
         return ops.tanh(self)
+
+    def softmax(self, axis: int = -1) -> "Tensor":
+        return ops.softmax(self, axis)
 
 
 def plain(value: Any) -> Any:

@@ -21,7 +21,8 @@ from ..autograd import Context, Function, is_grad_enabled
 from ..geometry import activation_words, check_padding_mode, conv_geometry, expect_shape
 from ..options import with_algorithm
 from ..tensor import Tensor, as_tensor
-from .activations import SAVES_INPUT, ActivationBackward
+from .activation_formulas import saves_input
+from .activations import ActivationBackward
 from .activations import activation as apply_activation
 from .shape import broadcast_to, reshape, sum
 
@@ -144,8 +145,8 @@ def channel_sum(dy: Tensor, layout: str) -> Tensor:
 
 def fuses(kind: str, alpha: float, *inputs: Tensor | None) -> bool:
     """Whether the activation may run in the convolution's kernel: its derivative must follow from y if one is wanted.
-    That of silu, gelu and hard_swish does not, nor that of an ELU which is not monotonous."""
-    if kind not in SAVES_INPUT and not (kind == "elu" and alpha < 0):
+    That of silu, gelu and the like does not, nor that of an ELU which is not monotonous."""
+    if not saves_input(kind, alpha):
         return True
     return not (is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs))
 

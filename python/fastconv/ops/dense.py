@@ -8,6 +8,8 @@ Like convolution, a dense layer is three Functions that are each other's gradien
 import math
 from typing import Any
 
+import numpy as np
+
 from .. import _core
 from .._core import ProblemError
 from ..arrays import is_native, namespace
@@ -73,6 +75,8 @@ class MatMul(Function):
     @staticmethod
     def forward(ctx: Context, a: Any, b: Any) -> Any:
         ctx.save(0, 1)
+        if a.ndim == b.ndim == 2 and is_native(a, b):
+            return _product(a, b)
         return namespace(a).matmul(a, b)
 
     @staticmethod
@@ -83,6 +87,15 @@ class MatMul(Function):
             sum_to(MatMul.apply(dy, _swap(b)), a.shape) if needs_a else None,
             sum_to(MatMul.apply(_swap(a), dy), b.shape) if needs_b else None,
         )
+
+
+def _product(a: Any, b: Any) -> Any:
+    """The native product that reads a transposed matrix where it lies."""
+    if b.T.flags.c_contiguous and not b.flags.c_contiguous:
+        return _core.dense_forward(a, b.T, None)
+    if a.T.flags.c_contiguous and not a.flags.c_contiguous:
+        return _core.dense_backward_filter(a.T, b)
+    return _core.dense_backward_data(a, b)
 
 
 def _swap(x: Tensor) -> Tensor:
@@ -108,12 +121,25 @@ def linear(x: Any, w: Any, bias: Any = None) -> Tensor:
 
 
 def matmul(a: Any, b: Any) -> Tensor:
-    """a @ b: (..., M, K) and (..., K, N); a one-dimensional b is a column."""
+    """a @ b: (..., M, K) and (..., K, N), the leading axes broadcast; a one-dimensional a is a row, b a column.
+
+    Raises:
+        ProblemError: shapes that do not fit. TypeError: operands of different dtypes.
+    """
     a, b = as_tensor(a), as_tensor(b)
-    if b.ndim == 1 and a.ndim >= 2:
-        return reshape(matmul(a, reshape(b, -1, 1)), a.shape[:-1])
-    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-        raise ProblemError(f"matmul: shapes {a.shape} and {b.shape}; expected (..., M, K) and (..., K, N)")
     if a.dtype != b.dtype:
         raise TypeError(f"matmul: the operands have dtypes {a.dtype} and {b.dtype}; use .astype on one of them")
+    if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[b.ndim - 2 if b.ndim > 1 else 0]:
+        raise ProblemError(f"matmul: shapes {a.shape} and {b.shape}; expected (..., M, K) and (..., K, N)")
+    if a.ndim == 1:
+        y = matmul(reshape(a, 1, -1), b)
+        return reshape(y, (*b.shape[:-2], *b.shape[-1:])) if b.ndim > 1 else reshape(y, ())
+    if b.ndim == 1:
+        return reshape(matmul(a, reshape(b, -1, 1)), a.shape[:-1])
+    if b.ndim == 2 and a.ndim > 2:  # one product for the whole batch
+        return reshape(MatMul.apply(reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])), b), (*a.shape[:-1], b.shape[1]))
+    try:
+        math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    except ValueError:
+        raise ProblemError(f"matmul: shapes {a.shape} and {b.shape}; the leading axes do not broadcast") from None
     return MatMul.apply(a, b)

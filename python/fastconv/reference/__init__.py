@@ -12,6 +12,7 @@ All functions compute in float64 and return float64 unless `dtype` says otherwis
 itself is to be judged). Shapes follow the rest of the library: x is (N, C, *spatial), w is (K, C/groups, *filter).
 """
 
+from fastconv.reference.activations import activation, activation_backward, prelu, prelu_backward
 from fastconv.reference.adaptive import (
     adaptive_avg_pool,
     adaptive_avg_pool_backward,
@@ -24,8 +25,6 @@ from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filt
 from fastconv.reference.filters import convolve, correlate
 from fastconv.reference.lenet import lenet5_backward, lenet5_forward, lenet5_train
 from fastconv.reference.ops import (
-    activation,
-    activation_backward,
     batch_norm,
     batch_norm_backward,
     batch_norm_inference,
@@ -85,6 +84,8 @@ __all__ = [
     "min_pool",
     "output_size",
     "pool_output_size",
+    "prelu",
+    "prelu_backward",
     "rmsprop_step",
     "sgd_step",
     "softmax",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastconv.reference.ops import activation as apply_activation
+from fastconv.reference.activations import activation as apply_activation
 
 Array = npt.NDArray[Any]
 Padding = int | Sequence[int | tuple[int, int]]

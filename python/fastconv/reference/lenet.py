@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastconv.reference.activations import activation, activation_backward
 from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filter
 from fastconv.reference.ops import (
-    activation,
-    activation_backward,
     cross_entropy,
     cross_entropy_backward,
     dense,

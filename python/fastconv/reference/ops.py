@@ -1,77 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activations, batch normalisation, the dense layer, softmax and cross-entropy, each next to its gradient.
+"""Batch normalisation, the dense layer, softmax and cross-entropy, each next to its gradient.
 
 Gradients take what the forward call took (x, never a saved y): the simplest thing that cannot be wrong.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .activations import floating as _floating
+
 Array = npt.NDArray[Any]
-
-
-def _sigmoid(x: Array) -> Array:
-    # exp only of what is not positive: it cannot overflow.
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
-
-
-def _normal_cdf(x: Array) -> Array:
-    erf = np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))
-    return np.asarray(0.5 * (1 + erf))
-
-
-def _normal_pdf(x: Array) -> Array:
-    return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-
-
-def _elu(x: Array, alpha: float) -> Array:
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
-
-
-def _elu_slope(x: Array, alpha: float) -> Array:
-    return np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0)))
-
-
-def _hard_swish_slope(x: Array, alpha: float) -> Array:
-    return np.where(x <= -3, 0.0, np.where(x < 3, x / 3 + 0.5, 1.0))
-
-
-# kind: (value, slope), both functions of (x, alpha). A NaN stays a NaN in every one of them.
-_ACTIVATIONS: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, float], Array]]] = {
-    "relu": (lambda x, a: np.maximum(x, 0), lambda x, a: (x > 0).astype(x.dtype)),
-    "leaky_relu": (lambda x, a: np.where(x > 0, x, a * x), lambda x, a: np.where(x > 0, 1.0, a)),
-    "relu6": (lambda x, a: np.clip(x, 0, 6), lambda x, a: ((x > 0) & (x < 6)).astype(x.dtype)),
-    "elu": (_elu, _elu_slope),
-    "sigmoid": (lambda x, a: _sigmoid(x), lambda x, a: _sigmoid(x) * _sigmoid(-x)),
-    "tanh": (lambda x, a: np.tanh(x), lambda x, a: 1 - np.tanh(x) ** 2),
-    "silu": (lambda x, a: x * _sigmoid(x), lambda x, a: _sigmoid(x) * (1 + x * _sigmoid(-x))),
-    "gelu": (lambda x, a: x * _normal_cdf(x), lambda x, a: _normal_cdf(x) + x * _normal_pdf(x)),
-    "hard_swish": (lambda x, a: x * np.clip(x + 3, 0, 6) / 6, _hard_swish_slope),
-}
-
-
-def activation(kind: str, x: npt.ArrayLike, alpha: float = 0.0) -> Array:
-    """The activation of that name, elementwise. alpha: slope of leaky_relu, scale of elu; unused elsewhere.
-
-    gelu is the exact one, x * Phi(x). Raises ValueError for a name that is not known.
-    """
-    if kind not in _ACTIVATIONS:
-        raise ValueError(f"activation {kind!r} is none of {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[kind][0](_floating(x), alpha)
-
-
-def activation_backward(kind: str, dy: npt.ArrayLike, x: npt.ArrayLike, alpha: float = 0.0) -> Array:
-    """dx = dy * activation'(x). At a kink the slope of the side that PyTorch takes: that of x < 0."""
-    if kind not in _ACTIVATIONS:
-        raise ValueError(f"activation {kind!r} is none of {', '.join(_ACTIVATIONS)}")
-    return _floating(dy) * _ACTIVATIONS[kind][1](_floating(x), alpha)
 
 
 def _per_channel(values: npt.ArrayLike, x: Array) -> Array:
@@ -161,9 +103,3 @@ def cross_entropy_backward(dloss: npt.ArrayLike, logits: npt.ArrayLike, labels: 
     gradient = softmax(logits)
     gradient[np.arange(len(gradient)), np.asarray(labels)] -= 1
     return gradient * _floating(dloss)[:, None]
-
-
-def _floating(x: npt.ArrayLike) -> Array:
-    """x in float64, or in longdouble if it already is that wide."""
-    a = np.asarray(x)
-    return a if a.dtype == np.longdouble else a.astype(np.float64)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastconv.reference.activations import activation as apply_activation
 from fastconv.reference.conv import Array, Padding, padding_pairs, per_axis
-from fastconv.reference.ops import activation as apply_activation
 
 Numbers = int | Sequence[int]
 
