@@ -17,6 +17,26 @@ def test_accuracy_with_support():
     assert metrics.accuracy([1], [1]).value == 1.0
 
 
+def test_top_k():
+    scores = np.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4], [0.2, 0.2, 0.2], [0.0, np.nan, 1.0]])
+    labels = [2, 1, 1, 1]
+    assert [metrics.top_k_accuracy(labels, scores, k).value for k in (1, 2, 3, 9)] == [0, 0.5, 1, 1]
+    assert metrics.top_k_accuracy([], np.zeros((0, 7))) == (0.0, 0)
+    generator = np.random.default_rng(0)
+    table, truth = generator.integers(0, 6, (300, 9)) / 6, generator.integers(0, 9, 300)  # with many ties
+    assert metrics.top_k_accuracy(truth, table, 1) == metrics.accuracy(truth, table.argmax(axis=1))
+    for k in (2, 5):
+        best = np.argsort(-table, axis=1, kind="stable")[:, :k]
+        assert metrics.top_k_accuracy(truth, table, k) == ((best == truth[:, None]).any(axis=1).mean(), 300)
+    for arguments, message in (
+        (([0], scores), r"scores have shape \(4, 3\) for 1 labels"),
+        ((labels, scores, 0), "k is 0; expected"),
+        (([3, 0, 0, 0], scores), "labels run from 0 to 3; expected 0..2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metrics.top_k_accuracy(*arguments)
+
+
 def test_confusion_matrix_has_a_row_per_true_class():
     expected = [[3, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
     counts = metrics.confusion_matrix(LABELS, ANSWERS)

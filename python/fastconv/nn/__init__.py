@@ -29,6 +29,7 @@ from .activations import (
 from .causal import CausalConv1d, CausalStream
 from .containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from .convert import to_convolutional
 from .layers import (
     BatchNorm1d,
     BatchNorm2d,
@@ -154,4 +155,5 @@ __all__ = [
     "Tanh",
     "functional",
     "init",
+    "to_convolutional",
 ]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a classifier is: accuracy, precision, recall, F1 and the confusion matrix, on arrays of labels.
+"""How good a classifier is: accuracy, top-k, precision, recall, F1 and the confusion matrix, on arrays of labels.
+
+How near one image is to another, as `psnr` and `ssim`, is computed in image_quality.py.
 
 Throughout, `labels` are the true classes and `predictions` the answers, both integers 0..num_classes - 1 of shape
 (N,). Support is the number of examples that a figure rests on. Where a figure would divide by zero (a class that never
@@ -12,6 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from .image_quality import mae as mae
+from .image_quality import mse as mse
+from .image_quality import psnr as psnr
+from .image_quality import ssim as ssim
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -44,6 +51,37 @@ def accuracy(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> Accuracy:
     """
     truth, answer = _checked("accuracy", labels, predictions)
     return Accuracy(_ratio(np.sum(truth == answer), truth.size).item(), truth.size)
+
+
+def top_k_accuracy(labels: npt.ArrayLike, scores: npt.ArrayLike, k: int = 5) -> Accuracy:
+    """The share of examples whose label is among the k classes with the highest scores; 1 - top-5 error for k = 5.
+
+    Args:
+        labels: (N,) integers.
+        scores: (N, num_classes): logits or probabilities. Of equal scores the first class counts as the higher one, as
+            in argmax, so that k = 1 is the accuracy; NaN counts as the lowest.
+        k: 1 up to num_classes, and beyond, where every answer is right.
+
+    Raises:
+        ValueError: shapes that do not fit, a label that is no class, k below 1.
+        TypeError: labels that are not integers.
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    truth, _ = _checked("top_k_accuracy", labels, labels)
+    if table.ndim != 2 or len(table) != len(truth) or k < 1:
+        raise ValueError(
+            f"top_k_accuracy: scores have shape {table.shape} for {len(truth)} labels, k is {k}; expected "
+            f"({len(truth)}, num_classes) and k of at least 1"
+        )
+    if truth.size and not (truth.min() >= 0 and truth.max() < table.shape[1]):
+        raise ValueError(
+            f"top_k_accuracy: labels run from {truth.min()} to {truth.max()}; expected 0..{table.shape[1] - 1}"
+        )
+    table = np.where(np.isnan(table), -np.inf, table)
+    own = np.take_along_axis(table, truth[:, None], axis=1) if truth.size else table[:, :1]
+    earlier = np.arange(table.shape[1]) < truth[:, None]
+    rank = np.sum((table > own) | ((table == own) & earlier), axis=1)
+    return Accuracy(_ratio(np.sum(rank < k), truth.size).item(), truth.size)
 
 
 def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, num_classes: int | None = None) -> Integers:
