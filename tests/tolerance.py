@@ -30,6 +30,9 @@ _TIERS = {
     # Twenty steps of an optimiser: Adam divides by the root of a mean of squares, which enlarges the error of a
     # small gradient. In float64 this is 1e-9.
     "trained": (2**22, 2**22),
+    # A few operations in float16 or bfloat16, each of which rounds once, against the same in float32; and many.
+    "half": (4, 2),
+    "half model": (32, 32),
     # Another library sums in another order; both sides carry an error.
     "parity": (256, 256),
 }

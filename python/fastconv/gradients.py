@@ -9,6 +9,7 @@ from typing import Any
 from . import _core
 from .arrays import as_native
 from .geometry import check_padding_mode, conv_geometry, expect_shape
+from .half import in_float32
 from .options import with_algorithm
 from .primitives import checked_output
 
@@ -69,6 +70,7 @@ def _backward(caller: str, rank: int, dy: Array, x: Array, w: Array, stride: Any
     return dx, dw, db
 
 
+@in_float32
 def bias_gradient(dy: Array, layout: str) -> Array:
     """The sum of dy (with a batch axis) over everything but its channels: the gradient of the bias."""
     if layout == "channels_first":

@@ -4,11 +4,12 @@
 Convolution takes halves as they are and does the same inside (csrc/half_problem.h). For all other operations there are
 two places: `Function.apply` widens a Function's inputs and rounds its result, and likewise on the way back, so that no
 Function needs to know of halves; and `in_float32` does it for a function of plain arrays, or one that is made of
-several operations and is to round once.
+several operations and is to round once. Optimisers change parameters within `widened`.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -76,6 +77,19 @@ def in_float32(function: F) -> F:
         return _rounded(function(*map(_wide, args), **wide), dtype)
 
     return cast(F, call)
+
+
+@contextlib.contextmanager
+def widened(tensor: Tensor) -> Iterator[None]:
+    """Inside, the data of a half tensor is a float32 copy; what that holds at the end is rounded into the tensor."""
+    data = tensor.data
+    tensor.data = widen(data)
+    try:
+        yield
+        if tensor.data is not data:
+            data[...] = narrow(tensor.data, data.dtype)
+    finally:
+        tensor.data = data
 
 
 def _wide(value: Any) -> Any:

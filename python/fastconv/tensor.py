@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import is_float, kind_of
+from .arrays import FLOAT32, is_float, is_half, kind_of
 
 if TYPE_CHECKING:
     from .autograd import Node
@@ -313,13 +313,12 @@ def plain(value: Any) -> Any:
 
 
 def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
-    """`value` as a tensor; a Python number takes the dtype of `like`."""
+    """`value` as a tensor; a Python number takes the dtype in which operations on `like` compute."""
     if isinstance(value, Tensor):
         return value
     if like is not None and isinstance(value, int | float):
-        return Tensor(
-            np.asarray(value, dtype=like.dtype) if kind_of(like.data) != "cupy" else like.data.dtype.type(value)
-        )
+        dtype = FLOAT32 if is_half(like.dtype) else like.dtype
+        return Tensor(np.asarray(value, dtype=dtype) if kind_of(like.data) != "cupy" else dtype.type(value))
     return Tensor(value)
 
 

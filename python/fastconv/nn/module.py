@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core import ProblemError
+from ..arrays import as_dtype, is_float
+from ..half import convert
 from ..tensor import Tensor
 from .hooks import Hooks, RemovableHandle
 
@@ -323,15 +325,38 @@ class Module:
         return self
 
     def to(self, dtype: Any) -> "Module":
-        """Convert all floating parameters and buffers, as `model.to(numpy.float64)`."""
+        """Convert all floating parameters and buffers, as `model.to(numpy.float64)` or `model.to("bfloat16")`.
+
+        Raises:
+            TypeError: not a floating dtype. ImportError: bfloat16 by name, without the ml_dtypes package.
+        """
+        dtype = as_dtype(dtype)
+        if not is_float(dtype):
+            raise TypeError(f"{type(self).__name__}.to: dtype is {dtype}; expected a floating one, as numpy.float32")
         for _, module, name, value in list(self._state()):
             if isinstance(value, Tensor):
-                value.data = value.data.astype(dtype)
+                value.data = convert(value.data, dtype)
                 value.grad = None
                 value.bump_version()
-            elif value.dtype.kind == "f":
-                module._buffers[name] = value.astype(dtype)
+            elif is_float(value.dtype):
+                module._buffers[name] = convert(value, dtype)
         return self
+
+    def double(self) -> "Module":
+        """`to(numpy.float64)`."""
+        return self.to("float64")
+
+    def half(self) -> "Module":
+        """`to(numpy.float16)`."""
+        return self.to("float16")
+
+    def bfloat16(self) -> "Module":
+        """`to(ml_dtypes.bfloat16)`."""
+        return self.to("bfloat16")
+
+    def float(self) -> "Module":
+        """`to(numpy.float32)`."""
+        return self.to("float32")
 
     def extra_repr(self) -> str:
         """What `repr` shows between the brackets; layers define it."""

@@ -173,10 +173,11 @@ class Where(Function):
 
 
 def _operands(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Both as tensors of one dtype; a Python number takes the other's."""
+    """Both as tensors of one dtype; a Python number takes the other's, float32 beside a half."""
+    number = isinstance(a, int | float) or isinstance(b, int | float)
     like = next((Tensor(v) for v in (a, b) if isinstance(v, Tensor) or hasattr(v, "dtype")), None)
     a, b = as_tensor(a, like), as_tensor(b, like)
-    if a.dtype != b.dtype:
+    if a.dtype != b.dtype and not number:
         raise TypeError(f"{name}: the operands have dtypes {a.dtype} and {b.dtype}; use .astype on one of them")
     if a.shape != b.shape and a.shape and b.shape:
         for m, n in zip(reversed(a.shape), reversed(b.shape), strict=False):

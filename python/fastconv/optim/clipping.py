@@ -10,6 +10,7 @@ from typing import Any
 
 from .._core import ProblemError
 from ..arrays import namespace
+from ..half import in_float32
 from ..tensor import Tensor
 
 
@@ -47,7 +48,7 @@ def clip_grad_norm_(
     if not scale >= 1:
         for p in present:
             if p.grad is not None:
-                p.grad = Tensor(p.grad.data * p.dtype.type(scale))
+                p.grad = Tensor(_scaled(p.grad.data, scale))
     return total
 
 
@@ -62,6 +63,11 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     for p in _with_gradients(parameters):
         if p.grad is not None:
             p.grad = Tensor(p.grad.data.clip(-clip_value, clip_value))
+
+
+@in_float32
+def _scaled(g: Any, scale: float) -> Any:
+    return g * g.dtype.type(scale)
 
 
 def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:

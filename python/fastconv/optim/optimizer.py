@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the optimisers share: groups of parameters with options of their own, and the state that a checkpoint keeps."""
+"""What the optimisers share: groups of parameters with options of their own, and the state that a checkpoint keeps.
+
+The state of a float16 or bfloat16 parameter is float32, and so is the arithmetic of a step: only the parameter is
+rounded, once. (PyTorch keeps the state in the parameter's dtype.)
+"""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -8,6 +12,7 @@ import numpy as np
 
 from .._core import ProblemError
 from ..arrays import namespace
+from ..half import widen, widened
 from ..tensor import Tensor
 
 if TYPE_CHECKING:
@@ -74,8 +79,9 @@ class Optimizer:
             lr = group["lr"] * group["lr_factor"]
             for p in group["params"]:
                 if p.requires_grad and p.grad is not None:
-                    g = p.grad.data
-                    self._update(p, -g if group["maximize"] else g, lr, group)
+                    g = widen(p.grad.data)
+                    with widened(p):
+                        self._update(p, -g if group["maximize"] else g, lr, group)
                     p.bump_version()
 
     def _update(self, p: Tensor, g: Any, lr: float, group: dict[str, Any]) -> None:
