@@ -78,7 +78,8 @@ int64_t workspace_bytes(const Algorithm& algorithm, const ConvProblem& problem, 
 int64_t packed_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine) {
   const ConvProblem p = computed_problem(problem);
   const int64_t bytes = algorithm.packed_bytes(&p, &machine);
-  return bytes == 0 && is_half(problem.dtype) ? filter_elements(problem) * 4 : bytes;
+  const bool keeps = is_half(problem.dtype) && problem.pass != Pass::kBackwardFilter;
+  return bytes == 0 && keeps ? filter_elements(problem) * 4 : bytes;
 }
 
 bool pack(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, const Parallel& parallel,

@@ -182,8 +182,8 @@ def test_pooling_of_arrays(dtype):
         assert y.dtype == x.dtype and at.dtype == np.int64
         assert_exact(y, expected)
         assert_exact(at, places)
-        dx = fc.max_pool2d_backward(y, at, view.shape, 2, 1)
-        assert_exact(dx, fc.max_pool2d_backward(expected, places, view.shape, 2, 1).astype(x.dtype))
+        dx = fc.max_pool2d_backward(y, at, view.shape)
+        assert_exact(dx, fc.max_pool2d_backward(expected, places, view.shape).astype(x.dtype))
         mean, plain = fc.avg_pool2d(view, 3, 2, 1), fc.avg_pool2d(wide, 3, 2, 1)
         assert mean.dtype == x.dtype
         assert_exact(mean, plain.astype(x.dtype))
@@ -290,3 +290,41 @@ def test_in_float32_leaves_alone_what_is_no_half():
     assert record(s, s)[0] is s and record(h, s)[0] is h and record(h, h.astype(ml_dtypes.bfloat16))[0] is h
     single, halves, bf16 = (np.dtype(d) for d in (np.float32, np.float16, ml_dtypes.bfloat16))
     assert seen == [[single, None, None, single], [single, single], [halves, single], [halves, bf16]]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_checkpoints_keep_the_bits(dtype, tmp_path):
+    model = network(NUMPY_DTYPE[dtype])
+    steps = fc.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(fc.Tensor(np.ones((2, 1, 12, 12), NUMPY_DTYPE[dtype]))).sum().backward()
+    steps.step()
+    fc.train.save_checkpoint(tmp_path / "run.npz", fc.train.Checkpoint(model.state_dict(), steps.state_dict()))
+    loaded = fc.train.load_checkpoint(tmp_path / "run.npz")
+    for name, value in model.state_dict().items():
+        assert_same_bits(loaded.model[name], value, name)
+    again = network(NUMPY_DTYPE[dtype])
+    again.load_state_dict(loaded.model)
+    assert_same_bits(again[0].weight.data, model[0].weight.data)
+    fc.optim.SGD(again.parameters(), lr=0.1, momentum=0.9).load_state_dict(loaded.optimizer)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_filters_compute_arrays_in_float32(dtype):
+    """As documented there: a half image gives float32; a tensor stays what it is."""
+    image = rng_for("image").standard_normal((9, 8)).astype(NUMPY_DTYPE[dtype])
+    kernel = rng_for("kernel").standard_normal((3, 3)).astype(NUMPY_DTYPE[dtype])
+    expected = fc.correlate(image.astype(np.float32), kernel.astype(np.float32))
+    assert_same_bits(fc.correlate(image, kernel), expected)
+    recorded = fc.correlate(fc.Tensor(image, requires_grad=True), kernel)
+    assert recorded.dtype == image.dtype
+    assert_close(recorded.data.astype(np.float32), expected, "half", image.dtype)
+
+
+def test_half_tensors_take_no_native_shortcut():
+    """Natively only float32 and float64 are computed by what is no convolution: a half there is an error, not noise."""
+    from fastconv import _core
+
+    for array in (np.ones((2, 2), np.float16), np.ones((2, 2), ml_dtypes.bfloat16)):
+        for call in (lambda a: _core.add(a, a), _core.softmax_forward, lambda a: _core.activation_forward("relu", a)):
+            with pytest.raises(TypeError, match="expected float32 or float64"):
+                call(array)

@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "../../cuda/backend.h"
+#include "convert.h"
+#include "half_problem.h"
 #include "machine.h"
 #include "parallel.h"
 #include "plan.h"
@@ -58,6 +60,19 @@ int64_t small_integer() {  // -3 .. 3
   return static_cast<int64_t>(state >> 33) % 7 - 3;
 }
 
+// `value` in the problem's dtype; T is uint16_t, the bits, for a half.
+template <class T>
+T element_of(const ConvProblem& p, const Machine& m, double value) {
+  if constexpr (std::is_same_v<T, uint16_t>) {
+    const float single = static_cast<float>(value);
+    uint16_t half;
+    narrow(m, make_parallel(1), p.dtype, {1, 1, 1, 1, 1}, &single, &half);
+    return half;
+  } else {
+    return static_cast<T>(value);
+  }
+}
+
 template <class T>
 class Check {
  public:
@@ -66,7 +81,7 @@ class Check {
     x.resize(static_cast<size_t>(xs)), w.resize(static_cast<size_t>(ws)), y.resize(static_cast<size_t>(ys));
     bias.resize(static_cast<size_t>(p.pass == Pass::kForward ? p.k : p.c)), residual.resize(static_cast<size_t>(ys));
     for (auto* values : {&x, &w, &y, &bias, &residual})
-      for (T& value : *values) value = static_cast<T>(small_integer());
+      for (T& value : *values) value = element_of<T>(p, m, static_cast<double>(small_integer()));
   }
 
   int run() {
@@ -75,10 +90,11 @@ class Check {
     for (int i = 0; i < algorithm_count(); ++i) {
       const Algorithm& algorithm = algorithm_at(i);
       char reason[kTextCapacity];
-      if (algorithm.why_not(&p, &m, reason) || !algorithm.exact_on_integers) continue;
+      const ConvProblem computed = computed_problem(p);
+      if (algorithm.why_not(&computed, &m, reason) || !algorithm.exact_on_integers) continue;
       for (int threads : {1, 2, 16})
         for (bool packed : {false, true}) {
-          if (packed && algorithm.packed_bytes(&p, &m) == 0) continue;
+          if (packed && packed_bytes(algorithm, p, m) == 0) continue;
           const std::vector<T> got = compute(algorithm, threads, packed);
           ++runs;
           if (got.size() == expected.size() &&
@@ -105,7 +121,7 @@ class Check {
     r.error = error;
     std::vector<T> x_copy = x, w_copy = w, y_copy = y;
     std::vector<T>& result = p.pass == Pass::kForward ? y_copy : p.pass == Pass::kBackwardData ? x_copy : w_copy;
-    result.assign(result.size(), std::numeric_limits<T>::quiet_NaN());
+    result.assign(result.size(), element_of<T>(p, m, std::numeric_limits<double>::quiet_NaN()));
     r.x = x_copy.data(), r.w = w_copy.data(), r.y = y_copy.data();
     if (p.epilogue & kEpilogueBias) r.bias = bias.data();
     if (p.epilogue & kEpilogueResidual) r.residual = residual.data();
@@ -113,14 +129,14 @@ class Check {
     pitches(p.y_layout, p.k, y_plane(p), &r.y_batch_pitch, &r.y_channel_pitch);
     r.alpha = 0.5;
     r.pad_value = 2;
-    Guarded weights(packed ? algorithm.packed_bytes(&p, &m) : 0);
+    Guarded weights(packed ? packed_bytes(algorithm, p, m) : 0);
     if (packed) {
-      algorithm.pack(&p, &m, &r.parallel, w_copy.data(), weights.data());
+      pack(algorithm, p, m, r.parallel, w_copy.data(), weights.data());
       r.packed_w = weights.data();
     }
-    Guarded workspace(algorithm.workspace_bytes(&p, &m, r.parallel.slots, packed));
+    Guarded workspace(workspace_bytes(algorithm, p, m, r.parallel.slots, packed));
     r.workspace = workspace.data();
-    algorithm.run(&p, &r);
+    fastconv::run(algorithm, p, r);
     intact = workspace.intact() && weights.intact();
     return result;
   }
@@ -144,16 +160,19 @@ int check(ConvProblem p) {
   for (Pass pass : {Pass::kForward, Pass::kBackwardData, Pass::kBackwardFilter})
     for (Layout x_layout : {Layout::kChannelsFirst, Layout::kChannelsLast})
       for (Layout y_layout : {Layout::kChannelsFirst, Layout::kChannelsLast})
-        for (DType dtype : {DType::kFloat32, DType::kFloat64})
+        for (DType dtype : {DType::kFloat32, DType::kFloat64, DType::kFloat16, DType::kBFloat16})
           for (int i = 0; i < usable_isa_count(); ++i) {
+            if (is_half(dtype) && x_layout != y_layout) continue;
             p = forward;
             p.pass = pass, p.x_layout = x_layout, p.y_layout = y_layout, p.dtype = dtype;
             if (pass == Pass::kBackwardFilter || (pass == Pass::kBackwardData && p.padding_mode != PaddingMode::kZeros))
               p.activation = Activation::kNone, p.epilogue = 0;
             else if (pass == Pass::kBackwardData)
               p.epilogue &= ~kEpilogueResidual;
-            failures += dtype == DType::kFloat32 ? Check<float>(p, usable_machine(i)).run()
-                                                 : Check<double>(p, usable_machine(i)).run();
+            const Machine& machine = usable_machine(i);
+            failures += is_half(dtype)             ? Check<uint16_t>(p, machine).run()
+                        : dtype == DType::kFloat32 ? Check<float>(p, machine).run()
+                                                   : Check<double>(p, machine).run();
           }
   return failures;
 }
@@ -175,6 +194,7 @@ int main(int count, char** files) {
       ++problems;
     }
   }
-  printf("%d problems, %" PRId64 " runs, %d failures\n", problems, Check<float>::runs + Check<double>::runs, failures);
+  const int64_t runs = Check<float>::runs + Check<double>::runs + Check<uint16_t>::runs;
+  printf("%d problems, %" PRId64 " runs, %d failures\n", problems, runs, failures);
   return failures || problems == 0 ? 1 : 0;
 }

@@ -14,8 +14,9 @@ import numpy as np
 
 from .. import ops
 from .._core import ProblemError
-from ..arrays import FLOATS, as_native
+from ..arrays import FLOATS, as_native, is_half
 from ..geometry import as_int
+from ..half import widen
 from ..tensor import Tensor
 from .boundaries import Pads, boundary_named, bounded_conv
 
@@ -34,7 +35,7 @@ def correlate(image: Any, kernel: Any, mode: str = "same", boundary: str = "refl
 
     Args:
         image: an array (or list) or `fc.Tensor` of any rank. float32 and float64 are computed in their own dtype,
-            integers of up to 16 bits, bool and float16 in float32, wider integers in float64.
+            integers of up to 16 bits, bool, float16 and bfloat16 in float32, wider integers in float64.
         kernel: of rank 1 to 3, converted to the dtype that is computed in. With one axis more than there are filtered
             axes it is several kernels, and the result has a new first axis: result[k] belongs to kernel[k].
         mode: "same": the size of the image; "full": every place where image and kernel overlap; "valid": only the
@@ -156,7 +157,7 @@ def _operands(caller: str, image: Any, kernel: Any, output: Any) -> tuple[Any, A
     if isinstance(kernel, Tensor):
         return x, kernel
     w = np.asarray(kernel)
-    if w.dtype.kind not in "biuf":
+    if w.dtype.kind not in "biuf" and not is_half(w.dtype):
         raise TypeError(f"{caller}: kernel has dtype {w.dtype}; expected real numbers")
     return x, w.astype(x.dtype, copy=False)
 
@@ -164,6 +165,7 @@ def _operands(caller: str, image: Any, kernel: Any, output: Any) -> tuple[Any, A
 def as_computed(image: Any, caller: str, output: Any = None) -> Any:
     """An array or list as the float array that is computed with: of float64 only if it or `output` asks for that."""
     x = np.asarray(image) if isinstance(image, list | tuple | int | float | np.generic) else image
+    x = widen(x)
     if isinstance(x, np.ndarray) and x.dtype.kind in "biuf" and x.dtype not in FLOATS:
         x = x.astype(np.result_type(x.dtype, np.float32) if x.dtype.itemsize <= 8 else np.float64)
     x = as_native(x, "image", caller)

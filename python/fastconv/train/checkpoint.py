@@ -2,8 +2,9 @@
 """A training run in one `.npz` file, without pickle, written so that it is whole or not there at all.
 
 Every array is an entry of its own, named by its path, e.g. `model/0.weight`; all the rest is JSON in the entry
-`checkpoint.json`, where `{"$array": name}` stands for an array. `$tuple` and `$items` mark what JSON cannot tell apart:
-tuples from lists, and dictionaries whose keys are not text.
+`checkpoint.json`, where `{"$array": name}` stands for an array (with "dtype" for one that NumPy's format does not
+know: bfloat16, kept as uint16). `$tuple` and `$items` mark what JSON cannot tell apart: tuples from lists, and
+dictionaries whose keys are not text.
 """
 
 import contextlib
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ..arrays import as_dtype
 
 Array = npt.NDArray[Any]
 
@@ -104,6 +107,9 @@ def _encode(value: Any, where: str, arrays: dict[str, Array]) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             raise TypeError(f"save_checkpoint: {where} is an array of objects; expected numbers")
+        if value.dtype.name == "bfloat16":  # of which the file format knows no more than its two bytes
+            arrays[where] = value.view(np.uint16)
+            return {"$array": where, "dtype": value.dtype.name}
         arrays[where] = value
         return {"$array": where}
     if isinstance(value, Mapping):
@@ -123,7 +129,8 @@ def _decode(value: Any, archive: Mapping[str, Array]) -> Any:
     if not isinstance(value, dict):
         return value
     if "$array" in value:
-        return archive[value["$array"]]
+        array = archive[value["$array"]]
+        return array.view(as_dtype(value["dtype"])) if "dtype" in value else array
     if "$tuple" in value:
         return tuple(_decode(item, archive) for item in value["$tuple"])
     if "$items" in value:
