@@ -328,3 +328,14 @@ def test_half_tensors_take_no_native_shortcut():
         for call in (lambda a: _core.add(a, a), _core.softmax_forward, lambda a: _core.activation_forward("relu", a)):
             with pytest.raises(TypeError, match="expected float32 or float64"):
                 call(array)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_clipping_gradients(dtype):
+    g = (rng_for("clip").standard_normal(40) * 3).astype(NUMPY_DTYPE[dtype])
+    p, single = (fc.nn.Parameter(np.zeros(40, kind)) for kind in (g.dtype, np.float32))
+    for clip, limit in ((fc.optim.clip_grad_norm_, 2.0), (fc.optim.clip_grad_value_, 1.5)):
+        p.grad, single.grad = fc.Tensor(g), fc.Tensor(g.astype(np.float32))
+        assert clip(p, limit) == clip(single, limit)
+        assert p.grad.dtype == g.dtype
+        assert_exact(p.grad.data, single.grad.data.astype(g.dtype))

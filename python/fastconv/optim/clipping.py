@@ -62,12 +62,17 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         raise ProblemError(f"clip_grad_value_: clip_value is {clip_value}; expected at least 0")
     for p in _with_gradients(parameters):
         if p.grad is not None:
-            p.grad = Tensor(p.grad.data.clip(-clip_value, clip_value))
+            p.grad = Tensor(_clipped(p.grad.data, clip_value))
 
 
 @in_float32
 def _scaled(g: Any, scale: float) -> Any:
     return g * g.dtype.type(scale)
+
+
+@in_float32
+def _clipped(g: Any, limit: float) -> Any:
+    return g.clip(-limit, limit)
 
 
 def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
