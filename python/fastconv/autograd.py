@@ -62,7 +62,7 @@ class Context:
         self.needs_input_grad = tuple(recording and t is not None and t.requires_grad for t in inputs)
         self._inputs: tuple[int, ...] = ()
         self._output = False
-        self.in_float32 = False  # `saved` widens halves
+        self.in_float32 = False  # inputs were halves and widened, as `saved` ones will be
 
     def save(self, *inputs: int, output: bool = False) -> None:
         """Keep the inputs at these positions, and the output, for `saved`."""
@@ -120,7 +120,6 @@ class Node:
                 f"backward: the graph was freed by an earlier backward (at {self.function.__name__}); pass "
                 "retain_graph=True to the earlier one to use it twice"
             )
-        ctx.in_float32 = is_half(self.dtype) and not self.function.takes_half
         gradients = self.function.backward(ctx, dy.astype(FLOAT32) if ctx.in_float32 else dy)
         if not retain:
             self.ctx = None
@@ -149,6 +148,7 @@ class Function:
         ctx = Context(inputs)
         arrays = [None if t is None else t.data for t in inputs]
         half = None if cls.takes_half else next((a.dtype for a in arrays if a is not None and is_half(a.dtype)), None)
+        ctx.in_float32 = half is not None
         result = cls.forward(ctx, *(arrays if half is None else map(widen, arrays)), **static)
         several = isinstance(result, tuple)
         first = result[0] if several else result

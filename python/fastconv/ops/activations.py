@@ -18,17 +18,24 @@ from .arithmetic import clip, where
 from .reduce import max
 from .shape import reshape, sum_to
 
+# A slope that is computed from y, not from y rounded to a half: there y is computed again, from x.
+SLOPES_NEED_ALL_BITS = ("elu", "sigmoid", "tanh", "selu", "celu")
+
 
 class Activation(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, *, kind: str, alpha: float) -> Any:
         ctx.kind, ctx.alpha = kind, alpha
-        ctx.save(0) if saves_input(kind, alpha) else ctx.save(output=True)
+        from_x = saves_input(kind, alpha)
+        ctx.again = ctx.in_float32 and kind in SLOPES_NEED_ALL_BITS and not from_x
+        ctx.save(0) if ctx.again or from_x else ctx.save(output=True)
         return _core.activation_forward(kind, x, alpha) if is_native(x) else activation_formula(kind, x, alpha)
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:
-        return ActivationBackward.apply(dy, ctx.saved[0], kind=ctx.kind, alpha=ctx.alpha)
+        (saved,) = ctx.saved
+        saved = activation(saved, ctx.kind, ctx.alpha) if ctx.again else saved
+        return ActivationBackward.apply(dy, saved, kind=ctx.kind, alpha=ctx.alpha)
 
 
 class ActivationBackward(Function):
