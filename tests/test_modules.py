@@ -113,7 +113,7 @@ def test_backward_hooks_twice_and_differentiated():
     y = module(x)
     (first,) = fc.grad(y, x, create_graph=True)
     np.testing.assert_allclose(first.data, [24.0])
-    (second,) = fc.grad(first, x)
+    (second,) = fc.grad(first, x, retain_graph=True)
     np.testing.assert_allclose(second.data, [24.0])
     fc.grad(y, x)
     assert len(calls) == 2
