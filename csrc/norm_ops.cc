@@ -2,13 +2,14 @@
 // Statistics of a channel:
 //   cut its n * pixels values into chunks of a few thousand        (from the shape alone)
 //   each chunk: sums in float64, squares around the chunk's mean   (parallel)
-//   join the chunks of a channel pairwise                          (Chan, Golub and LeVeque 1983)
+//   join the chunks of a channel pairwise                          (moments.h)
 // With one pixel per channel, as after a dense layer, a channel is a column and a chunk is a block of rows.
 #include "norm_ops.h"
 
 #include <cmath>
 
 #include "kernels/norm_kernels.h"
+#include "moments.h"
 #include "streaming.h"
 #include "workspace.h"
 
@@ -65,25 +66,9 @@ void for_channel_chunks(const Machine& machine, const Chunks& chunks, int64_t by
   });
 }
 
-// Pairwise sum of a channel's partial sums over chunks [begin, end).
-double join_sums(const double* partial, int64_t begin, int64_t end, int64_t pitch) {
-  if (end - begin == 1) return partial[begin * pitch];
-  const int64_t middle = begin + (end - begin) / 2;
-  return join_sums(partial, begin, middle, pitch) + join_sums(partial, middle, end, pitch);
-}
-
-struct Moments {
-  double count, mean, squares;
-};
-Moments join_moments(const Chunks& chunks, const double* mean, const double* squares, int64_t begin, int64_t end) {
-  const int64_t pitch = chunks.shape.c;
-  if (end - begin == 1) return {chunks.values_of(begin), mean[begin * pitch], squares[begin * pitch]};
-  const int64_t middle = begin + (end - begin) / 2;
-  const Moments a = join_moments(chunks, mean, squares, begin, middle);
-  const Moments b = join_moments(chunks, mean, squares, middle, end);
-  const double count = a.count + b.count, distance = b.mean - a.mean;
-  return {count, a.mean + distance * (b.count / count),
-          a.squares + b.squares + distance * distance * (a.count * b.count / count)};
+// A channel's partial sums over all chunks, joined.
+double join_chunks(const Chunks& chunks, const double* partial, int64_t channel) {
+  return join_sums(0, chunks.count, [&](int64_t i) { return partial[i * chunks.shape.c + channel]; });
 }
 
 // Calls work(chunk of runs, element offset, channel) over the whole array, every element once.
@@ -145,7 +130,7 @@ bool channel_sum(const Machine& machine, const ChannelShape& s, const T* x, T* s
   for_channel_chunks(
       machine, chunks, s.n * s.c * s.pixels * sizeof(T),
       [&](const Runs& runs, int64_t i, int64_t, int64_t result) { kernels.sum(runs, x + i, partial + result); });
-  for (int64_t c = 0; c < s.c; ++c) sum[c] = static_cast<T>(join_sums(partial + c, 0, chunks.count, s.c));
+  for (int64_t c = 0; c < s.c; ++c) sum[c] = static_cast<T>(join_chunks(chunks, partial, c));
   return true;
 }
 
@@ -165,7 +150,9 @@ bool batch_norm_forward(const Machine& machine, const ChannelShape& s, const T* 
                      });
   T *scale = factors[0], *shift = factors[1];
   for (int64_t c = 0; c < s.c; ++c) {
-    const Moments all = join_moments(chunks, means + c, squares + c, 0, chunks.count);
+    const Moments all = join_moments(0, chunks.count, [&](int64_t i) {
+      return Moments{chunks.values_of(i), means[i * s.c + c], squares[i * s.c + c]};
+    });
     const double factor = static_cast<double>(gamma[c]) / std::sqrt(all.squares / all.count + eps);
     mean[c] = static_cast<T>(all.mean);
     variance[c] = static_cast<T>(all.squares / all.count);
@@ -214,10 +201,10 @@ bool batch_norm_backward(const Machine& machine, const ChannelShape& s, const T*
   T *dy_mean = factors[0], *scale = factors[1], *slope = factors[2];
   const double values = static_cast<double>(s.n * s.pixels);
   for (int64_t c = 0; c < s.c; ++c) {
-    const double sum = join_sums(sums + c, 0, chunks.count, s.c);
+    const double sum = join_chunks(chunks, sums, c);
     // `mean` is the mean rounded to T: x - mean does not quite sum to zero, which a large sum of dy would enlarge.
-    const double rounding = join_sums(distances + c, 0, chunks.count, s.c) / values;
-    const double product = join_sums(products + c, 0, chunks.count, s.c) - sum * rounding;
+    const double rounding = join_chunks(chunks, distances, c) / values;
+    const double product = join_chunks(chunks, products, c) - sum * rounding;
     const double inverse = 1 / std::sqrt(static_cast<double>(variance[c]) + eps);
     const double factor = static_cast<double>(gamma[c]) * inverse;
     dbeta[c] = static_cast<T>(sum);

@@ -27,6 +27,7 @@ void compute(DType dtype, const Work& work) {
   if (!done) throw WorkspaceError{"no memory for the operation's workspace"};
 }
 
+void register_norm(py::module_& m);      // group normalisation, windows and resampling
 void register_training(py::module_& m);  // dense layers, losses, optimiser steps
 
 }  // namespace fastconv

@@ -70,6 +70,7 @@ struct PoolNormKernels;   // pool_kernels.h
 struct PointwiseKernels;  // pointwise_kernels.h
 struct OptimKernels;
 struct NormKernels;  // norm_kernels.h
+struct RowNormKernels;
 struct LossKernels;
 
 struct KernelTable {
@@ -84,6 +85,7 @@ struct KernelTable {
   const PointwiseKernels* pointwise;
   const OptimKernels* optim;
   const NormKernels* norm;
+  const RowNormKernels* row_norm;
   const LossKernels* loss;
   const ConvertKernels* convert;
 };

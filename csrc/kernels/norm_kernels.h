@@ -32,6 +32,29 @@ struct NormKernels {
   NormKernelsOf<double> planes_f64, columns_f64;
 };
 
+// Group and layer normalisation (row_norm.cc); mean and inverse = 1 / sqrt(variance + eps) belong to a row.
+template <class T>
+struct RowNormKernelsOf {
+  // y = (x - mean) inverse gamma + beta
+  void (*apply)(int64_t count, const T* x, double mean, double inverse, const T* gamma, const T* beta, T* y);
+  // Sums of g = dy gamma and of g (x - mean). gamma null: 1.
+  void (*backward_sums)(int64_t count, const T* dy, const T* x, const T* gamma, double mean, double* sum,
+                        double* product);
+  // dx = dy gamma scale + (x - mean) slope + shift. gamma null: 1.
+  void (*backward)(int64_t count, const T* dy, const T* x, const T* gamma, double mean, double scale, double slope,
+                   double shift, T* dx);
+  // Rows `pitch` apart, their statistics `step` apart: dgamma = sum of dy (x - mean) inverse, dbeta = sum of dy.
+  void (*parameters)(int64_t rows, int64_t count, int64_t pitch, const T* dy, const T* x, int64_t step,
+                     const double* mean, const double* inverse, double* dgamma, double* dbeta);
+  // By columns, as in NormKernelsOf: dx = dy scale + (x - mean) slope + shift.
+  void (*backward_columns)(const Runs& chunk, const T* dy, const T* x, const T* mean, const T* scale, const T* slope,
+                           const T* shift, T* dx);
+};
+struct RowNormKernels {
+  RowNormKernelsOf<float> f32;
+  RowNormKernelsOf<double> f64;
+};
+
 template <class T>
 struct LossKernelsOf {
   // y = softmax of each row of x. With labels, loss[row] = -log(y[row][labels[row]]).

@@ -18,12 +18,13 @@ extern const PoolNormKernels kPoolNormKernels;
 extern const PointwiseKernels kPointwiseKernels;
 extern const OptimKernels kOptimKernels;
 extern const NormKernels kNormKernels;
+extern const RowNormKernels kRowNormKernels;
 extern const LossKernels kLossKernels;
 
 extern const KernelTable kTable;
 const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,        &kGemmKernels,      &kDepthwiseKernels,
                             &kPoolPlaneKernels, &kPoolWindowKernels, &kPoolPixelKernels, &kPoolNormKernels,
-                            &kPointwiseKernels, &kOptimKernels,      &kNormKernels,      &kLossKernels,
+                            &kPointwiseKernels, &kOptimKernels,      &kNormKernels,      &kRowNormKernels,    &kLossKernels,
                             &kConvertKernels};
 
 }  // namespace fastconv::FC_ISA

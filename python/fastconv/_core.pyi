@@ -267,6 +267,15 @@ def batch_norm_backward(
     dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, eps: float
 ) -> tuple[Array, Array, Array]: ...  # dx, dgamma, dbeta
 
+# Group normalisation over (N, C, *) or (N, *, C), gamma and beta (C,); mean and inverse = 1 / sqrt(variance + eps) are
+# float64 (N, groups).
+def group_norm_forward(
+    x: Array, gamma: Array, beta: Array, groups: int, eps: float, layout: str
+) -> tuple[Array, Array, Array]: ...  # y, mean, inverse
+def group_norm_backward(
+    dy: Array, x: Array, gamma: Array, mean: Array, inverse: Array, groups: int, layout: str
+) -> tuple[Array, Array, Array]: ...  # dx, dgamma, dbeta
+
 # Dense: x (N, I), w (O, I), bias (O,), y (N, O).
 def dense_forward(x: Array, w: Array, bias: Array | None) -> Array: ...
 def dense_backward_data(dy: Array, w: Array) -> Array: ...

@@ -30,13 +30,18 @@ from .causal import CausalConv1d, CausalStream
 from .containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .convert import to_convolutional
-from .layers import (
+from .layers import Linear
+from .module import Module, Parameter
+from .norm import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
-    Linear,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
 )
-from .module import Module, Parameter
 from .pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -114,13 +119,18 @@ __all__ = [
     "GlobalMinPool1d",
     "GlobalMinPool2d",
     "GlobalMinPool3d",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSigmoid",

@@ -21,11 +21,7 @@ from ..adaptive_pooling import (
     global_min_pool2d,
     global_min_pool3d,
 )
-from ..lp_pooling import (
-    lp_pool1d,
-    lp_pool2d,
-    lp_pool3d,
-)
+from ..lp_pooling import lp_pool1d, lp_pool2d, lp_pool3d
 from ..ops import (
     activation,
     batch_norm,
@@ -36,7 +32,10 @@ from ..ops import (
     elu,
     flatten,
     gelu,
+    group_norm,
     hard_swish,
+    instance_norm,
+    layer_norm,
     leaky_relu,
     linear,
     log_softmax,
@@ -71,11 +70,7 @@ from ..pooling import (
 )
 from ..primitives import conv1d, conv2d, conv3d
 from ..transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
-from ..unpooling import (
-    max_unpool1d,
-    max_unpool2d,
-    max_unpool3d,
-)
+from ..unpooling import max_unpool1d, max_unpool2d, max_unpool3d
 
 __all__ = [
     "activation",
@@ -114,10 +109,13 @@ __all__ = [
     "global_min_pool1d",
     "global_min_pool2d",
     "global_min_pool3d",
+    "group_norm",
     "hard_swish",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "instance_norm",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",

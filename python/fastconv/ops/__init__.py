@@ -29,6 +29,7 @@ from .conv import conv
 from .dense import linear, matmul
 from .dropout import dropout
 from .elementary import cos, exp, expm1, log, log1p, rsqrt, sin, sqrt
+from .group_norm import group_norm, instance_norm, layer_norm
 from .index import chunk, gather, index_select, split, stack, take_along_axis
 from .loss import cross_entropy, log_softmax, softmax
 from .norm import batch_norm
@@ -83,10 +84,13 @@ __all__ = [
     "gather",
     "gelu",
     "getitem",
+    "group_norm",
     "hard_sigmoid",
     "hard_swish",
     "hard_tanh",
     "index_select",
+    "instance_norm",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log",

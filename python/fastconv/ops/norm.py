@@ -11,9 +11,10 @@ from .. import _core
 from .._core import ProblemError
 from ..arrays import is_native, namespace
 from ..autograd import Context, Function, is_grad_enabled
+from ..geometry import LAYOUTS
 from ..tensor import Tensor, as_tensor
 from .conv import channel_sum
-from .shape import sum
+from .shape import reshape, sum
 
 
 class BatchNorm(Function):
@@ -91,23 +92,10 @@ def _affine(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, eps: float)
     return (x - _column(mean, x)) * _column(scale, x) + _column(beta, x)
 
 
-def batch_norm(x: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
-               training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:  # fmt: skip
-    """Batch normalisation of x (N, C, *).
-
-    Args:
-        running_mean, running_var: (C,) arrays; in training they move towards the batch's by `momentum` (the variance
-            unbiased), in place; None with training=True keeps none.
-        weight, bias: gamma and beta, (C,); None means 1 and 0.
-        training: normalise by the batch's statistics instead of the running ones.
-
-    Raises:
-        ProblemError: shapes that do not fit, or a single value per channel in training.
-    """
-    x = as_tensor(x)
-    if x.ndim < 2:
-        raise ProblemError(f"batch_norm: x has shape {x.shape}; expected (N, C, *)")
-    xp, channels = namespace(x.data), x.shape[1]
+def norm_parameters(x: Tensor, channels: int, weight: Any, bias: Any, caller: str, running_mean: Any = None,
+                    running_var: Any = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """gamma and beta as tensors, 1 and 0 where there are none; everything checked against x."""
+    xp = namespace(x.data)
     gamma = Tensor(xp.ones(channels, x.dtype)) if weight is None else as_tensor(weight)
     beta = Tensor(xp.zeros(channels, x.dtype)) if bias is None else as_tensor(bias)
     for name, value in (
@@ -118,21 +106,53 @@ def batch_norm(x: Any, running_mean: Any, running_var: Any, weight: Any = None, 
     ):
         if value is not None and value.shape != (channels,):
             raise ProblemError(
-                f"batch_norm: {name} has shape {value.shape}, x {channels} channels; expected ({channels},)"
+                f"{caller}: {name} has shape {value.shape}, x {channels} channels; expected ({channels},)"
             )
         if value is not None and value.dtype != x.dtype:
-            raise TypeError(f"batch_norm: {name} has dtype {value.dtype}, x {x.dtype}; expected the same: use .astype")
+            raise TypeError(f"{caller}: {name} has dtype {value.dtype}, x {x.dtype}; expected the same: use .astype")
+    return gamma, beta
+
+
+def batch_norm(x: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
+               training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+               *, layout: str = "channels_first") -> Tensor:  # fmt: skip
+    """Batch normalisation of x (N, C, *).
+
+    Args:
+        running_mean, running_var: (C,) arrays; in training they move towards the batch's by `momentum` (the variance
+            unbiased), in place; None with training=True keeps none.
+        weight, bias: gamma and beta, (C,); None means 1 and 0.
+        training: normalise by the batch's statistics instead of the running ones.
+        layout: "channels_first", or "channels_last" for x (N, *, C).
+
+    Raises:
+        ProblemError: shapes that do not fit, or a single value per channel in training.
+        TypeError: weight, bias or statistics of another dtype than x.
+    """
+    x = as_tensor(x)
+    if layout not in LAYOUTS:
+        raise ProblemError(f"batch_norm: layout is {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    if x.ndim < 2:
+        raise ProblemError(f"batch_norm: x has shape {x.shape}; expected (N, C, *)")
+    shape, channels = x.shape, x.shape[1] if layout == "channels_first" else x.shape[-1]
+    if layout == "channels_last":  # every pixel is an example
+        x = reshape(x, (x.size // channels if channels else 0, channels))
+    gamma, beta = norm_parameters(x, channels, weight, bias, "batch_norm", running_mean, running_var)
     if not training:
         if running_mean is None or running_var is None:
             raise ProblemError(
                 "batch_norm: running_mean and running_var are None; expected arrays unless training=True"
             )
-        return BatchNormInference.apply(x, gamma, beta, Tensor(running_mean), Tensor(running_var), eps=eps)
+        y = BatchNormInference.apply(x, gamma, beta, Tensor(running_mean), Tensor(running_var), eps=eps)
+        return reshape(y, shape)
     count = x.size // channels if channels else 0
     if count == 1:
-        raise ProblemError(f"batch_norm: x has shape {x.shape}; expected more than one value per channel in training")
+        raise ProblemError(f"batch_norm: x has shape {shape}; expected more than one value per channel in training")
+    if count == 0:  # there are no statistics: y is empty, gradients are zeros
+        zeros = Tensor(namespace(x.data).zeros(channels, x.dtype))
+        return reshape(BatchNormInference.apply(x, gamma, beta, zeros, zeros, eps=1.0), shape)
     y, mean, variance = BatchNorm.apply(x, gamma, beta, eps=eps)
-    if running_mean is not None and running_var is not None and count:
+    if running_mean is not None and running_var is not None:
         running_mean += momentum * (mean.data - running_mean)
         running_var += momentum * (variance.data * (count / (count - 1)) - running_var)
-    return y
+    return reshape(y, shape)

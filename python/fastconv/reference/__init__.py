@@ -24,6 +24,13 @@ from fastconv.reference.adaptive import (
 from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filter, conv_magnitude, output_size
 from fastconv.reference.filters import convolve, correlate
 from fastconv.reference.lenet import lenet5_backward, lenet5_forward, lenet5_train
+from fastconv.reference.norm import (
+    group_norm,
+    group_norm_backward,
+    instance_norm,
+    layer_norm,
+    layer_norm_backward,
+)
 from fastconv.reference.ops import (
     batch_norm,
     batch_norm_backward,
@@ -72,6 +79,11 @@ __all__ = [
     "cross_entropy_backward",
     "dense",
     "dense_backward",
+    "group_norm",
+    "group_norm_backward",
+    "instance_norm",
+    "layer_norm",
+    "layer_norm_backward",
     "lenet5_backward",
     "lenet5_forward",
     "lenet5_train",
