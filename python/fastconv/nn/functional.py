@@ -29,6 +29,9 @@ from ..ops import (
     concat,
     cross_entropy,
     dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
     elu,
     flatten,
     gelu,
@@ -41,7 +44,6 @@ from ..ops import (
     log_softmax,
     maxout,
     mish,
-    pad,
     prelu,
     relu,
     relu6,
@@ -71,6 +73,7 @@ from ..pooling import (
 from ..primitives import conv1d, conv2d, conv3d
 from ..transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from ..unpooling import max_unpool1d, max_unpool2d, max_unpool3d
+from .padding import pad
 
 __all__ = [
     "activation",
@@ -94,6 +97,9 @@ __all__ = [
     "conv_transpose3d",
     "cross_entropy",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "flatten",
     "gelu",

@@ -27,12 +27,13 @@ from .arithmetic import abs, add, clip, div, maximum, minimum, mul, neg, power, 
 from .cast import cast
 from .conv import conv
 from .dense import linear, matmul
-from .dropout import dropout
+from .dropout import dropout, dropout1d, dropout2d, dropout3d
 from .elementary import cos, exp, expm1, log, log1p, rsqrt, sin, sqrt
 from .group_norm import group_norm, instance_norm, layer_norm
 from .index import chunk, gather, index_select, split, stack, take_along_axis
 from .loss import cross_entropy, log_softmax, softmax
 from .norm import batch_norm
+from .padding import pad
 from .pool import pool, scatter_positions
 from .reduce import amax, amin, argmax, argmin, cumsum, logsumexp, max, min, std, var
 from .shape import (
@@ -42,7 +43,6 @@ from .shape import (
     flip,
     getitem,
     mean,
-    pad,
     reshape,
     roll,
     squeeze,
@@ -76,6 +76,9 @@ __all__ = [
     "cumsum",
     "div",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "exp",
     "expm1",

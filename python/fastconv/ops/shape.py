@@ -148,19 +148,6 @@ class Concat(Function):
         return tuple(gradients)
 
 
-class Pad(Function):
-    takes_half = True
-
-    @staticmethod
-    def forward(ctx: Context, x: Any, *, widths: tuple[tuple[int, int], ...], value: float) -> Any:
-        ctx.cut = tuple(slice(begin, begin + n) for (begin, _), n in zip(widths, x.shape, strict=True))
-        return namespace(x).pad(x, widths, constant_values=value)
-
-    @staticmethod
-    def backward(ctx: Context, dy: Tensor) -> Tensor:
-        return getitem(dy, ctx.cut)
-
-
 def _is_basic(index: Any) -> bool:
     entries = index if isinstance(index, tuple) else (index,)
     return all(e is None or e is Ellipsis or (isinstance(e, int | slice) and not isinstance(e, bool)) for e in entries)
@@ -328,11 +315,3 @@ def concat(parts: Any, axis: int = 0) -> Tensor:
     if len({(*s[:axis], -1, *s[axis + 1 :]) for s in shapes}) > 1:
         raise ProblemError(f"concat: the parts have shapes {shapes}; expected equal ones but for axis {axis}")
     return Concat.apply(*tensors, axis=axis)
-
-
-def pad(x: Tensor, widths: Any, value: float = 0.0) -> Tensor:
-    """x with a border of `value`; `widths` has (begin, end) for each axis."""
-    pairs = tuple((int(begin), int(end)) for begin, end in widths)
-    if len(pairs) != x.ndim:
-        raise ProblemError(f"pad: widths has {len(pairs)} pairs; expected {x.ndim}, one per axis")
-    return Pad.apply(x, widths=pairs, value=value)

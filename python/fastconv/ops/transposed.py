@@ -10,7 +10,8 @@ from ..tensor import Tensor, as_tensor
 from ..transposed_geometry import transposed_geometry
 from .activations import activation as apply_activation
 from .conv import ConvBackwardData, Static, bias_tensor, fuses
-from .shape import pad, reshape
+from .padding import pad
+from .shape import reshape
 
 
 def conv_transpose(caller: str, rank: int, x: Any, w: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,

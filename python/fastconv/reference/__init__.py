@@ -21,9 +21,22 @@ from fastconv.reference.adaptive import (
     max_unpool,
     max_unpool_backward,
 )
-from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filter, conv_magnitude, output_size
-from fastconv.reference.filters import convolve, correlate
-from fastconv.reference.lenet import lenet5_backward, lenet5_forward, lenet5_train
+from fastconv.reference.conv import (
+    conv,
+    conv_backward_data,
+    conv_backward_filter,
+    conv_magnitude,
+    output_size,
+)
+from fastconv.reference.filters import (
+    convolve,
+    correlate,
+)
+from fastconv.reference.lenet import (
+    lenet5_backward,
+    lenet5_forward,
+    lenet5_train,
+)
 from fastconv.reference.norm import (
     group_norm,
     group_norm_backward,
@@ -41,7 +54,15 @@ from fastconv.reference.ops import (
     dense_backward,
     softmax,
 )
-from fastconv.reference.optim import adam_step, rmsprop_step, sgd_step
+from fastconv.reference.optim import (
+    adam_step,
+    rmsprop_step,
+    sgd_step,
+)
+from fastconv.reference.padding import (
+    pad,
+    pad_backward,
+)
 from fastconv.reference.pool import (
     avg_pool,
     avg_pool_backward,
@@ -52,7 +73,10 @@ from fastconv.reference.pool import (
     min_pool,
     pool_output_size,
 )
-from fastconv.reference.transposed import conv_transpose, conv_transpose_backward
+from fastconv.reference.transposed import (
+    conv_transpose,
+    conv_transpose_backward,
+)
 
 __all__ = [
     "activation",
@@ -95,6 +119,8 @@ __all__ = [
     "max_unpool_backward",
     "min_pool",
     "output_size",
+    "pad",
+    "pad_backward",
     "pool_output_size",
     "prelu",
     "prelu_backward",
