@@ -24,7 +24,7 @@ extern const LossKernels kLossKernels;
 extern const KernelTable kTable;
 const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,        &kGemmKernels,      &kDepthwiseKernels,
                             &kPoolPlaneKernels, &kPoolWindowKernels, &kPoolPixelKernels, &kPoolNormKernels,
-                            &kPointwiseKernels, &kOptimKernels,      &kNormKernels,      &kRowNormKernels,    &kLossKernels,
-                            &kConvertKernels};
+                            &kPointwiseKernels, &kOptimKernels,      &kNormKernels,      &kRowNormKernels,
+                            &kLossKernels,      &kConvertKernels};
 
 }  // namespace fastconv::FC_ISA

@@ -21,29 +21,10 @@ from fastconv.reference.adaptive import (
     max_unpool,
     max_unpool_backward,
 )
-from fastconv.reference.conv import (
-    conv,
-    conv_backward_data,
-    conv_backward_filter,
-    conv_magnitude,
-    output_size,
-)
-from fastconv.reference.filters import (
-    convolve,
-    correlate,
-)
-from fastconv.reference.lenet import (
-    lenet5_backward,
-    lenet5_forward,
-    lenet5_train,
-)
-from fastconv.reference.norm import (
-    group_norm,
-    group_norm_backward,
-    instance_norm,
-    layer_norm,
-    layer_norm_backward,
-)
+from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filter, conv_magnitude, output_size
+from fastconv.reference.filters import convolve, correlate
+from fastconv.reference.lenet import lenet5_backward, lenet5_forward, lenet5_train
+from fastconv.reference.norm import group_norm, group_norm_backward, instance_norm, layer_norm, layer_norm_backward
 from fastconv.reference.ops import (
     batch_norm,
     batch_norm_backward,
@@ -54,15 +35,8 @@ from fastconv.reference.ops import (
     dense_backward,
     softmax,
 )
-from fastconv.reference.optim import (
-    adam_step,
-    rmsprop_step,
-    sgd_step,
-)
-from fastconv.reference.padding import (
-    pad,
-    pad_backward,
-)
+from fastconv.reference.optim import adam_step, rmsprop_step, sgd_step
+from fastconv.reference.padding import pad, pad_backward
 from fastconv.reference.pool import (
     avg_pool,
     avg_pool_backward,
@@ -73,10 +47,7 @@ from fastconv.reference.pool import (
     min_pool,
     pool_output_size,
 )
-from fastconv.reference.transposed import (
-    conv_transpose,
-    conv_transpose_backward,
-)
+from fastconv.reference.transposed import conv_transpose, conv_transpose_backward
 
 __all__ = [
     "activation",
