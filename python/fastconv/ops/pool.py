@@ -3,8 +3,8 @@
 
 Max and min pooling are linear once the positions of the winners are known: ScatterPositions adds to them,
 GatherPositions reads from them, and each is the other's gradient; unpooling is a scatter too. Averages and their
-gradient are each other's gradient likewise. A norm's gradient depends on x and y: its native kernel serves the first
-derivative, and a formula in tensor operations all higher ones.
+gradient are each other's gradient likewise. A norm's gradient depends on x and y: it has a native kernel too, whose own
+gradient is a formula in tensor operations.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..autograd import Context, Function, is_grad_enabled
+from ..autograd import Context, Function
 from ..options import current
 from ..pool_geometry import PoolGeometry
 from ..tensor import Tensor
@@ -87,35 +87,59 @@ class LpPool(Function):
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:
         x, y = ctx.saved
-        if is_grad_enabled():
-            return _lp_gradient(dy, x, y, ctx.g, ctx.norm)
-        return Tensor(_core.pool_backward(ctx.g.problem, dy.data, x.data, y.data, ctx.norm, current()))
+        return LpPoolBackward.apply(dy, x, y, g=ctx.g, norm=ctx.norm)
 
 
-def _lp_gradient(dy: Tensor, x: Tensor, y: Tensor, g: PoolGeometry, p: float) -> Tensor:
-    """f(x) * (the sum over the windows of dy / |y|^(p - 1)), f(x) = sign(x) |x|^(p - 1), or x^(p - 1) with signs.
-
-    Both powers are of numbers scaled by the largest |x|. Where a power of y passes every float it counts as 0.
+class LpPoolBackward(Function):
+    """dx = f(x) * sum over the windows of dy h(y), f(x) = sign(x) |x|^(p - 1) or x^(p - 1) with its sign, h(y) =
+    |y|^(1 - p). Its own gradient is written in tensor operations and float64, with x and y scaled by the largest |x|.
     """
-    is_signed = g.problem.kind == "signed_lp"
-    sign = np.sign(x.data)
-    largest = float(np.max(np.abs(x.data), initial=0.0))
-    scale = 1 / largest if 0 < largest < np.inf else 1.0
-    if p > 1:
-        norm = np.abs(y.data) * scale
-        with np.errstate(divide="ignore", over="ignore"):
-            keep = np.isfinite(norm ** (1 - p)).astype(x.dtype)
-        base = y * Tensor(np.sign(y.data) * keep * x.dtype.type(scale)) + Tensor(1 - keep)
-        dy = dy * power(base, 1 - p) * Tensor(keep)
-    shares = AvgPoolBackward.apply(dy, problem=g.sums)
-    if p == 1:
-        return shares if is_signed else shares * Tensor(sign)
+
+    @staticmethod
+    def forward(ctx: Context, dy: Any, x: Any, y: Any, *, g: PoolGeometry, norm: float) -> Any:
+        ctx.save(0, 1, 2)
+        ctx.g, ctx.norm = g, norm
+        return _core.pool_backward(g.problem, dy, x, y, norm, current())
+
+    @staticmethod
+    def backward(ctx: Context, gdx: Tensor) -> tuple[Tensor | None, ...]:
+        dtype, p, g = gdx.dtype, ctx.norm, ctx.g
+        is_signed = g.problem.kind == "signed_lp"
+        dy, x, y = (t.astype(np.float64) for t in ctx.saved)
+        v = gdx.astype(np.float64)
+        if p == 1:
+            v = v if is_signed else v * Tensor(np.sign(x.data))
+            return AvgPool.apply(v, problem=g.sums).astype(dtype), None, None
+        largest = float(np.max(np.abs(x.data), initial=0.0))
+        scale = 1 / largest if np.finfo(np.float64).tiny <= largest < np.inf else 1.0
+        f, f_slope = _powers_of_cells(x * scale, p, is_signed)
+        h, h_slope = _powers_of_norms(y * scale, p)
+        sums = AvgPool.apply(v * f, problem=g.sums)
+        to_x = v * f_slope * scale * AvgPoolBackward.apply(dy * h, problem=g.sums)
+        to_y = dy * sums * h_slope * scale
+        return (sums * h).astype(dtype), to_x.astype(dtype), to_y.astype(dtype)
+
+
+def _powers_of_cells(x: Tensor, p: float, is_signed: bool) -> tuple[Tensor, Any]:
+    """f(x) and its derivative, which counts as 0 where it is infinite: at 0, for p below 2."""
     if p == 2:
-        return shares * (x * scale)
+        return x, 1.0
     if is_signed:
-        return shares * power(x * scale, p - 1)
-    magnitude = x * Tensor(sign * x.dtype.type(scale)) + Tensor((sign == 0).astype(x.dtype))
-    return shares * (power(magnitude, p - 1) * Tensor(sign))
+        return power(x, p - 1), power(x, p - 2) * (p - 1)
+    sign = np.sign(x.data)
+    with np.errstate(divide="ignore", over="ignore"):
+        keep = (sign != 0) & np.isfinite(np.abs(x.data) ** (p - 2))
+    magnitude = x * Tensor(sign * keep) + Tensor(1.0 - keep)
+    return power(magnitude, p - 1) * Tensor(sign * keep), power(magnitude, p - 2) * Tensor((p - 1) * keep)
+
+
+def _powers_of_norms(y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """h(y) and its derivative; both count as 0 where they pass every float."""
+    sign = np.sign(y.data)
+    with np.errstate(divide="ignore", over="ignore"):
+        keep = np.isfinite(np.abs(y.data) ** -p)
+    magnitude = y * Tensor(sign * keep) + Tensor(1.0 - keep)
+    return power(magnitude, 1 - p) * Tensor(1.0 * keep), power(magnitude, -p) * Tensor((1 - p) * sign * keep)
 
 
 def pool(x: Tensor, g: PoolGeometry, norm: float = 1.0, return_indices: bool = False) -> tuple[Tensor, Tensor | None]:

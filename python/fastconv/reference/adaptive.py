@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,15 @@ Array = npt.NDArray[Any]
 def adaptive_window(size: int, outputs: int, o: int) -> slice:
     """The cells that output `o` of `outputs` sees on an axis of `size` cells."""
     low, high = Fraction(o * size, outputs), Fraction((o + 1) * size, outputs)
-    cells = [i for i in range(size) if i + 1 > low and i < high]
-    return slice(cells[0], cells[-1] + 1)
+    first = next(i for i in range(int(low), size) if i + 1 > low)
+    last = next(i for i in range(int(high), -1, -1) if i < high)
+    return slice(first, last + 1)
 
 
 def _windows(size: Sequence[int], outputs: Sequence[int]) -> Iterator[tuple[Any, Any]]:
     """The index of each output in y, and of its window in x."""
-    for at in np.ndindex(*outputs):
-        window = (adaptive_window(n, m, o) for n, m, o in zip(size, outputs, at, strict=True))
+    along = [[adaptive_window(n, m, o) for o in range(m)] for n, m in zip(size, outputs, strict=True)]
+    for at, window in zip(np.ndindex(*outputs), product(*along), strict=True):
         yield np.s_[:, :, *at], np.s_[:, :, *window]
 
 
