@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pooling without Python, for the sanitizers: drawn problems of every kind in both layouts and dtypes, on every
+// instruction set, with 1, 2 and 16 threads. Inputs are small integers: extremes, their positions, sums and what is
+// scattered must equal a plain loop over the definition, and everything must have the same bits for any number of
+// threads. Buffers are as large as they must be and no larger.
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "machine.h"
+#include "parallel.h"
+#include "pool.h"
+#include "pool_positions.h"
+
+namespace {
+
+using namespace fastconv;
+
+uint64_t state = 20261125;
+int64_t draw(int64_t low, int64_t high) {  // both included
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return low + static_cast<int64_t>((state >> 33) % static_cast<uint64_t>(high - low + 1));
+}
+
+template <class T>
+std::vector<T> integers(int64_t count) {
+  std::vector<T> values(static_cast<size_t>(count));
+  for (T& value : values) value = static_cast<T>(draw(-3, 3));
+  return values;
+}
+
+PoolProblem draw_problem(bool large) {
+  PoolProblem p{};
+  p.spatial_rank = large ? 2 : static_cast<int32_t>(draw(1, 3));
+  p.adaptive = draw(0, 3) == 0;
+  p.ceil_mode = static_cast<int32_t>(draw(0, 1));
+  p.n = draw(1, 2), p.c = draw(1, 37);
+  for (int i = 0; i < kMaxSpatial; ++i) {
+    p.size[i] = p.window[i] = p.stride[i] = p.dilation[i] = 1;
+    p.output[i] = p.adaptive;
+    if (i < kMaxSpatial - p.spatial_rank) continue;
+    p.size[i] = large ? draw(90, 120) : draw(1, 9);
+    if (large && i == 2 && draw(0, 2) == 0) p.size[i] = draw(2040, 2300), p.c = 1;
+    if (p.adaptive) {
+      p.output[i] = draw(1, 11);
+      continue;
+    }
+    p.window[i] = draw(1, 4), p.stride[i] = draw(1, 3), p.dilation[i] = draw(1, 2);
+    p.pad_begin[i] = draw(0, (p.window[i] - 1) * p.dilation[i]);
+    p.pad_end[i] = draw(0, (p.window[i] - 1) * p.dilation[i]);
+  }
+  return p;
+}
+
+// Calls visit(position in the plane) for the taps of an output, ascending.
+template <class Visit>
+void for_taps(const PoolProblem& p, int64_t output, const Visit& visit) {
+  int64_t o[kMaxSpatial], begin[kMaxSpatial], count[kMaxSpatial];
+  for (int i = kMaxSpatial - 1; i >= 0; --i) {
+    const int64_t outputs = output_size(p, i);
+    o[i] = output % outputs, output /= outputs;
+    begin[i] = p.adaptive ? o[i] * p.size[i] / outputs : o[i] * p.stride[i] - p.pad_begin[i];
+    count[i] = p.adaptive ? ((o[i] + 1) * p.size[i] + outputs - 1) / outputs - begin[i] : p.window[i];
+  }
+  const auto at = [&](int i, int64_t tap) { return begin[i] + tap * p.dilation[i]; };
+  const auto inside = [&](int i, int64_t tap) { return at(i, tap) >= 0 && at(i, tap) < p.size[i]; };
+  for (int64_t d = 0; d < count[0]; ++d)
+    for (int64_t h = 0; h < count[1]; ++h)
+      for (int64_t w = 0; w < count[2]; ++w)
+        if (inside(0, d) && inside(1, h) && inside(2, w))
+          visit((at(0, d) * p.size[1] + at(1, h)) * p.size[2] + at(2, w));
+}
+
+template <class T>
+struct Results {
+  std::vector<T> y, dx, scattered, gathered;
+  std::vector<int64_t> indices, last;
+
+  bool operator==(const Results& other) const {
+    const auto same = [](const auto& a, const auto& b) {
+      return a.size() == b.size() && memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
+    };
+    return same(y, other.y) && same(dx, other.dx) && same(scattered, other.scattered) &&
+           same(gathered, other.gathered) && same(indices, other.indices) && same(last, other.last);
+  }
+};
+
+template <class T>
+class Check {
+ public:
+  Check(const PoolProblem& problem, const Machine& machine) : p(problem), m(machine) {
+    x = integers<T>(p.n * p.c * x_plane(p));
+    dy = integers<T>(p.n * p.c * y_plane(p));
+  }
+
+  int run() {
+    const Results<T> first = compute(1);
+    int failures = failed || !is_right(first);
+    for (int threads : {2, 16}) failures += !(compute(threads) == first) || failed;
+    if (failures)
+      printf("FAILED %s %s %s adaptive=%d size=%" PRId64 "x%" PRId64 "x%" PRId64 "\n", name_of(p.kind), m.kernels->isa,
+             name_of(p.layout), p.adaptive, p.size[0], p.size[1], p.size[2]);
+    return failures;
+  }
+
+ private:
+  bool extreme() const { return p.kind == PoolKind::kMax || p.kind == PoolKind::kMin; }
+
+  Results<T> compute(int threads) {
+    Results<T> r;
+    char text[kTextCapacity];
+    Options options;
+    options.machine = &m;
+    options.threads = threads;
+    r.y.resize(dy.size());
+    const int64_t plane = x_plane(p);
+    PoolBuffers b{};
+    b.x = x.data(), b.y = r.y.data(), b.dy = dy.data(), b.norm = p.kind == PoolKind::kSignedLp ? 3 : 2;
+    b.x_batch_pitch = plane * p.c, b.x_channel_pitch = p.layout == Layout::kChannelsFirst ? plane : p.c;
+    if (extreme()) r.indices.resize(dy.size()), b.indices = r.indices.data();
+    PoolProblem call = p;
+    failed = run_pool(call, options, b, text) != Failure::kNone;
+    call.pass = Pass::kBackwardData;
+    b.indices = nullptr;
+    if (!extreme()) {
+      r.dx.resize(x.size());
+      b.dx = r.dx.data();
+      failed |= run_pool(call, options, b, text) != Failure::kNone;
+      return r;
+    }
+    PositionProblem q = {p.layout, p.dtype, p.n, p.c, plane, y_plane(p), 0};
+    r.last.resize(dy.size()), r.gathered.resize(dy.size()), r.scattered.resize(x.size());
+    failed |= scatter_positions(q, options, dy.data(), r.indices.data(), r.scattered.data(), text) != Failure::kNone;
+    failed |= last_positions(q, options, r.indices.data(), r.last.data(), text) != Failure::kNone;
+    q.least = -1;
+    failed |= gather_positions(q, options, x.data(), r.last.data(), r.gathered.data(), text) != Failure::kNone;
+    return r;
+  }
+
+  int64_t place(int64_t n, int64_t c, int64_t pixel, int64_t pixels) const {
+    return p.layout == Layout::kChannelsFirst ? (n * p.c + c) * pixels + pixel : (n * pixels + pixel) * p.c + c;
+  }
+
+  bool is_right(const Results<T>& r) const {
+    if (!extreme() && p.kind != PoolKind::kAverage) return true;
+    const int64_t pixels = x_plane(p), outputs = y_plane(p);
+    std::vector<T> gradient(x.size(), T(0));
+    bool right = true;
+    for (int64_t n = 0; n < p.n; ++n)
+      for (int64_t c = 0; c < p.c; ++c)
+        for (int64_t o = 0; o < outputs; ++o) {
+          T sum = 0;
+          int64_t best = -1;
+          const auto value = [&](int64_t pixel) { return x[static_cast<size_t>(place(n, c, pixel, pixels))]; };
+          const size_t at = static_cast<size_t>(place(n, c, o, outputs));
+          for_taps(p, o, [&](int64_t pixel) {
+            sum += value(pixel);
+            if (best < 0 || (p.kind == PoolKind::kMin ? value(pixel) < value(best) : value(pixel) > value(best)))
+              best = pixel;
+            if (!extreme()) gradient[static_cast<size_t>(place(n, c, pixel, pixels))] += dy[at];
+          });
+          if (extreme()) {
+            right &= r.indices[at] == best && r.y[at] == value(best);
+            gradient[static_cast<size_t>(place(n, c, best, pixels))] += dy[at];
+            right &= r.last[at] == -1 ? r.gathered[at] == 0 : r.last[at] == best && r.gathered[at] == value(best);
+          } else {
+            right &= r.y[at] == sum;
+          }
+        }
+    return right && gradient == (extreme() ? r.scattered : r.dx);
+  }
+
+  const PoolProblem p;
+  const Machine& m;
+  std::vector<T> x, dy;
+  bool failed = false;
+};
+
+}  // namespace
+
+int main() {
+  constexpr int kProblems = 60, kLarge = 6;
+  int failures = 0, problems = 0;
+  int64_t runs = 0;
+  while (problems < kProblems) {
+    PoolProblem p = draw_problem(problems < kLarge);
+    char text[kTextCapacity];
+    if (!validate(p, text)) continue;
+    ++problems;
+    for (PoolKind kind : {PoolKind::kMax, PoolKind::kMin, PoolKind::kAverage, PoolKind::kLp, PoolKind::kSignedLp})
+      for (Layout layout : {Layout::kChannelsFirst, Layout::kChannelsLast})
+        for (DType dtype : {DType::kFloat32, DType::kFloat64})
+          for (int i = 0; i < usable_isa_count(); ++i, ++runs) {
+            p.kind = kind, p.layout = layout, p.dtype = dtype;
+            p.divisor = kind == PoolKind::kAverage;  // sums, which are exact
+            failures += dtype == DType::kFloat32 ? Check<float>(p, usable_machine(i)).run()
+                                                 : Check<double>(p, usable_machine(i)).run();
+          }
+  }
+  printf("%d pooling problems, %" PRId64 " runs, %d failures\n", problems, runs, failures);
+  return failures ? 1 : 0;
+}
