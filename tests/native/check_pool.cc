@@ -79,7 +79,7 @@ struct Results {
 
   bool operator==(const Results& other) const {
     const auto same = [](const auto& a, const auto& b) {
-      return a.size() == b.size() && memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
+      return a.size() == b.size() && (a.empty() || memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0);
     };
     return same(y, other.y) && same(dx, other.dx) && same(scattered, other.scattered) &&
            same(gathered, other.gathered) && same(indices, other.indices) && same(last, other.last);
