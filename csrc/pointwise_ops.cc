@@ -82,7 +82,7 @@ void sgd_step(const Machine& machine, const SgdOptions& options, int64_t count, 
 }
 
 template <class T>
-void adam_step(const Machine& machine, const AdamOptions& o, int64_t count, T* w, const T* g, T* m, T* v) {
+void adam_step(const Machine& machine, const AdamOptions& o, int64_t count, T* w, const T* g, T* m, T* v, T* highest) {
   const auto& kernels = kernels_of<T>(*machine.kernels->optim);
   const double exponent = static_cast<double>(o.step);
   AdamStep<T> step;
@@ -94,8 +94,9 @@ void adam_step(const Machine& machine, const AdamOptions& o, int64_t count, T* w
   step.eps = static_cast<T>(o.eps);
   step.l2 = static_cast<T>(o.decoupled ? 0 : o.weight_decay);
   step.decay = static_cast<T>(o.decoupled ? 1 - o.lr * o.weight_decay : 1);
-  for_chunks(machine, count, 7 * sizeof(T),
-             [&](int64_t i, int64_t n) { kernels.adam(step, n, g + i, w + i, m + i, v + i); });
+  for_chunks(machine, count, 7 * sizeof(T), [&](int64_t i, int64_t n) {
+    kernels.adam(step, n, g + i, w + i, m + i, v + i, highest ? highest + i : nullptr);
+  });
 }
 
 template <class T>
@@ -117,7 +118,7 @@ void rmsprop_step(const Machine& machine, const RmspropOptions& o, int64_t count
   template void add<T>(const Machine&, int64_t, const T*, const T*, T*);                                            \
   template void scale_mask<T>(const Machine&, int64_t, const T*, const uint8_t*, double, T*);                       \
   template void sgd_step<T>(const Machine&, const SgdOptions&, int64_t, T*, const T*, T*);                          \
-  template void adam_step<T>(const Machine&, const AdamOptions&, int64_t, T*, const T*, T*, T*);                    \
+  template void adam_step<T>(const Machine&, const AdamOptions&, int64_t, T*, const T*, T*, T*, T*);                \
   template void rmsprop_step<T>(const Machine&, const RmspropOptions&, int64_t, T*, const T*, T*, T*, T*);
 FC_INSTANTIATE(float)
 FC_INSTANTIATE(double)

@@ -36,13 +36,15 @@ template <class T>
 void sgd_step(const Machine& machine, const SgdOptions& options, int64_t count, T* w, const T* g, T* velocity);
 
 // Kingma and Ba (arXiv 1412.6980); decoupled: Loshchilov and Hutter's AdamW (arXiv 1711.05101). step counts from 1.
+// highest, if not null: Reddi, Kale and Kumar's AMSGrad (arXiv 1904.09237), which divides by the largest v so far.
 struct AdamOptions {
   double lr, beta1, beta2, eps, weight_decay;
   bool decoupled;
   int64_t step;
 };
 template <class T>
-void adam_step(const Machine& machine, const AdamOptions& options, int64_t count, T* w, const T* g, T* m, T* v);
+void adam_step(const Machine& machine, const AdamOptions& options, int64_t count, T* w, const T* g, T* m, T* v,
+               T* highest);
 
 // PyTorch's RMSprop (Tieleman and Hinton, 2012): square is a running mean of g^2; mean, if not null, one of g, whose
 // square is taken off (Graves, arXiv 1308.0850); velocity, if not null, gathers the scaled gradients.

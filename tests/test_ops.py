@@ -123,6 +123,11 @@ def test_adam(decoupled, step, dtype):
     _core.adam_step(w, g, m, v, *numbers)
     for got, want, name in zip((w, m, v), expected, "wmv", strict=True):
         assert_close(got, want, "statistics", what=name)
+    highest = v * np.linspace(0, 2, v.size, dtype=v.dtype).reshape(v.shape)  # of both kinds
+    expected = reference.adam_step(w, g, m, v, *numbers, highest)
+    _core.adam_step(w, g, m, v, *numbers, highest)
+    for got, want in zip((w, m, v, highest), expected, strict=True):
+        assert_close(got, want, "statistics", what="amsgrad")
 
 
 @pytest.mark.parametrize("centred", [False, True])

@@ -119,6 +119,17 @@ def test_first_steps_in_closed_form():
         np.testing.assert_allclose(run(make, gradients=(G1,)), expected, rtol=1e-14)
 
 
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_amsgrad_never_divides_by_less(contiguous):
+    """A large gradient and then small ones: the steps stay as small as the large one made them."""
+    small = 0.1 * G1
+    found = run(lambda p: optim.Adam(p, 0.1, (0.0, 0.5), 0.0, amsgrad=True), np.float64, contiguous, (G1, small, small))
+    expected = W0 - 0.1 * np.sign(G1)
+    for step in (2, 3):  # the largest v is that of the first step, 0.5 g^2
+        expected = expected - 0.1 * small / (np.sqrt(0.5 * G1**2) / np.sqrt(1 - 0.5**step))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_first_adam_step_is_lr_in_every_direction():
     found = run(lambda p: optim.Adam(p, lr=0.01), gradients=(G1,))
     np.testing.assert_allclose(found, W0 - 0.01 * np.sign(G1), rtol=1e-6)
@@ -224,6 +235,7 @@ def test_clipping_values():
     [
         lambda p: optim.SGD(p, 0.1, 0.9, dampening=0.5),
         lambda p: optim.AdamW(p, 0.1),
+        lambda p: optim.Adam(p, 0.1, (0.5, 0.5), amsgrad=True),
         lambda p: optim.RMSprop(p, 0.1, momentum=0.9, centered=True),
     ],
 )

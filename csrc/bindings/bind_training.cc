@@ -182,12 +182,14 @@ void sgd(const py::array& w, const py::array& g, const std::optional<py::array>&
 }
 
 void adam(const py::array& w, const py::array& g, const py::array& m, const py::array& v, double lr, double beta1,
-          double beta2, double eps, double weight_decay, bool decoupled, int64_t step) {
+          double beta2, double eps, double weight_decay, bool decoupled, int64_t step,
+          const std::optional<py::array>& highest) {
   const DType dtype = dtype_of(w, "w");
   const Shape shape = shape_of(w);
   const py::array gradient = like(g, "g", dtype, shape, "w");
   void *weights = in_place(w, "w", dtype, shape), *first = in_place(m, "m", dtype, shape),
-       *second = in_place(v, "v", dtype, shape);
+       *second = in_place(v, "v", dtype, shape),
+       *most = highest ? in_place(*highest, "highest", dtype, shape) : nullptr;
   if (step < 1) throw ProblemError{format("step is %" PRId64 "; expected 1 for the first step", step)};
   if (!(beta1 >= 0 && beta1 < 1)) throw ProblemError{format("beta1 is %g; expected 0 <= beta1 < 1", beta1)};
   if (!(beta2 >= 0 && beta2 < 1)) throw ProblemError{format("beta2 is %g; expected 0 <= beta2 < 1", beta2)};
@@ -197,7 +199,7 @@ void adam(const py::array& w, const py::array& g, const py::array& m, const py::
   compute(dtype, [&](auto zero) {
     typedef decltype(zero) T;
     adam_step(machine, options, count, static_cast<T*>(weights), data_of<const T>(gradient), static_cast<T*>(first),
-              static_cast<T*>(second));
+              static_cast<T*>(second), static_cast<T*>(most));
     return true;
   });
 }
@@ -237,7 +239,8 @@ void register_training(py::module_& m) {
   m.def("sgd_step", &sgd, py::arg("w"), py::arg("g"), py::arg("velocity"), py::arg("lr"), py::arg("momentum"),
         py::arg("weight_decay"), py::arg("nesterov"), py::arg("dampening") = 0.0);
   m.def("adam_step", &adam, py::arg("w"), py::arg("g"), py::arg("m"), py::arg("v"), py::arg("lr"), py::arg("beta1"),
-        py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("step"));
+        py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("step"),
+        py::arg("highest") = py::none());
   m.def("rmsprop_step", &rmsprop, py::arg("w"), py::arg("g"), py::arg("square"), py::arg("mean"), py::arg("velocity"),
         py::arg("lr"), py::arg("alpha"), py::arg("eps"), py::arg("weight_decay"), py::arg("momentum"));
 }

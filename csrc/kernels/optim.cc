@@ -35,16 +35,29 @@ FC_INLINE T square_root(T x) {
     return __builtin_sqrt(x);
 }
 
-template <class T>
-void adam(const AdamStep<T>& step, int64_t count, const T* __restrict g, T* __restrict w, T* __restrict m,
-          T* __restrict v) {
-  const AdamStep<T> s = step;
+template <bool kHighest, class T>
+FC_INLINE void adam_loop(const AdamStep<T>& s, int64_t count, const T* __restrict g, T* __restrict w, T* __restrict m,
+                         T* __restrict v, T* __restrict highest) {
   for (int64_t i = 0; i < count; ++i) {
     const T gradient = g[i] + s.l2 * w[i];
     m[i] += s.rest1 * (gradient - m[i]);
     v[i] = s.beta2 * v[i] + s.rest2 * (gradient * gradient);
-    w[i] = w[i] * s.decay - s.lr * (m[i] / (square_root(v[i]) * s.root_scale + s.eps));
+    T square = v[i];
+    if constexpr (kHighest) {
+      square = highest[i] > square ? highest[i] : square;
+      highest[i] = square;
+    }
+    w[i] = w[i] * s.decay - s.lr * (m[i] / (square_root(square) * s.root_scale + s.eps));
   }
+}
+
+template <class T>
+void adam(const AdamStep<T>& step, int64_t count, const T* g, T* w, T* m, T* v, T* highest) {
+  const AdamStep<T> s = step;
+  if (highest)
+    adam_loop<true>(s, count, g, w, m, v, highest);
+  else
+    adam_loop<false>(s, count, g, w, m, v, highest);
 }
 
 template <bool kCentred, bool kMomentum, class T>

@@ -50,7 +50,8 @@ struct RmspropStep {
 template <class T>
 struct OptimKernelsOf {
   void (*sgd)(const SgdStep<T>& step, int64_t count, const T* g, T* w, T* velocity);  // velocity may be null
-  void (*adam)(const AdamStep<T>& step, int64_t count, const T* g, T* w, T* m, T* v);
+  // highest: the largest v so far, which then stands for v; may be null
+  void (*adam)(const AdamStep<T>& step, int64_t count, const T* g, T* w, T* m, T* v, T* highest);
   // mean: null unless centred; velocity: null without momentum
   void (*rmsprop)(const RmspropStep<T>& step, int64_t count, const T* g, T* w, T* square, T* mean, T* velocity);
 };

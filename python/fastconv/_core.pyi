@@ -309,6 +309,7 @@ def adam_step(
     weight_decay: float,
     decoupled: bool,
     step: int,
+    highest: Array | None = None,
 ) -> None: ...
 def rmsprop_step(
     w: Array,

@@ -61,28 +61,31 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """m, v <- running means of g and g^2;  w <- w - lr m' / (sqrt(v') + eps), both corrected for their start at zero.
 
-    Kingma and Ba, 2014, algorithm 1. weight_decay is added to the gradient; see AdamW.
+    Kingma and Ba, 2014, algorithm 1. weight_decay is added to the gradient; see AdamW. amsgrad divides by the largest v
+    so far (Reddi, Kale and Kumar, 2018).
     """
 
     decoupled = False
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0.0, *, lr_factor: float = 1.0, maximize: bool = False,
+        weight_decay: float = 0.0, amsgrad: bool = False, *, lr_factor: float = 1.0, maximize: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
-                                  "lr_factor": lr_factor, "maximize": maximize})  # fmt: skip
+                                  "amsgrad": amsgrad, "lr_factor": lr_factor, "maximize": maximize})  # fmt: skip
 
     def _update(self, p: Tensor, g: Any, lr: float, group: dict[str, Any]) -> None:
         state = self.state.get(p)
         if state is None:
             state = self.state[p] = {"step": 0, "m": self._zeros(p), "v": self._zeros(p)}
         state["step"] += 1
-        step, m, v = state["step"], state["m"], state["v"]
+        step, m, v, highest = state["step"], state["m"], state["v"], None
+        if group["amsgrad"]:
+            highest = state.setdefault("highest", v.copy())
         (beta1, beta2), eps, decay = group["betas"], group["eps"], group["weight_decay"]
-        if _in_place(p.data, g, m, v):
+        if _in_place(p.data, g, m, v, highest):
             g = np.ascontiguousarray(g)
-            _core.adam_step(p.data, g, m, v, lr, beta1, beta2, eps, decay, self.decoupled, step)
+            _core.adam_step(p.data, g, m, v, lr, beta1, beta2, eps, decay, self.decoupled, step, highest)
             return
         if self.decoupled:
             p.data *= 1 - lr * decay
@@ -90,6 +93,8 @@ class Adam(Optimizer):
             g = g + decay * p.data
         m += (1 - beta1) * (g - m)
         v += (1 - beta2) * (g * g - v)
+        if highest is not None:
+            v = namespace(v).maximum(v, highest, out=highest)
         scale = lr / (1 - beta1**step)
         p.data -= scale * m / (namespace(m).sqrt(v) / math.sqrt(1 - beta2**step) + eps)
 
@@ -101,9 +106,9 @@ class AdamW(Adam):
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0.01, *, lr_factor: float = 1.0, maximize: bool = False,
+        weight_decay: float = 0.01, amsgrad: bool = False, *, lr_factor: float = 1.0, maximize: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(params, lr, betas, eps, weight_decay, lr_factor=lr_factor, maximize=maximize)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, lr_factor=lr_factor, maximize=maximize)
 
 
 class RMSprop(Optimizer):

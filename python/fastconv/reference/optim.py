@@ -44,13 +44,15 @@ def adam_step(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     step: int = 1,
-) -> tuple[Array, Array, Array]:
+    highest: Array | None = None,
+) -> tuple[Array, ...]:
     """(w, m, v) after step number `step` (the first is 1) of Adam (Kingma and Ba, algorithm 1).
 
         m = beta1 * m + (1 - beta1) * g          v = beta2 * v + (1 - beta2) * g * g
         w = w - lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
 
     weight_decay is added to the gradient or, decoupled (Loshchilov and Hutter), shrinks w by lr * weight_decay first.
+    With `highest`, the largest v so far, that one is divided by (AMSGrad), and its new value is a fourth result.
     """
     if decoupled:
         w = w * (1 - lr * weight_decay)
@@ -59,8 +61,11 @@ def adam_step(
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
     mean = m / (1 - math.pow(beta1, step))
-    root = np.sqrt(v / (1 - math.pow(beta2, step)))
-    return w - lr * mean / (root + eps), m, v
+    if highest is not None:
+        highest = np.maximum(highest, v)
+    root = np.sqrt((v if highest is None else highest) / (1 - math.pow(beta2, step)))
+    w = w - lr * mean / (root + eps)
+    return (w, m, v) if highest is None else (w, m, v, highest)
 
 
 def rmsprop_step(
