@@ -5,6 +5,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fastconv as fc
 from cases import rng_for
@@ -20,6 +22,15 @@ def every_window(model, x, window, step):
         for at in itertools.product(*places)
     ]
     return np.stack(answers, axis=-1).reshape(*answers[0].shape, *map(len, places))
+
+
+def cells_seen(layers, size):
+    """The receptive field of `size` cells of the last map: no cell of such a window is left over."""
+    for layer in reversed(layers):
+        if hasattr(layer, "kernel_size"):
+            filter, stride = (v if isinstance(v, int) else v[0] for v in (layer.kernel_size, layer.stride))
+            size = (size - 1) * stride + filter
+    return size
 
 
 def lenet():
@@ -87,6 +98,30 @@ def test_equals_the_loop_over_windows(make, shape, larger, step, dtype):
     # On one window: the answer itself, at one place.
     one = x[(slice(None), slice(None), *(slice(n) for n in shape[1:]))].copy()
     assert converted(one).shape == (2, expected.shape[1], *(1,) * (len(shape) - 1))
+
+
+@given(st.data())
+def test_any_net(data):
+    """Random ranks, layers, filters and strides."""
+    rank = data.draw(st.integers(1, 2), label="rank")
+    layers, size, step, channels = [], data.draw(st.integers(6, 13), label="size"), 1, 2
+    for number in range(data.draw(st.integers(1, 3), label="layers")):
+        kind = data.draw(st.sampled_from(["Conv", "MaxPool", "AvgPool"]), label="kind")
+        filter, stride = data.draw(st.integers(1, 3), label="filter"), data.draw(st.integers(1, 2), label="stride")
+        if filter > size:
+            break
+        make = getattr(nn, f"{kind}{rank}d")
+        layers.append(make(channels, 3, filter, stride) if kind == "Conv" else make(filter, stride))
+        channels = 3 if kind == "Conv" else channels
+        size, step = (size - filter) // stride + 1, step * stride
+        layers.append([nn.Tanh(), nn.PReLU(), nn.Mish()][number % 3])
+    side = data.draw(st.integers(0, 7), label="larger")
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * size**rank, 4), nn.LogSoftmax(1)).to(np.float64)
+    cells = cells_seen(layers, size)
+    x = rng_for("any net").standard_normal((2, 2, *(cells + side,) * rank))
+    found = nn.to_convolutional(model, (2, *(cells,) * rank))(x).data
+    expected = every_window(model, x, (cells,) * rank, step)
+    assert_close(found, expected, "model")
 
 
 def test_is_a_copy_with_the_same_names():

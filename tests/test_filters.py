@@ -282,7 +282,7 @@ def test_gaussian_kernels():
         (lambda x, w: fc.correlate(w, np.ones((5, 1)), "valid"), fc.ProblemError, "a kernel that fits into the image"),
         (lambda x, w: fc.correlate(x, np.ones((0, 3))), fc.ProblemError, r"the kernel has shape \(0, 3\); expected"),
         (lambda x, w: fc.correlate(x[:0], w), fc.ProblemError, "no cells along the filtered axis 0"),
-        (lambda x, w: fc.correlate(x * 1j, w), TypeError, "image has dtype complex128; expected float32 or float64"),
+        (lambda x, w: fc.correlate(x * 1j, w), TypeError, "image has dtype complex128; expected float"),
         (lambda x, w: fc.correlate(x, w * 1j), TypeError, "kernel has dtype complex128; expected real numbers"),
         (lambda x, w: fc.correlate("photo", w), TypeError, "image is a str; expected a NumPy array"),
         (lambda x, w: fc.correlate(fc.Tensor(x), w, output=float), TypeError, "output is for arrays"),
