@@ -12,6 +12,7 @@ import pytest
 import fastconv as fc
 from cases import HALVES, NUMPY_DTYPE, rng_for
 from fastconv import half, ops
+from op_table import OPS, inputs
 from tolerance import assert_close, assert_exact, assert_same_bits
 
 LABELS = np.array([0, 4, 2])
@@ -126,11 +127,11 @@ def test_second_derivatives(dtype):
     for name in ("sigmoid", "silu", "mul", "conv2d", "batch_norm", "linear"):
         function, *shapes = SINGLE[name]
         found = []
-        for inputs in tensors(name, shapes, dtype):
-            y = function(*inputs)
+        for xs in tensors(name, shapes, dtype):
+            y = function(*xs)
             weight = fc.Tensor(half.convert(rng_for("w").standard_normal(y.shape), y.dtype))
-            (g,) = fc.grad((y * weight).sum(), inputs[0], create_graph=True)
-            wanted = inputs[1 if name in ("linear", "conv2d", "mul") else 0]
+            (g,) = fc.grad((y * weight).sum(), xs[0], create_graph=True)
+            wanted = xs[1 if name in ("linear", "conv2d", "mul") else 0]
             found.append(fc.grad((g * g).sum(), wanted)[0])
         got, expected = found
         assert got.dtype == NUMPY_DTYPE[dtype]
@@ -339,3 +340,36 @@ def test_clipping_gradients(dtype):
         assert clip(p, limit) == clip(single, limit)
         assert p.grad.dtype == g.dtype
         assert_exact(p.grad.data, single.grad.data.astype(g.dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_every_operation_of_the_table(dtype):
+    """Value and gradients of everything in op_table.py, on the same numbers in the half and in float32."""
+    count = 0
+    for op in OPS:
+        for case, shapes in enumerate(op.shapes):
+            halves = [a.astype(NUMPY_DTYPE[dtype]) for a in inputs(op, case, "f32")]
+            found = []
+            for arrays in (halves, [half.widen(a) for a in halves]):
+                xs = [fc.Tensor(a, requires_grad=True) for a in arrays]
+                y = op.ours(*xs)
+                dy = half.convert(np.asarray(rng_for(op.name).standard_normal(y.shape)).astype(np.float32), y.dtype)
+                y.backward(fc.Tensor(half.convert(half.convert(dy, NUMPY_DTYPE[dtype]), y.dtype)))
+                found.append([("value", y), *((f"gradient {i}", x.grad) for i, x in enumerate(xs))])
+            for (what, got), (_, expected) in zip(*found, strict=True):
+                assert (got is None) == (expected is None), f"{op.name} {shapes}: {what}"
+                if got is None:
+                    continue
+                kept = got.dtype == (np.float64 if op.name == "astype" and what == "value" else NUMPY_DTYPE[dtype])
+                assert kept, f"{op.name} {shapes}: {what} is {got.dtype}"
+                scale = max((float(np.abs(half.widen(a)).max(initial=0)) for a in halves), default=0.0)
+                assert_close(
+                    np.asarray(got.data).astype(np.float32),
+                    np.asarray(expected.data).astype(np.float32),
+                    "half",
+                    NUMPY_DTYPE[dtype],
+                    scale,
+                    f"{op.name} {shapes}: {what}",
+                )
+                count += 1
+    assert count > 1000

@@ -32,6 +32,7 @@ _TIERS = {
     "trained": (2**22, 2**22),
     # A few operations in float16 or bfloat16, each of which rounds once, against the same in float32; and many.
     "half": (4, 2),
+    "half layer": (8, 8),
     "half model": (32, 32),
     # Another library sums in another order; both sides carry an error.
     "parity": (256, 256),

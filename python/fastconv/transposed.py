@@ -69,7 +69,8 @@ def conv_transpose2d(x: Array, w: Array, bias: Array | None = None, stride: Any 
     w)>. Its own gradients are therefore dx = conv2d(dy, w) and dw = conv2d_backward_filter(x, dy, w.shape).
 
     Args:
-        x: (N, C, H, W), or (C, H, W) for one image; (N, H, W, C) with layout="channels_last". float32 or float64.
+        x: (N, C, H, W), or (C, H, W) for one image; (N, H, W, C) with layout="channels_last". Dtypes as for
+            `fc.conv2d`.
         w: (C, K/groups, R, S), in either layout.
         bias: (K,) or None.
         stride, dilation: an int, or one per axis.
