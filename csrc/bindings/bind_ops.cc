@@ -209,6 +209,7 @@ void register_ops(py::module_& m) {
   m.def("batch_norm_backward", &normalise_backward, py::arg("dy"), py::arg("x"), py::arg("gamma"), py::arg("mean"),
         py::arg("variance"), py::arg("eps"));
   register_norm(m);
+  register_windows(m);
   register_training(m);
 }
 

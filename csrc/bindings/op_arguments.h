@@ -27,7 +27,8 @@ void compute(DType dtype, const Work& work) {
   if (!done) throw WorkspaceError{"no memory for the operation's workspace"};
 }
 
-void register_norm(py::module_& m);      // group normalisation, windows and resampling
+void register_norm(py::module_& m);      // group normalisation
+void register_windows(py::module_& m);   // local response normalisation, resampling
 void register_training(py::module_& m);  // dense layers, losses, optimiser steps
 
 }  // namespace fastconv

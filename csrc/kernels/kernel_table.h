@@ -71,6 +71,8 @@ struct PointwiseKernels;  // pointwise_kernels.h
 struct OptimKernels;
 struct NormKernels;  // norm_kernels.h
 struct RowNormKernels;
+struct ResponseNormKernels;  // window_kernels.h
+struct ResampleKernels;
 struct LossKernels;
 
 struct KernelTable {
@@ -86,6 +88,8 @@ struct KernelTable {
   const OptimKernels* optim;
   const NormKernels* norm;
   const RowNormKernels* row_norm;
+  const ResponseNormKernels* response_norm;
+  const ResampleKernels* resample;
   const LossKernels* loss;
   const ConvertKernels* convert;
 };

@@ -19,12 +19,14 @@ extern const PointwiseKernels kPointwiseKernels;
 extern const OptimKernels kOptimKernels;
 extern const NormKernels kNormKernels;
 extern const RowNormKernels kRowNormKernels;
+extern const ResponseNormKernels kResponseNormKernels;
+extern const ResampleKernels kResampleKernels;
 extern const LossKernels kLossKernels;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,        &kGemmKernels,      &kDepthwiseKernels,
-                            &kPoolPlaneKernels, &kPoolWindowKernels, &kPoolPixelKernels, &kPoolNormKernels,
-                            &kPointwiseKernels, &kOptimKernels,      &kNormKernels,      &kRowNormKernels,
-                            &kLossKernels,      &kConvertKernels};
+const KernelTable kTable = {FC_STRING(FC_ISA),     kVectorBytes,        &kGemmKernels,      &kDepthwiseKernels,
+                            &kPoolPlaneKernels,    &kPoolWindowKernels, &kPoolPixelKernels, &kPoolNormKernels,
+                            &kPointwiseKernels,    &kOptimKernels,      &kNormKernels,      &kRowNormKernels,
+                            &kResponseNormKernels, &kResampleKernels,   &kLossKernels,      &kConvertKernels};
 
 }  // namespace fastconv::FC_ISA

@@ -85,6 +85,7 @@ from .pooling import (
 )
 from .primitives import conv1d, conv2d, conv3d, plan
 from .random import manual_seed
+from .response import local_response_norm, local_response_norm_backward
 from .trace import Trace, cache_info, info, trace
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .unpooling import (
@@ -195,6 +196,8 @@ __all__ = [
     "gradgradcheck",
     "info",
     "is_grad_enabled",
+    "local_response_norm",
+    "local_response_norm_backward",
     "lp_pool1d",
     "lp_pool1d_backward",
     "lp_pool2d",

@@ -276,6 +276,18 @@ def group_norm_backward(
     dy: Array, x: Array, gamma: Array, mean: Array, inverse: Array, groups: int, layout: str
 ) -> tuple[Array, Array, Array]: ...  # dx, dgamma, dbeta
 
+# Local response normalisation; alpha is what one square counts; spatial: windows along all spatial axes, not channels.
+def response_norm_forward(
+    x: Array, before: int, after: int, alpha: float, beta: float, k: float, spatial: bool, layout: str
+) -> Array: ...
+def response_norm_backward(
+    dy: Array, x: Array, before: int, after: int, alpha: float, beta: float, k: float, spatial: bool, layout: str
+) -> Array: ...
+
+# A sparse matrix times one axis: output j is the sum over start[j] <= i < start[j + 1] of weights[i] (float64) times
+# input first[j] + i - start[j].
+def resample(x: Array, axis: int, first: Array, start: Array, weights: Array) -> Array: ...
+
 # Dense: x (N, I), w (O, I), bias (O,), y (N, O).
 def dense_forward(x: Array, w: Array, bias: Array | None) -> Array: ...
 def dense_backward_data(dy: Array, w: Array) -> Array: ...

@@ -30,6 +30,7 @@ from .causal import CausalConv1d, CausalStream
 from .containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .convert import to_convolutional
+from .folding import fold_batchnorm
 from .layers import Linear
 from .module import Module, Parameter
 from .norm import (
@@ -41,6 +42,7 @@ from .norm import (
     InstanceNorm2d,
     InstanceNorm3d,
     LayerNorm,
+    LocalResponseNorm,
 )
 from .padding import (
     CircularPad1d,
@@ -95,6 +97,7 @@ from .pooling import (
     MinPool3d,
 )
 from .simple import CrossEntropyLoss, Dropout, Dropout1d, Dropout2d, Dropout3d, Flatten, Identity, Unflatten
+from .upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
     "CELU",
@@ -159,6 +162,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
     "MaxPool1d",
@@ -196,9 +200,13 @@ __all__ = [
     "Softsign",
     "Tanh",
     "Unflatten",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "fold_batchnorm",
     "functional",
     "init",
     "to_convolutional",

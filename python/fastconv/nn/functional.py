@@ -38,6 +38,7 @@ from ..ops import (
     group_norm,
     hard_swish,
     instance_norm,
+    interpolate,
     layer_norm,
     leaky_relu,
     linear,
@@ -71,8 +72,10 @@ from ..pooling import (
     min_pool3d,
 )
 from ..primitives import conv1d, conv2d, conv3d
+from ..response import local_response_norm
 from ..transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from ..unpooling import max_unpool1d, max_unpool2d, max_unpool3d
+from .folding import fold_weights
 from .padding import pad
 
 __all__ = [
@@ -102,6 +105,7 @@ __all__ = [
     "dropout3d",
     "elu",
     "flatten",
+    "fold_weights",
     "gelu",
     "global_avg_pool1d",
     "global_avg_pool2d",
@@ -121,9 +125,11 @@ __all__ = [
     "hardswish",
     "hardtanh",
     "instance_norm",
+    "interpolate",
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "logsigmoid",
     "lp_pool1d",

@@ -227,6 +227,35 @@ class LayerNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
+class LocalResponseNorm(Module):
+    """`fc.local_response_norm` of x (N, C, *) as a layer: PyTorch's arguments, and which windows are meant."""
+
+    def __init__(
+        self,
+        size: int,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        k: float = 1.0,
+        *,
+        region: str = "across_channels",
+        extra: str = "before",
+        layout: str = "channels_first",
+    ) -> None:
+        super().__init__()
+        self.size = as_int(size, "size", "LocalResponseNorm", 1)
+        self.alpha, self.beta, self.k = alpha, beta, k
+        self.region, self.extra, self.layout = region, extra, _known(layout, "LocalResponseNorm")
+
+    def forward(self, x: Any) -> Tensor:
+        return ops.local_response_norm(x, self.size, self.alpha, self.beta, self.k, region=self.region,
+                                       extra=self.extra, layout=self.layout)  # fmt: skip
+
+    def extra_repr(self) -> str:
+        parts = f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+        parts += "" if self.region == "across_channels" else f", region={self.region!r}"
+        return parts + _layout_words(self.layout)
+
+
 def _known(layout: str, caller: str) -> str:
     if layout not in LAYOUTS:
         raise ProblemError(f"{caller}: layout is {layout!r}; expected one of {', '.join(LAYOUTS)}")

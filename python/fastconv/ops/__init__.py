@@ -31,11 +31,13 @@ from .dropout import dropout, dropout1d, dropout2d, dropout3d
 from .elementary import cos, exp, expm1, log, log1p, rsqrt, sin, sqrt
 from .group_norm import group_norm, instance_norm, layer_norm
 from .index import chunk, gather, index_select, split, stack, take_along_axis
+from .interpolate import interpolate
 from .loss import cross_entropy, log_softmax, softmax
 from .norm import batch_norm
 from .padding import pad
 from .pool import pool, scatter_positions
 from .reduce import amax, amin, argmax, argmin, cumsum, logsumexp, max, min, std, var
+from .response_norm import local_response_norm
 from .shape import (
     broadcast_to,
     concat,
@@ -93,9 +95,11 @@ __all__ = [
     "hard_tanh",
     "index_select",
     "instance_norm",
+    "interpolate",
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log",
     "log1p",
     "log_sigmoid",

@@ -47,6 +47,8 @@ from fastconv.reference.pool import (
     min_pool,
     pool_output_size,
 )
+from fastconv.reference.resize import resize, resize_backward, resize_matrix
+from fastconv.reference.response_norm import local_response_norm, local_response_norm_backward
 from fastconv.reference.transposed import conv_transpose, conv_transpose_backward
 
 __all__ = [
@@ -82,6 +84,8 @@ __all__ = [
     "lenet5_backward",
     "lenet5_forward",
     "lenet5_train",
+    "local_response_norm",
+    "local_response_norm_backward",
     "lp_pool",
     "lp_pool_backward",
     "max_pool",
@@ -95,6 +99,9 @@ __all__ = [
     "pool_output_size",
     "prelu",
     "prelu_backward",
+    "resize",
+    "resize_backward",
+    "resize_matrix",
     "rmsprop_step",
     "sgd_step",
     "softmax",

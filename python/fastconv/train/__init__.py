@@ -8,6 +8,7 @@
 
 from . import metrics
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .finalize import finalize_batchnorm
 from .history import Epoch, History
 from .loop import Evaluation, evaluate, fit
 
@@ -17,6 +18,7 @@ __all__ = [
     "Evaluation",
     "History",
     "evaluate",
+    "finalize_batchnorm",
     "fit",
     "load_checkpoint",
     "metrics",
