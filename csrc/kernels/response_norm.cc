@@ -13,15 +13,6 @@ namespace {
 #include "sums.h"
 #include "vector_math.h"
 
-// Calls visit(index, lanes) for vectors of T over [0, count).
-template <class T, class Visit>
-FC_INLINE void for_vectors(int64_t count, const Visit& visit) {
-  constexpr int lanes = Vec<T>::lanes;
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) visit(i, lanes);
-  if (i < count) visit(i, count - i);
-}
-
 template <class T>
 void square(int64_t count, const T* x, T* y) {
   for_vectors<T>(count, [&](int64_t i, int64_t n) __attribute__((always_inline)) {

@@ -11,15 +11,6 @@ namespace {
 
 #include "sums.h"
 
-// Calls visit(index, lanes) for vectors of T over [0, count).
-template <class T, class Visit>
-FC_INLINE void for_vectors(int64_t count, const Visit& visit) {
-  constexpr int lanes = Vec<T>::lanes;
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) visit(i, lanes);
-  if (i < count) visit(i, count - i);
-}
-
 template <class T>
 void apply(int64_t count, const T* x, double mean, double inverse, const T* gamma, const T* beta, T* y) {
   const T centre = (T)mean;

@@ -67,3 +67,12 @@ FC_INLINE void store_count(T* p, V<T> v, int64_t count) {
   else
     store_first(p, v, count);
 }
+
+// Calls visit(index, lanes) for vectors of T over [0, count).
+template <class T, class Visit>
+FC_INLINE void for_vectors(int64_t count, const Visit& visit) {
+  constexpr int lanes = Vec<T>::lanes;
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) visit(i, lanes);
+  if (i < count) visit(i, count - i);
+}
