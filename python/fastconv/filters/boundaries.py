@@ -2,8 +2,8 @@
 """How an image goes on beyond its border, in SciPy's words, and a convolution that sees it so.
 
 Four of the five boundaries are padding modes of `fc.conv2d` under other names and need no padded copy. SciPy's
-"reflect" (d c b a | a b c d | d c b a) repeats the border cell, which no padding mode does: there the convolution runs
-on the image as it is, and only the bands along the border are computed again, from gathered copies of those bands.
+"reflect" (d c b a | a b c d | d c b a) is none of them beyond one cell: there the convolution runs on the image as it
+is, and only the bands along the border are computed again, from gathered copies of those bands.
 """
 
 import functools
@@ -65,6 +65,8 @@ def bounded_conv(x: Any, w: Any, pads: Pads, boundary: str, cval: float, groups:
     size = x.shape[first : first + rank]
     if not any(itertools.chain(*pads)):
         return conv(x, w)
+    if boundary == "reflect" and max(itertools.chain(*pads)) == 1:
+        boundary = "nearest"  # the one cell beyond the border is the same in both
     if boundary == "reflect":
         if not isinstance(x, Tensor) and not isinstance(w, Tensor) and _bands_are_small(size, pads):
             y = conv(x, w, padding=pads)
