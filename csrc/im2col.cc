@@ -30,7 +30,7 @@ Extent extent_of(const ConvProblem& p, int axis, Side side) {
 
 namespace {
 
-ColumnAxis backward_data_axis(const ConvProblem& p, int a, Side side, int64_t phase) {
+ColumnAxis backward_data_axis(const ConvProblem& p, int a, Side side, int64_t phase, bool few_taps) {
   const int64_t stride = p.stride[a], dilation = p.dilation[a], divisor = std::gcd(stride, dilation);
   const int64_t out = output_size(p, a), period = stride / divisor;
   const Extent extent = extent_of(p, a, side);
@@ -42,11 +42,14 @@ ColumnAxis backward_data_axis(const ConvProblem& p, int a, Side side, int64_t ph
     axis.out_step *= p.padding_mode == PaddingMode::kReflect ? -1 : p.padding_mode == PaddingMode::kReplicate ? 0 : 1;
   }
   if (axis.columns == 1) axis.out_step = 1;  // as good as any: rows of one pixel are dense
-  // Taps that meet y somewhere: all below `end`, and from `tap` on the first that reaches this phase; the others follow
-  // every `period` taps.
-  const int64_t farthest = reach + (axis.columns - 1) * stride, too_far = reach - (out - 1) * stride;
-  const int64_t end = std::min(p.filter[a], farthest / dilation + 1);
-  int64_t tap = too_far > 0 ? ceil_div(too_far, dilation) : 0;
+  // Of a block of padding only the taps that meet y somewhere: all below `end`, from `tap` on. The first that reaches
+  // this phase, the others follow every `period` taps.
+  int64_t tap = 0, end = p.filter[a];
+  if (few_taps) {
+    const int64_t farthest = reach + (axis.columns - 1) * stride, too_far = reach - (out - 1) * stride;
+    end = std::min(end, farthest / dilation + 1);
+    tap = too_far > 0 ? ceil_div(too_far, dilation) : 0;
+  }
   const int64_t last_try = std::min(end, tap + period);
   while (tap < last_try && (reach - tap * dilation) % stride != 0) ++tap;
   if (tap < last_try) {
@@ -61,10 +64,8 @@ ColumnAxis backward_data_axis(const ConvProblem& p, int a, Side side, int64_t ph
 
 ColumnGrid backward_data_grid(const ConvProblem& p, const Side* side, const int64_t* phase) {
   ColumnGrid grid;
-  for (int a = 0; a < kMaxSpatial; ++a) {
-    grid.axis[a] = backward_data_axis(p, a, side[a], phase[a]);
-    grid.adds = grid.adds || side[a] != Side::kAlong;
-  }
+  for (int a = 0; a < kMaxSpatial; ++a) grid.adds = grid.adds || side[a] != Side::kAlong;
+  for (int a = 0; a < kMaxSpatial; ++a) grid.axis[a] = backward_data_axis(p, a, side[a], phase[a], grid.adds);
   return grid;
 }
 
@@ -173,17 +174,6 @@ void move_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
   });
 }
 
-template <class T>
-void add_columns(const ColumnGrid& grid, const ImageLayout& layout, T* image, int64_t column, int64_t columns,
-                 int64_t channel, int64_t rows, const T* c, int64_t ldc) {
-  const int64_t pixel_step = grid.axis[2].out_step * layout.pixel_step(), channel_step = layout.channel_step();
-  each_pixel_run(grid, column, columns, [&](int64_t lane, int64_t count, int64_t n, int64_t pixel) {
-    T* at = image + n * layout.batch_pitch + pixel * layout.pixel_step() + channel * channel_step;
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t i = 0; i < count; ++i) at[r * channel_step + i * pixel_step] += c[r * ldc + lane + i];
-  });
-}
-
 template void pack_columns<float>(const GemmKernelsOf<float>&, const ColumnGrid&, const ImageLayout&, const float*,
                                   int64_t, int64_t, int64_t, int64_t, float*, float*);
 template void pack_columns<double>(const GemmKernelsOf<double>&, const ColumnGrid&, const ImageLayout&, const double*,
@@ -192,10 +182,5 @@ template void move_columns<float>(const GemmKernelsOf<float>&, const ColumnGrid&
                                   int64_t, int64_t, int64_t, int64_t, float*, int64_t);
 template void move_columns<double>(const GemmKernelsOf<double>&, const ColumnGrid&, const ImageLayout&, bool, double*,
                                    int64_t, int64_t, int64_t, int64_t, double*, int64_t);
-
-template void add_columns<float>(const ColumnGrid&, const ImageLayout&, float*, int64_t, int64_t, int64_t, int64_t,
-                                 const float*, int64_t);
-template void add_columns<double>(const ColumnGrid&, const ImageLayout&, double*, int64_t, int64_t, int64_t, int64_t,
-                                  const double*, int64_t);
 
 }  // namespace fastconv

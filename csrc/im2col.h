@@ -7,12 +7,7 @@
 // (phase + pad - t * dilation) divisible by stride reach them, and they lie in y at o + (phase + pad - t * dilation) /
 // stride. Both are linear in o and in the tap's number within the phase, which is all that ColumnAxis holds.
 //
-// Padding that shows cells of x (reflect, replicate, circular) gives their gradients further terms: dx[i] sums over i
-// itself and over the padded coordinates that show it. Those lie in up to 3^rank - 1 *blocks* around x (before it,
-// after it or along it on every axis). Each block has phases and a grid like those of x, with few taps, because few
-// reach outside; on every axis its cells are shown back to front, all one, or in order, so that the pixels they stand
-// for are linear in o as well. What is computed for a block is added to these pixels, one block after the other, each
-// in the order of its cells: no padded gradient exists, and an element's sum runs in an order that is the problem's.
+// Padding that shows cells of x (reflect, replicate, circular) gives their gradients further terms: csrc/border.h.
 #pragma once
 
 #include <algorithm>
@@ -38,7 +33,7 @@ struct ColumnGrid {
   // What is read beyond the tensor: gathering maps coordinates, no padded copy is made.
   PaddingMode padding_mode = PaddingMode::kZeros;
   double pad_value = 0;
-  // A block of padding: columns may share pixels, and are added to them.
+  // A block of padding (csrc/border.h): columns may share pixels, and are added to them.
   bool adds = false;
 
   int64_t columns() const { return axis[0].columns * axis[1].columns * axis[2].columns; }
@@ -61,7 +56,7 @@ struct ColumnGrid {
 ColumnGrid forward_grid(const ConvProblem& problem, double pad_value = 0);
 int64_t phase_count(const ConvProblem& problem, int axis);  // of x itself
 
-// The coordinates of a block of padding on one axis, and of x itself.
+// The coordinates of x on one axis, and those of the padding before and after it.
 enum class Side { kAlong, kBefore, kAfter };
 struct Extent {
   int64_t begin, end;
@@ -70,26 +65,24 @@ Extent extent_of(const ConvProblem& problem, int axis, Side side);
 // `phase` per axis, below the stride and the extent.
 ColumnGrid backward_data_grid(const ConvProblem& problem, const Side* side, const int64_t* phase);
 
-// visit(grid) for the phases of x, also for those that no tap reaches; then for those of the blocks of padding that
-// have something to add.
+// visit(grid) for the phases of x, or of the block of padding on these sides; also for those that no tap reaches.
+template <class Visit>
+void each_backward_data_grid(const ConvProblem& p, const Side* side, const Visit& visit) {
+  int64_t phases[kMaxSpatial], phase[kMaxSpatial];
+  for (int a = 0; a < kMaxSpatial; ++a) {
+    const Extent extent = extent_of(p, a, side[a]);
+    phases[a] = std::min(p.stride[a], extent.end - extent.begin);
+  }
+  for (phase[0] = 0; phase[0] < phases[0]; ++phase[0])
+    for (phase[1] = 0; phase[1] < phases[1]; ++phase[1])
+      for (phase[2] = 0; phase[2] < phases[2]; ++phase[2]) visit(backward_data_grid(p, side, phase));
+}
 template <class Visit>
 void each_backward_data_grid(const ConvProblem& p, const Visit& visit) {
-  const int blocks = shows_cells(p.padding_mode) ? 27 : 1;
-  for (int block = 0; block < blocks; ++block) {
-    const Side side[] = {Side(block / 9), Side(block / 3 % 3), Side(block % 3)};
-    int64_t phases[kMaxSpatial], phase[kMaxSpatial];
-    for (int a = 0; a < kMaxSpatial; ++a) {
-      const Extent extent = extent_of(p, a, side[a]);
-      phases[a] = std::min(p.stride[a], extent.end - extent.begin);
-    }
-    for (phase[0] = 0; phase[0] < phases[0]; ++phase[0])
-      for (phase[1] = 0; phase[1] < phases[1]; ++phase[1])
-        for (phase[2] = 0; phase[2] < phases[2]; ++phase[2]) {
-          const ColumnGrid grid = backward_data_grid(p, side, phase);
-          if (!grid.adds || grid.taps() > 0) visit(grid);
-        }
-  }
+  constexpr Side kX[kMaxSpatial] = {Side::kAlong, Side::kAlong, Side::kAlong};
+  each_backward_data_grid(p, kX, visit);
 }
+
 // The pixels of y themselves, one tap: the other factor of a filter gradient.
 ColumnGrid identity_grid(const ConvProblem& problem);
 
@@ -120,10 +113,5 @@ void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
 template <class T>
 void move_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, bool gather,
                   T* image, int64_t column, int64_t columns, int64_t channel, int64_t rows, T* c, int64_t ldc);
-
-// Adds c to the pixels that the columns stand for, in ascending order of the columns.
-template <class T>
-void add_columns(const ColumnGrid& grid, const ImageLayout& layout, T* image, int64_t column, int64_t columns,
-                 int64_t channel, int64_t rows, const T* c, int64_t ldc);
 
 }  // namespace fastconv

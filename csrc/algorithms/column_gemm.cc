@@ -98,6 +98,7 @@ class Multiplication {
         r(context),
         kernels(gemm_kernels<T>(*r.machine)),
         b(p, kernels.mr, kernels.nr),
+        folds(folds_border(p)),
         weights(packed_w),
         scratch_(scratch),
         read_layout{b.forward ? p.x_layout : p.y_layout, b.forward ? r.x_batch_pitch : r.y_batch_pitch,
@@ -182,6 +183,9 @@ class Multiplication {
       const int64_t gathered = i.groups > 1 ? i.groups * b.channels : channels;
       pack_columns(kernels, grid, read_layout, read, i.column, i.columns, i.group * b.channels + channel, gathered,
                    panels, scratch);
+      if (folds)
+        fold_border(p, read_layout, read, i.column, i.columns, i.group * b.channels + channel, gathered, kernels.nr,
+                    panels);
       for (int64_t g = 0; g < i.groups; ++g) {
         const int64_t channel0 = (i.group + g) * b.rows + first_row;
         T* c = direct ? direct_row(i.column, channel0) : strip;
@@ -240,6 +244,7 @@ class Multiplication {
   const RunContext& r;
   const GemmKernelsOf<T>& kernels;
   const Blocking b;
+  const bool folds;
   const T* weights;
   char* scratch_;
   const ImageLayout read_layout, written_layout;
@@ -290,7 +295,14 @@ double column_gemm_estimate(const ConvProblem& p, const Machine& m) {
   const double gathered =
       static_cast<double>(multiply_adds(p)) / static_cast<double>(b.rows) * static_cast<double>(b.row_chunks);
   const double weights = static_cast<double>(column_gemm_packed_bytes(p) / element_size(p.dtype));
-  return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + gathered * 0.2e-9 +
+  // Added into the columns one by one, or multiplied in narrow panels and added to the pixels.
+  double border = 0;
+  if (!b.forward && shows_cells(p.padding_mode)) {
+    const double terms = border_terms(p) * static_cast<double>(p.n * p.k);
+    border = b.border_images == 0 ? terms * static_cast<double>(b.row_chunks) * 0.7e-9
+                                  : terms * (4.0 * static_cast<double>(b.rows) / peak + 0.5e-9) + 5e-6;
+  }
+  return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + border + gathered * 0.2e-9 +
          columns * static_cast<double>(b.rows * b.groups) * 0.15e-9 + weights * 0.2e-9;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "../border.h"
 #include "../im2col.h"
 #include "../rounding.h"
 
@@ -15,15 +16,24 @@ inline constexpr int64_t kStripElements = 48 << 10;  // panels of a strip: 192 K
 inline constexpr int64_t kRowElements = 48 << 10;    // packed weights that pass by a panel: 192 KiB of float32
 inline constexpr int64_t kItems = 4;                 // wanted at least: each share of rows gathers its columns again
 
-// visit(grid, taps of the grids before it) for every phase, of blocks of padding too; forward has one.
+// Whether what padding shows is added to the columns of x itself, see border.h.
+inline bool folds_border(const ConvProblem& p) {
+  return p.pass == Pass::kBackwardData && shows_cells(p.padding_mode) && p.stride[0] == 1 && p.stride[1] == 1 &&
+         p.stride[2] == 1;
+}
+
+// visit(grid, taps of the grids before it) for every phase, then for blocks of padding with grids of their own; forward
+// has one.
 template <class Visit>
 void each_phase(const ConvProblem& p, const Visit& visit, double pad_value = 0) {
   if (p.pass == Pass::kForward) return visit(forward_grid(p, pad_value), int64_t{0});
   int64_t before = 0;
-  each_backward_data_grid(p, [&](const ColumnGrid& grid) {
+  const auto next = [&](const ColumnGrid& grid) {
     visit(grid, before);
     before += grid.taps();
-  });
+  };
+  each_backward_data_grid(p, next);
+  if (!folds_border(p)) each_border_grid(p, next);
 }
 
 struct ColumnBlocking {

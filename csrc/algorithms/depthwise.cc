@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "../border.h"
 #include "../halo.h"
 #include "../machine.h"
 #include "../parallel.h"
@@ -52,7 +53,7 @@ struct Blocking {
     parts = std::clamp(ceil_div(kItems, ceil_div(p.groups, groups)), int64_t{1}, std::max<int64_t>(1, p.n));
   }
 
-  // visit(grid) for every phase, of blocks of padding too; one but in backward-data.
+  // visit(grid) for every phase; one but in backward-data.
   template <class Visit>
   static void each_grid(const ConvProblem& p, const Visit& visit, double pad_value = 0) {
     if (p.pass != Pass::kBackwardData) return visit(forward_grid(p, pad_value));
@@ -84,7 +85,6 @@ class Depthwise {
     const bool forward = p.pass == Pass::kForward;
     const int64_t read = forward ? 1 : b.multiplier, written = forward ? b.multiplier : 1;
     const auto phase = [&](const ColumnGrid& grid) {
-      if (grid.adds) return;
       const int64_t points = grid.columns(), strips = ceil_div(points, b.strip), blocks = ceil_div(p.groups, b.groups);
       parallel_for(r.parallel, p.n * blocks * strips, [&](int64_t item, int slot) {
         const Buffers at = buffers(slot);
@@ -95,7 +95,7 @@ class Depthwise {
       });
     };
     Blocking::each_grid(p, phase, r.pad_value);
-    if (!forward && shows_cells(p.padding_mode)) run_border();
+    if (!forward && shows_cells(p.padding_mode)) add_border();
   }
 
   void run_filter() const {
@@ -147,18 +147,28 @@ class Depthwise {
     int64_t group, groups, column, columns, read, written;
   };
 
-  // An item has all blocks of padding of an image, because their pixels overlap.
-  void run_border() const {
+  // What padding shows (csrc/border.h). An item has all of it for some planes of x, because its pixels overlap.
+  void add_border() const {
     const int64_t blocks = ceil_div(p.groups, b.groups);
-    parallel_for(r.parallel, p.n * blocks, [&](int64_t item, int slot) {
-      const int64_t n = item / blocks, group = item % blocks * b.groups, groups = std::min(b.groups, p.groups - group);
-      each_backward_data_grid(p, [&](const ColumnGrid& grid) {
-        const int64_t points = grid.adds ? grid.columns() : 0;
-        for (int64_t first = 0; first < points; first += b.strip)
-          compute(grid, buffers(slot),
-                  {group, groups, n * points + first, std::min(b.strip, points - first), b.multiplier, 1});
+    parallel_for(r.parallel, p.n * blocks, [&](int64_t item, int) {
+      const int64_t n = item / blocks, group = item % blocks * b.groups, last = std::min(p.groups, group + b.groups);
+      each_border_run(p, 0, x_plane(p), [&](const BorderRun& run) {
+        for (int64_t g = group; g < last; ++g) add_run(run, n, g);
       });
     });
+  }
+
+  void add_run(const BorderRun& run, int64_t n, int64_t g) const {
+    const int64_t x_step = run.target_step * x_layout.pixel_step(), y_step = run.source_step * y_layout.pixel_step();
+    const int64_t k = g * b.multiplier;
+    T* x = static_cast<T*>(r.x) + n * x_layout.batch_pitch + g * x_layout.channel_step() +
+           run.target * x_layout.pixel_step();
+    const T* y = static_cast<const T*>(r.y) + n * y_layout.batch_pitch + k * y_layout.channel_step() +
+                 run.source * y_layout.pixel_step();
+    for (int64_t m = 0; m < b.multiplier; ++m, y += y_layout.channel_step()) {
+      const T factor = w[(k + m) * b.taps + run.tap];
+      for (int64_t i = 0; i < run.count; ++i) x[i * x_step] += factor * y[i * y_step];
+    }
   }
 
   void compute(const ColumnGrid& grid, const Buffers& at, const Item& i) const {
@@ -180,7 +190,7 @@ class Depthwise {
                   read = i.read, written = i.written;
     const ImageLayout& to = forward ? y_layout : x_layout;
     T* image = static_cast<T*>(forward ? r.y : r.x);
-    const bool direct = to.layout == Layout::kChannelsFirst && grid.is_dense() && !grid.adds;
+    const bool direct = to.layout == Layout::kChannelsFirst && grid.is_dense();
     for (int64_t g = 0; g < groups; ++g)
       for (int64_t row = 0; row < written; ++row) {
         const int64_t channel = (group + g) * written + row;
@@ -204,7 +214,6 @@ class Depthwise {
       }
     if (direct) return;
     const int64_t channel = group * written, all = groups * written;
-    if (grid.adds) return add_columns(grid, to, image, column, columns, channel, all, at.strip, b.strip);
     if (r.residual)
       move_columns(gemm, grid, to, true, const_cast<T*>(static_cast<const T*>(r.residual)), column, columns, channel,
                    all, at.residual, b.strip);
@@ -283,7 +292,9 @@ double estimate(const ConvProblem* p, const Machine* m) {
   const double peak = p->dtype == DType::kFloat64 ? m->flops_f64 : m->flops_f32;
   // A fifth of the peak on rows of 56 and more, and a copy of x and y.
   const double elements = static_cast<double>(tensor_bytes(*p) / element_size(p->dtype));
-  return 2e-6 + 10.0 * macs / peak + elements * 0.1e-9;
+  const bool border = p->pass == Pass::kBackwardData && shows_cells(p->padding_mode);
+  const double terms = border ? border_terms(*p) * static_cast<double>(p->n * p->k) : 0.0;
+  return 2e-6 + 10.0 * macs / peak + elements * 0.1e-9 + terms * 1e-9;
 }
 
 template <class T>
