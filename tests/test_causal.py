@@ -108,6 +108,14 @@ def test_the_choice_is_made_once_for_all_lengths():
         assert t.calls[0]["algorithm"] == "reference"
 
 
+def test_halves():
+    x, w = (rng_for(f"{s}").standard_normal(s).astype(np.float16) for s in ((1, 4, 30), (4, 1, 4)))
+    words = {"groups": 4, "layout": "channels_first", "activation": "gelu"}
+    y, state = fc.causal_conv1d(x, w, **words)
+    assert y.dtype == state.dtype == np.float16
+    assert_same_bits(in_pieces(x, w, None, words, [1, 2, 9, 9, 20])[0], y)
+
+
 def test_state_is_a_copy_of_the_last_inputs():
     x, w = rng_for("x").standard_normal((2, 3, 10)), rng_for("w").standard_normal((4, 3, 3))
     y, state = fc.causal_conv1d(x, w, dilation=2)

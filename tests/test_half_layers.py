@@ -24,6 +24,8 @@ ARGUMENTS = {
     r"(Batch|Instance)Norm": (4,),
     r"GroupNorm": (2, 4),
     r"(Layer|RMS)Norm": (5,),
+    r"Fold": ((2, 6), 2),
+    r"Unfold": (2,),
     r"Linear": (5, 3),
     r"MaxoutLinear": (5, 3, 2),
     r"Maxout": (2,),

@@ -212,6 +212,20 @@ def test_refused_in_words(words, error, sentence):
         fc.conv_transpose2d(**words)
 
 
+def test_halves_are_summed_in_float32_and_rounded_once():
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed, which has bfloat16")
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        x, w, bias = (rng_for(f"half {s}").standard_normal(s).astype(dtype) for s in ((2, 4, 5, 5), (4, 3, 3, 3), 3))
+        words = {"stride": 2, "activation": "tanh", "algorithm": "im2col_gemm"}
+        wide = fc.conv_transpose2d(x.astype(np.float32), w.astype(np.float32), bias.astype(np.float32), **words)
+        y = fc.conv_transpose2d(x, w, bias, **words)
+        assert y.dtype == dtype
+        assert_same_bits(y, wide.astype(dtype), str(np.dtype(dtype)))
+        leaves = [fc.Tensor(a, requires_grad=True) for a in (x, w, bias)]
+        fc.conv_transpose2d(*leaves, **words).sum().backward()
+        assert [t.grad.dtype for t in leaves] == [dtype] * 3
+
+
 def leaf(*shape):
     values = rng_for(f"leaf {shape}").standard_normal(shape)
     return fc.Tensor(values + np.copysign(0.05, values), requires_grad=True)

@@ -42,6 +42,7 @@ from .adaptive_pooling import (
 )
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from .causal import causal_conv1d
+from .columns import col2im, im2col
 from .explain import Explanation, algorithms, explain
 from .gradients import (
     conv1d_backward,
@@ -158,6 +159,7 @@ __all__ = [
     "avg_pool3d_backward",
     "cache_info",
     "causal_conv1d",
+    "col2im",
     "conv1d",
     "conv1d_backward",
     "conv1d_backward_data",
@@ -194,6 +196,7 @@ __all__ = [
     "grad",
     "gradcheck",
     "gradgradcheck",
+    "im2col",
     "info",
     "is_grad_enabled",
     "local_response_norm",

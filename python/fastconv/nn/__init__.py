@@ -97,6 +97,7 @@ from .pooling import (
     MinPool3d,
 )
 from .simple import CrossEntropyLoss, Dropout, Dropout1d, Dropout2d, Dropout3d, Flatten, Identity, Unflatten
+from .unfold import Fold, Unfold
 from .upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
@@ -136,6 +137,7 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "Flatten",
+    "Fold",
     "GlobalAvgPool1d",
     "GlobalAvgPool2d",
     "GlobalAvgPool3d",
@@ -200,6 +202,7 @@ __all__ = [
     "Softsign",
     "Tanh",
     "Unflatten",
+    "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",

@@ -21,6 +21,8 @@ from ..adaptive_pooling import (
     global_min_pool2d,
     global_min_pool3d,
 )
+from ..columns import col2im as fold
+from ..columns import im2col as unfold
 from ..lp_pooling import lp_pool1d, lp_pool2d, lp_pool3d
 from ..ops import (
     activation,
@@ -105,6 +107,7 @@ __all__ = [
     "dropout3d",
     "elu",
     "flatten",
+    "fold",
     "fold_weights",
     "gelu",
     "global_avg_pool1d",
@@ -157,4 +160,5 @@ __all__ = [
     "softplus",
     "softsign",
     "tanh",
+    "unfold",
 ]

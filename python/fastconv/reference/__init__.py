@@ -21,6 +21,7 @@ from fastconv.reference.adaptive import (
     max_unpool,
     max_unpool_backward,
 )
+from fastconv.reference.columns import col2im, im2col
 from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filter, conv_magnitude, output_size
 from fastconv.reference.filters import convolve, correlate
 from fastconv.reference.lenet import lenet5_backward, lenet5_forward, lenet5_train
@@ -64,6 +65,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_inference",
+    "col2im",
     "conv",
     "conv_backward_data",
     "conv_backward_filter",
@@ -78,6 +80,7 @@ __all__ = [
     "dense_backward",
     "group_norm",
     "group_norm_backward",
+    "im2col",
     "instance_norm",
     "layer_norm",
     "layer_norm_backward",
