@@ -151,7 +151,7 @@ CHANNELS = [
 
 @pytest.mark.parametrize(("layer", "shape", "axes"), CHANNELS, ids=str)
 def test_dropout_drops_elements_or_channels(layer, shape, axes):
-    x, drop = fc.Tensor(np.ones(shape, np.float32), requires_grad=True), layer(0.25)
+    x, drop = fc.Tensor(np.ones(shape, np.float32), requires_grad=True), layer(0.25, inplace=True)
     fc.manual_seed(3)
     y = drop(x)
     assert set(np.unique(y.data)) == {np.float32(0), np.float32(1 / 0.75)}
@@ -160,6 +160,7 @@ def test_dropout_drops_elements_or_channels(layer, shape, axes):
     assert abs((cells[..., 0] == 0).mean() - 0.25) < 0.2
     y.sum().backward()
     np.testing.assert_array_equal(x.grad.data, y.data)  # the same mask and scale
+    assert (x.data == 1).all()
     fc.manual_seed(3)
     np.testing.assert_array_equal(drop(x).data, y.data)
     assert drop.eval()(x) is x and layer(0.0)(x) is x

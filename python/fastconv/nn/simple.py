@@ -25,9 +25,11 @@ class Flatten(Module):
 
 
 class _Dropout(Module):
+    """`inplace` is taken for the sake of PyTorch's signature; nothing is ever changed in place."""
+
     drop: ClassVar[Any]
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
             raise ProblemError(f"{type(self).__name__}: p is {p}; expected 0 to 1")
