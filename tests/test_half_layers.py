@@ -29,8 +29,11 @@ ARGUMENTS = {
     r"Linear": (5, 3),
     r"MaxoutLinear": (5, 3, 2),
     r"Maxout": (2,),
+    r"ConstantPad": (1, 0.5),
     r".*Pad\dd": (1,),
-    r".*Dropout|.*Loss|Unflatten|Embedding|Bilinear|Local|CrossMap": None,
+    r"LocalResponseNorm": (3,),
+    r"Upsampl": (None, 2),
+    r".*Dropout|.*Loss|Unflatten|Embedding|Bilinear|CrossMap": None,
     r"": (),
 }
 
