@@ -154,7 +154,10 @@ def test_the_installed_package_is_the_one_tested():
     assert not (ROOT / "python" / "fastconv" / Path(_core.__file__).name).exists()
 
 
-@pytest.mark.parametrize("kind", ["conv", "max_pool", "avg_pool"])
+POOLINGS = ["avg_pool", "max_pool", "min_pool", "lp_pool", "adaptive_avg_pool", "adaptive_max_pool", "max_unpool"]
+
+
+@pytest.mark.parametrize("kind", ["conv", *POOLINGS])
 def test_every_rank_has_its_function(kind):
     for rank in (1, 2, 3):
         assert callable(getattr(fastconv, f"{kind}{rank}d"))
