@@ -220,25 +220,6 @@ bool batch_norm_backward(const Machine& machine, const ChannelShape& s, const T*
   return true;
 }
 
-template <class T>
-void softmax(const Machine& machine, int64_t rows, int64_t columns, const T* x, const int64_t* labels, T* y, T* loss) {
-  if (columns == 0) return;
-  const auto& kernels = kernels_of<T>(*machine.kernels->loss);
-  for_chunks(machine, rows, 2 * columns * sizeof(T), [&](int64_t i, int64_t n) {
-    kernels.softmax(n, columns, x + i * columns, labels ? labels + i : nullptr, y + i * columns,
-                    labels ? loss + i : nullptr);
-  });
-}
-
-template <class T>
-void cross_entropy_backward(const Machine& machine, int64_t rows, int64_t columns, const T* dloss, const T* p,
-                            const int64_t* labels, T* dx) {
-  const auto& kernels = kernels_of<T>(*machine.kernels->loss);
-  for_chunks(machine, rows, 2 * columns * sizeof(T), [&](int64_t i, int64_t n) {
-    kernels.cross_entropy_backward(n, columns, dloss + i, p + i * columns, labels + i, dx + i * columns);
-  });
-}
-
 #define FC_INSTANTIATE(T)                                                                                            \
   template bool channel_sum<T>(const Machine&, const ChannelShape&, const T*, T*);                                   \
   template bool batch_norm_forward<T>(const Machine&, const ChannelShape&, const T*, const T*, const T*, double, T*, \
@@ -246,9 +227,7 @@ void cross_entropy_backward(const Machine& machine, int64_t rows, int64_t column
   template bool batch_norm_inference<T>(const Machine&, const ChannelShape&, const T*, const T*, const T*, const T*, \
                                         const T*, double, T*);                                                       \
   template bool batch_norm_backward<T>(const Machine&, const ChannelShape&, const T*, const T*, const T*, const T*,  \
-                                       const T*, double, T*, T*, T*);                                                \
-  template void softmax<T>(const Machine&, int64_t, int64_t, const T*, const int64_t*, T*, T*);                      \
-  template void cross_entropy_backward<T>(const Machine&, int64_t, int64_t, const T*, const T*, const int64_t*, T*);
+                                       const T*, double, T*, T*, T*);
 FC_INSTANTIATE(float)
 FC_INSTANTIATE(double)
 #undef FC_INSTANTIATE

@@ -145,8 +145,8 @@ UNARY = {
     "softmax_axis": lambda a: ops.softmax(a.reshape(2, 3, 2), 1),
     "log_softmax": lambda a: ops.log_softmax(a, 0),
     "cross_entropy": lambda a: ops.cross_entropy(a, LABELS),
-    "cross_entropy_sum": lambda a: ops.cross_entropy(a, LABELS, "sum"),
-    "cross_entropy_none": lambda a: ops.cross_entropy(a, LABELS, "none"),
+    "cross_entropy_sum": lambda a: ops.cross_entropy(a, LABELS, reduction="sum"),
+    "cross_entropy_none": lambda a: ops.cross_entropy(a, LABELS, reduction="none"),
     "cross_entropy_map": lambda a: ops.cross_entropy(a.reshape(2, 3, 2), np.array([[0, 1], [2, 2]])),
 }
 

@@ -292,7 +292,7 @@ def test_operations_on_the_other_isas(isa):
     if os.environ.get("FASTCONV_ISA"):
         return  # this is that process
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(here.parent / "test_ops.py")]
-    command += [str(here.parent / "test_activations.py")]
+    command += [str(here.parent / name) for name in ("test_activations.py", "test_losses.py")]
     command += [f"{here}::test_statistics_in_pieces", f"{here}::test_operations_do_not_depend_on_threads"]
     done = subprocess.run(command, env={**os.environ, "FASTCONV_ISA": isa}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

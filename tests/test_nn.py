@@ -274,7 +274,7 @@ def test_cross_entropy_values_and_messages():
     p = np.exp(logits.astype(np.float64))
     expected = -np.log((p / p.sum(1, keepdims=True))[np.arange(4), labels])
     for reduction, value in (("mean", expected.mean()), ("sum", expected.sum()), ("none", expected)):
-        np.testing.assert_allclose(nn.CrossEntropyLoss(reduction)(logits, labels).data, value, rtol=1e-5)
+        np.testing.assert_allclose(nn.CrossEntropyLoss(reduction=reduction)(logits, labels).data, value, rtol=1e-5)
     huge = nn.CrossEntropyLoss()(np.array([[1e4, -1e4]], np.float32), np.array([0]))
     assert huge.item() == 0
     for labels, error, sentence in (
@@ -285,7 +285,7 @@ def test_cross_entropy_values_and_messages():
         with pytest.raises(error, match=sentence):
             nn.CrossEntropyLoss()(logits, labels)
     with pytest.raises(fc.ProblemError, match="reduction is 'max'"):
-        nn.functional.cross_entropy(logits, np.zeros(4, int), "max")
+        nn.functional.cross_entropy(logits, np.zeros(4, int), reduction="max")
 
 
 def test_a_small_net_learns_one_batch():

@@ -210,6 +210,7 @@ void register_ops(py::module_& m) {
         py::arg("variance"), py::arg("eps"));
   register_norm(m);
   register_windows(m);
+  register_losses(m);
   register_training(m);
 }
 

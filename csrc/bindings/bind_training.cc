@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dense layers, softmax and cross-entropy, optimiser steps.
+// Dense layers and optimiser steps.
 #include <pybind11/stl.h>
 
 #include <cinttypes>
@@ -14,11 +14,6 @@
 
 namespace fastconv {
 namespace {
-
-void require_matrix(const py::array& array, const char* name, const char* expected) {
-  if (array.ndim() != 2)
-    throw ProblemError{format("%s has shape %s; expected %s", name, text_of(shape_of(array)).c_str(), expected)};
-}
 
 // ---- Dense layers: three products, (i, j, depth) standing for rows, columns and what is summed over -----------------
 
@@ -87,64 +82,6 @@ py::array dense_backward_filter(const py::array& dy, const py::array& x) {
                                 1, data_of<T>(dw), inputs, nullptr});
   });
   return dw;
-}
-
-// ---- Softmax and cross-entropy --------------------------------------------------------------------------------------
-
-py::array labels_of(const py::object& object, int64_t rows, int64_t classes) {
-  const py::array labels = contiguous_int64(object, "labels");
-  require_shape(labels, "labels", {rows});
-  const int64_t* values = data_of<const int64_t>(labels);
-  for (int64_t i = 0; i < rows; ++i)
-    if (values[i] < 0 || values[i] >= classes)
-      throw ProblemError{
-          format("labels[%" PRId64 "] is %" PRId64 "; expected 0 to %" PRId64, i, values[i], classes - 1)};
-  return labels;
-}
-
-py::array softmax_forward(const py::array& x) {
-  const DType dtype = dtype_of(x, "x");
-  require_matrix(x, "x", "(N, K)");
-  const Machine& machine = default_machine();
-  const py::array input = contiguous(x), y = make_output(dtype, shape_of(x));
-  compute(dtype, [&](auto zero) {
-    typedef decltype(zero) T;
-    softmax<T>(machine, x.shape(0), x.shape(1), data_of<const T>(input), nullptr, data_of<T>(y), nullptr);
-    return true;
-  });
-  return y;
-}
-
-py::tuple entropy_forward(const py::array& logits, const py::object& labels) {
-  const DType dtype = dtype_of(logits, "logits");
-  require_matrix(logits, "logits", "(N, K)");
-  const int64_t rows = logits.shape(0), classes = logits.shape(1);
-  const Machine& machine = default_machine();
-  const py::array input = contiguous(logits), targets = labels_of(labels, rows, classes);
-  const py::array loss = make_output(dtype, {rows}), p = make_output(dtype, {rows, classes});
-  compute(dtype, [&](auto zero) {
-    typedef decltype(zero) T;
-    softmax(machine, rows, classes, data_of<const T>(input), data_of<const int64_t>(targets), data_of<T>(p),
-            data_of<T>(loss));
-    return true;
-  });
-  return py::make_tuple(loss, p);
-}
-
-py::array entropy_backward(const py::array& dloss, const py::array& probabilities, const py::object& labels) {
-  const DType dtype = dtype_of(probabilities, "probabilities");
-  require_matrix(probabilities, "probabilities", "(N, K)");
-  const int64_t rows = probabilities.shape(0), classes = probabilities.shape(1);
-  const Machine& machine = default_machine();
-  const py::array factors = like(dloss, "dloss", dtype, {rows}, "probabilities"), p = contiguous(probabilities),
-                  targets = labels_of(labels, rows, classes), dx = make_output(dtype, {rows, classes});
-  compute(dtype, [&](auto zero) {
-    typedef decltype(zero) T;
-    cross_entropy_backward(machine, rows, classes, data_of<const T>(factors), data_of<const T>(p),
-                           data_of<const int64_t>(targets), data_of<T>(dx));
-    return true;
-  });
-  return dx;
 }
 
 // ---- Optimiser steps, in place --------------------------------------------------------------------------------------
@@ -233,9 +170,6 @@ void register_training(py::module_& m) {
   m.def("dense_forward", &dense_forward, py::arg("x"), py::arg("w"), py::arg("bias"));
   m.def("dense_backward_data", &dense_backward_data, py::arg("dy"), py::arg("w"));
   m.def("dense_backward_filter", &dense_backward_filter, py::arg("dy"), py::arg("x"));
-  m.def("softmax_forward", &softmax_forward, py::arg("x"));
-  m.def("cross_entropy_forward", &entropy_forward, py::arg("logits"), py::arg("labels"));
-  m.def("cross_entropy_backward", &entropy_backward, py::arg("dloss"), py::arg("probabilities"), py::arg("labels"));
   m.def("sgd_step", &sgd, py::arg("w"), py::arg("g"), py::arg("velocity"), py::arg("lr"), py::arg("momentum"),
         py::arg("weight_decay"), py::arg("nesterov"), py::arg("dampening") = 0.0);
   m.def("adam_step", &adam, py::arg("w"), py::arg("g"), py::arg("m"), py::arg("v"), py::arg("lr"), py::arg("beta1"),

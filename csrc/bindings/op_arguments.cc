@@ -28,4 +28,9 @@ py::array contiguous_int64(const py::object& object, const char* name) {
   return dense;
 }
 
+void require_matrix(const py::array& array, const char* name, const char* expected) {
+  if (array.ndim() != 2)
+    throw ProblemError{format("%s has shape %s; expected %s", name, text_of(shape_of(array)).c_str(), expected)};
+}
+
 }  // namespace fastconv

@@ -27,8 +27,12 @@ void compute(DType dtype, const Work& work) {
   if (!done) throw WorkspaceError{"no memory for the operation's workspace"};
 }
 
+// ProblemError unless `array` has two axes.
+void require_matrix(const py::array& array, const char* name, const char* expected);
+
 void register_norm(py::module_& m);      // group normalisation
 void register_windows(py::module_& m);   // local response normalisation, resampling
-void register_training(py::module_& m);  // dense layers, losses, optimiser steps
+void register_losses(py::module_& m);    // softmax, losses
+void register_training(py::module_& m);  // dense layers, optimiser steps
 
 }  // namespace fastconv

@@ -74,6 +74,7 @@ struct RowNormKernels;
 struct ResponseNormKernels;  // window_kernels.h
 struct ResampleKernels;
 struct LossKernels;
+struct PairLossKernels;
 
 struct KernelTable {
   const char* isa;
@@ -91,6 +92,7 @@ struct KernelTable {
   const ResponseNormKernels* response_norm;
   const ResampleKernels* resample;
   const LossKernels* loss;
+  const PairLossKernels* pair_loss;
   const ConvertKernels* convert;
 };
 

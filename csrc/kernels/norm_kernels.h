@@ -55,17 +55,56 @@ struct RowNormKernels {
   RowNormKernelsOf<double> f64;
 };
 
+// Cross-entropy with class numbers: loss = sum over k of t[k] (-log softmax(x)[k]) with
+// t[k] = weight[k] (own [k is the label] + even), own = 1 - smoothing, even = smoothing / classes.
+template <class T>
+struct EntropyOptions {
+  T own, even;
+  const T* weight;  // per class; null: 1
+  T total;          // the sum of the weights
+  int64_t ignore;   // rows of this label have loss 0 and gradient 0
+};
+
 template <class T>
 struct LossKernelsOf {
-  // y = softmax of each row of x. With labels, loss[row] = -log(y[row][labels[row]]).
-  void (*softmax)(int64_t rows, int64_t columns, const T* x, const int64_t* labels, T* y, T* loss);
-  // dx[row] = dloss[row] (p[row] - the unit vector of labels[row])
-  void (*cross_entropy_backward)(int64_t rows, int64_t columns, const T* dloss, const T* p, const int64_t* labels,
-                                 T* dx);
+  // y = softmax of each row of x, or its logarithm.
+  void (*softmax)(int64_t rows, int64_t columns, bool log, const T* x, T* y);
+  void (*softmax_backward)(int64_t rows, int64_t columns, bool log, const T* dy, const T* y, T* dx);
+  // Also p = softmax(x), for the gradient.
+  void (*cross_entropy)(const EntropyOptions<T>& options, int64_t rows, int64_t columns, const T* x,
+                        const int64_t* labels, T* p, T* loss);
+  // dx[row][k] = dloss[row] (p[k] sum(t) - t[k])
+  void (*cross_entropy_backward)(const EntropyOptions<T>& options, int64_t rows, int64_t columns, const T* dloss,
+                                 const T* p, const int64_t* labels, T* dx);
 };
 struct LossKernels {
   LossKernelsOf<float> f32;
   LossKernelsOf<double> f64;
+};
+
+// ---- pair_loss.cc: losses of one x and one target t at a time -----------------------------------------------------
+enum class PairLoss : int32_t {
+  kSquare,
+  kAbsolute,
+  kHuber,
+  kSmoothAbsolute,
+  kEntropy,
+  kEntropyOfLogits,
+  kDivergence,
+  kDivergenceOfLogs
+};
+
+template <class T>
+struct PairLossKernelsOf {
+  void (*loss)(int32_t kind, T alpha, int64_t count, const T* x, const T* t, T* loss);
+  // The sum of the losses, in float64.
+  double (*sum)(int32_t kind, T alpha, int64_t count, const T* x, const T* t);
+  // dx = dloss times the slope in x; dloss is one number for all, or one for each.
+  void (*backward)(int32_t kind, T alpha, int64_t count, const T* dloss, bool one, const T* x, const T* t, T* dx);
+};
+struct PairLossKernels {
+  PairLossKernelsOf<float> f32;
+  PairLossKernelsOf<double> f64;
 };
 
 }  // namespace fastconv

@@ -22,11 +22,13 @@ extern const RowNormKernels kRowNormKernels;
 extern const ResponseNormKernels kResponseNormKernels;
 extern const ResampleKernels kResampleKernels;
 extern const LossKernels kLossKernels;
+extern const PairLossKernels kPairLossKernels;
 
 extern const KernelTable kTable;
 const KernelTable kTable = {FC_STRING(FC_ISA),     kVectorBytes,        &kGemmKernels,      &kDepthwiseKernels,
                             &kPoolPlaneKernels,    &kPoolWindowKernels, &kPoolPixelKernels, &kPoolNormKernels,
                             &kPointwiseKernels,    &kOptimKernels,      &kNormKernels,      &kRowNormKernels,
-                            &kResponseNormKernels, &kResampleKernels,   &kLossKernels,      &kConvertKernels};
+                            &kResponseNormKernels, &kResampleKernels,   &kLossKernels,      &kPairLossKernels,
+                            &kConvertKernels};
 
 }  // namespace fastconv::FC_ISA

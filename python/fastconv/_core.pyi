@@ -293,10 +293,32 @@ def dense_forward(x: Array, w: Array, bias: Array | None) -> Array: ...
 def dense_backward_data(dy: Array, w: Array) -> Array: ...
 def dense_backward_filter(dy: Array, x: Array) -> Array: ...
 
-# Softmax and cross-entropy over the last axis of (N, K); labels are int64 (N,); the loss is per row.
-def softmax_forward(x: Array) -> Array: ...
-def cross_entropy_forward(logits: Array, labels: Array) -> tuple[Array, Array]: ...  # loss (N,), probabilities (N, K)
-def cross_entropy_backward(dloss: Array, probabilities: Array, labels: Array) -> Array: ...
+# Softmax and cross-entropy over the last axis of (N, K); labels are int64 (N,), from 0 to K - 1 or ignore_index; weight
+# (K,). The loss is per row: the sum over k of weight[k] (own [k is the label] + even) (-log softmax(x)[k]), with
+# own = 1 - label_smoothing and even = label_smoothing / K.
+def softmax_forward(x: Array, log: bool = False) -> Array: ...
+def softmax_backward(dy: Array, y: Array, log: bool = False) -> Array: ...
+def cross_entropy_forward(
+    logits: Array,
+    labels: Array,
+    weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+) -> tuple[Array, Array]: ...  # loss (N,), probabilities (N, K)
+def cross_entropy_backward(
+    dloss: Array,
+    probabilities: Array,
+    labels: Array,
+    weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+) -> Array: ...
+
+# Losses of one x and one target at a time, any shape. kind: "mse", "l1", "huber" (alpha: delta), "smooth_l1" (alpha:
+# beta), "bce", "bce_with_logits", "kl", "kl_log". dloss is of the shape of x, or one number.
+def pair_loss_forward(kind: str, x: Array, target: Array, alpha: float = 0.0) -> Array: ...
+def pair_loss_sum(kind: str, x: Array, target: Array, alpha: float = 0.0) -> float: ...
+def pair_loss_backward(kind: str, dloss: Array, x: Array, target: Array, alpha: float = 0.0) -> Array: ...
 
 # Optimiser steps, in place on w and the state arrays (contiguous, same shape and dtype).
 def sgd_step(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers without parameters: flatten, dropout, losses."""
+"""Layers without parameters: flatten, dropout."""
 
 import math
 from typing import Any, ClassVar
@@ -96,17 +96,3 @@ class Identity(Module):
 
     def forward(self, x: Any) -> Any:
         return x
-
-
-class CrossEntropyLoss(Module):
-    """-log softmax(logits)[label]; logits (N, K, *), integer labels (N, *); reduction "mean", "sum" or "none"."""
-
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, logits: Any, labels: Any) -> Tensor:
-        return ops.cross_entropy(logits, labels, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"

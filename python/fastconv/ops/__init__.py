@@ -32,9 +32,18 @@ from .elementary import cos, exp, expm1, log, log1p, rsqrt, sin, sqrt
 from .group_norm import group_norm, instance_norm, layer_norm
 from .index import chunk, gather, index_select, split, stack, take_along_axis
 from .interpolate import interpolate
-from .loss import cross_entropy, log_softmax, softmax
+from .loss import cross_entropy, nll_loss
 from .norm import batch_norm
 from .padding import pad
+from .pair_losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
 from .pool import pool, scatter_positions
 from .reduce import amax, amin, argmax, argmin, cumsum, logsumexp, max, min, std, var
 from .response_norm import local_response_norm
@@ -54,6 +63,7 @@ from .shape import (
     transpose,
     unsqueeze,
 )
+from .softmax import log_softmax, softmax
 from .transposed import conv_transpose
 
 __all__ = [
@@ -65,6 +75,8 @@ __all__ = [
     "argmax",
     "argmin",
     "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "broadcast_to",
     "cast",
     "celu",
@@ -93,9 +105,12 @@ __all__ = [
     "hard_sigmoid",
     "hard_swish",
     "hard_tanh",
+    "huber_loss",
     "index_select",
     "instance_norm",
     "interpolate",
+    "kl_div",
+    "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
@@ -113,8 +128,10 @@ __all__ = [
     "min",
     "minimum",
     "mish",
+    "mse_loss",
     "mul",
     "neg",
+    "nll_loss",
     "pad",
     "pool",
     "power",
@@ -129,6 +146,7 @@ __all__ = [
     "sigmoid",
     "silu",
     "sin",
+    "smooth_l1_loss",
     "softmax",
     "softplus",
     "softsign",

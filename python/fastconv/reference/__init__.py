@@ -25,6 +25,7 @@ from fastconv.reference.columns import col2im, im2col
 from fastconv.reference.conv import conv, conv_backward_data, conv_backward_filter, conv_magnitude, output_size
 from fastconv.reference.filters import convolve, correlate
 from fastconv.reference.lenet import lenet5_backward, lenet5_forward, lenet5_train
+from fastconv.reference.losses import class_loss, pair_loss
 from fastconv.reference.norm import group_norm, group_norm_backward, instance_norm, layer_norm, layer_norm_backward
 from fastconv.reference.ops import (
     batch_norm,
@@ -65,6 +66,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_inference",
+    "class_loss",
     "col2im",
     "conv",
     "conv_backward_data",
@@ -99,6 +101,7 @@ __all__ = [
     "output_size",
     "pad",
     "pad_backward",
+    "pair_loss",
     "pool_output_size",
     "prelu",
     "prelu_backward",
