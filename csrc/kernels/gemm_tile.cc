@@ -104,29 +104,6 @@ void tile(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, in
   if constexpr (kVectors > 2) return tile_rows<T, 3>(rows, depth, a, b, c, ldc, cols, accumulate);
 }
 
-// A square block of vectors transposed in registers: log2(lanes) rounds of interleaving halves.
-template <class T>
-FC_INLINE void transpose_square(V<T>* v) {
-  constexpr int lanes = Vec<T>::lanes;
-  typedef typename Vec<T>::ints I;
-#pragma GCC unroll 4
-  for (int half = 1; half < lanes; half *= 2) {
-    I low{}, high{};
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes; ++i) {  // lanes whose bit `half` is set come from the partner
-      low[i] = (i & half) ? lanes + (i - half) : i;
-      high[i] = (i & half) ? lanes + i : i + half;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes; ++i) {
-      if (i & half) continue;
-      const V<T> a = v[i], b = v[i + half];
-      v[i] = __builtin_shuffle(a, b, low);
-      v[i + half] = __builtin_shuffle(a, b, high);
-    }
-  }
-}
-
 template <class T>
 void transpose(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch) {
   constexpr int lanes = Vec<T>::lanes;

@@ -65,6 +65,7 @@ struct ConvertKernels {
   HalfKernels f16, bf16;
 };
 
+struct DirectKernels;     // direct_kernels.h
 struct PoolKernels;       // pool_kernels.h
 struct PoolNormKernels;   // pool_kernels.h
 struct PointwiseKernels;  // pointwise_kernels.h
@@ -81,6 +82,7 @@ struct KernelTable {
   int vector_bytes;
   const GemmKernels* gemm;
   const DepthwiseKernels* depthwise;
+  const DirectKernels* direct;
   const PoolKernels* pool_planes;   // channels first
   const PoolKernels* pool_windows;  // channels first, windows of different sizes
   const PoolKernels* pool_pixels;   // channels last

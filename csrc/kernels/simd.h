@@ -61,14 +61,20 @@ FC_INLINE V<T> splat(T x) {
   return x - V<T>{};
 }
 
-// load_lanes: lanes first <= i < last of p, zero elsewhere. store_first: the first `count` lanes, all of them when
-// count is larger, none when it is not positive. No other memory is touched.
+// load_lanes: lanes first <= i < last of p, zero elsewhere. load_bits: lanes whose bit is set. store_first: the first
+// `count` lanes, all of them when count is larger, none when it is not positive. No other memory is touched.
 #if defined(FC_ISA_AVX512)
 FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
   return (V<float>)_mm512_maskz_loadu_ps((__mmask16)lane_bits(first, last, 16), p);
 }
 FC_INLINE V<double> load_lanes(const double* p, int64_t first, int64_t last) {
   return (V<double>)_mm512_maskz_loadu_pd((__mmask8)lane_bits(first, last, 8), p);
+}
+FC_INLINE V<float> load_bits(const float* p, uint32_t bits) {
+  return (V<float>)_mm512_maskz_loadu_ps((__mmask16)bits, p);
+}
+FC_INLINE V<double> load_bits(const double* p, uint32_t bits) {
+  return (V<double>)_mm512_maskz_loadu_pd((__mmask8)bits, p);
 }
 FC_INLINE void store_first(float* p, V<float> v, int64_t count) {
   _mm512_mask_storeu_ps(p, (__mmask16)lane_bits(0, count, 16), (__m512)v);
@@ -82,6 +88,12 @@ FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
 }
 FC_INLINE V<double> load_lanes(const double* p, int64_t first, int64_t last) {
   return (V<double>)_mm256_maskload_pd(p, lane_mask64(first, last));
+}
+FC_INLINE V<float> load_bits(const float* p, uint32_t bits) {
+  return (V<float>)_mm256_maskload_ps(p, bit_mask32(bits));
+}
+FC_INLINE V<double> load_bits(const double* p, uint32_t bits) {
+  return (V<double>)_mm256_maskload_pd(p, bit_mask64(bits));
 }
 // Not vmaskmov: as a store it is said to be microcoded on Zen; not timed here by itself.
 FC_INLINE void store_first(float* p, V<float> v, int64_t count) {
@@ -118,6 +130,15 @@ FC_INLINE V<T> load_lanes(const T* p, int64_t first, int64_t last) {
   return v;
 }
 template <class T>
+FC_INLINE V<T> load_bits(const T* p, uint32_t bits) {
+  constexpr uint32_t all = (1u << Vec<T>::lanes) - 1;
+  if ((bits & all) == all) return load(p);
+  V<T> v{};
+  for (int i = 0; i < Vec<T>::lanes; ++i)
+    if (bits >> i & 1) v[i] = p[i];
+  return v;
+}
+template <class T>
 FC_INLINE void store_first(T* p, V<T> v, int64_t count) {
   if (count >= Vec<T>::lanes) return store(p, v);
   for (int64_t i = 0; i < count; ++i) p[i] = v[i];
@@ -142,6 +163,39 @@ FC_INLINE T horizontal_sum(V<T> v) {
   for (int half = Vec<T>::lanes / 2; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
   return lanes[0];
+}
+
+// A square block of vectors transposed in registers: log2(lanes) rounds of interleaving halves.
+template <class T>
+FC_INLINE void transpose_square(V<T>* v) {
+  constexpr int lanes = Vec<T>::lanes;
+  typedef typename Vec<T>::ints I;
+#pragma GCC unroll 4
+  for (int half = 1; half < lanes; half *= 2) {
+    I low{}, high{};
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {  // lanes whose bit `half` is set come from the partner
+      low[i] = (i & half) ? lanes + (i - half) : i;
+      high[i] = (i & half) ? lanes + i : i + half;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+      if (i & half) continue;
+      const V<T> a = v[i], b = v[i + half];
+      v[i] = __builtin_shuffle(a, b, low);
+      v[i + half] = __builtin_shuffle(a, b, high);
+    }
+  }
+}
+
+// Every other element of p, where bit 2 i is set; zero elsewhere.
+template <class T>
+FC_INLINE V<T> load_pairs(const T* p, uint32_t bits) {
+  constexpr int lanes = Vec<T>::lanes;
+  typename Vec<T>::ints even{};
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) even[i] = 2 * i;
+  return __builtin_shuffle(load_bits(p, bits), load_bits(p + lanes, bits >> lanes), even);
 }
 
 }  // namespace fastconv::FC_ISA

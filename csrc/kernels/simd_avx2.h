@@ -23,5 +23,14 @@ FC_INLINE __m256i lane_mask64(int64_t first, int64_t last) {
   return _mm256_and_si256(_mm256_cmpgt_epi64(lane, _mm256_set1_epi64x(begin - 1)),
                           _mm256_cmpgt_epi64(_mm256_set1_epi64x(end), lane));
 }
+// Lanes whose bit is set.
+FC_INLINE __m256i bit_mask32(uint32_t bits) {
+  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), bit), bit);
+}
+FC_INLINE __m256i bit_mask64(uint32_t bits) {
+  const __m256i bit = _mm256_setr_epi64x(1, 2, 4, 8);
+  return _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(bits), bit), bit);
+}
 
 }  // namespace fastconv::FC_ISA

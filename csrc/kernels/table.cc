@@ -11,6 +11,7 @@ namespace fastconv::FC_ISA {
 extern const ConvertKernels kConvertKernels;
 extern const GemmKernels kGemmKernels;
 extern const DepthwiseKernels kDepthwiseKernels;
+extern const DirectKernels kDirectKernels;
 extern const PoolKernels kPoolPlaneKernels;
 extern const PoolKernels kPoolWindowKernels;
 extern const PoolKernels kPoolPixelKernels;
@@ -25,10 +26,10 @@ extern const LossKernels kLossKernels;
 extern const PairLossKernels kPairLossKernels;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA),     kVectorBytes,        &kGemmKernels,      &kDepthwiseKernels,
-                            &kPoolPlaneKernels,    &kPoolWindowKernels, &kPoolPixelKernels, &kPoolNormKernels,
-                            &kPointwiseKernels,    &kOptimKernels,      &kNormKernels,      &kRowNormKernels,
-                            &kResponseNormKernels, &kResampleKernels,   &kLossKernels,      &kPairLossKernels,
-                            &kConvertKernels};
+const KernelTable kTable = {FC_STRING(FC_ISA), kVectorBytes,          &kGemmKernels,       &kDepthwiseKernels,
+                            &kDirectKernels,   &kPoolPlaneKernels,    &kPoolWindowKernels, &kPoolPixelKernels,
+                            &kPoolNormKernels, &kPointwiseKernels,    &kOptimKernels,      &kNormKernels,
+                            &kRowNormKernels,  &kResponseNormKernels, &kResampleKernels,   &kLossKernels,
+                            &kPairLossKernels, &kConvertKernels};
 
 }  // namespace fastconv::FC_ISA
