@@ -19,6 +19,8 @@
 
 #include "../machine.h"
 #include "../parallel.h"
+#include "../strip_store.h"
+#include "../weight_rows.h"
 #include "column_gemm_blocking.h"
 
 namespace fastconv {
@@ -37,58 +39,21 @@ Blocking blocking_of(const ConvProblem& p, const Machine& m) {
   return Blocking(p, m.kernels->gemm->f32.mr, m.kernels->gemm->f32.nr);
 }
 
+// dst[group][phase][piece][depth][rows of the piece]
 template <class T>
-class Packing {
- public:
-  // dst[group][phase][piece][depth][rows of the piece]
-  static void run(const ConvProblem& p, const Machine& m, const Parallel& parallel, const T* w, T* dst) {
-    const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
-    const Blocking b(p, kernels.mr, kernels.nr);
-    const int64_t group_elements = b.rows * b.channels * b.packed_taps;
-    if (b.forward) {
-      parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
-        const int64_t group = item / b.pieces, piece = item % b.pieces, depth = b.channels * b.all_taps;
-        const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
-        const int64_t at = group * group_elements + begin * depth;
-        kernels.transpose(rows, depth, rows, w + at, depth, dst + at, rows);
-      });
-      return;
-    }
-    each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
-      parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
-        const int64_t group = item / b.pieces;
-        backward_piece(p, b, kernels, grid, w + group * b.rows * b.channels * b.all_taps,
-                       dst + group * group_elements + before * b.rows * b.channels, item % b.pieces);
-      });
+void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const T* w, T* dst) {
+  const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
+  const Blocking b(p, kernels.mr, kernels.nr);
+  each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
+    parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
+      const int64_t group = item / b.pieces, piece = item % b.pieces;
+      const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
+      pack_weight_rows(p, kernels, grid, w + group * b.rows * b.channels * b.all_taps, b.rows, b.channels, b.all_taps,
+                       begin, rows, rows,
+                       dst + (group * b.rows * b.packed_taps + before * b.rows + begin * grid.taps()) * b.channels);
     });
-  }
-
- private:
-  // From w[k][c][tap]: for each k, rows c of taps become [tap][c]; all taps of a stride-1 phase at once.
-  static void backward_piece(const ConvProblem& p, const Blocking& b, const GemmKernelsOf<T>& kernels,
-                             const ColumnGrid& grid, const T* w, T* dst, int64_t piece) {
-    const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin, count = grid.taps();
-    dst += begin * b.channels * count;
-    for (int64_t k = 0; k < b.channels; ++k, dst += count * rows) {
-      const T* filter = w + (k * b.rows + begin) * b.all_taps;
-      if (count == b.all_taps) {
-        kernels.transpose(rows, count, rows, filter, b.all_taps, dst, rows);
-        continue;
-      }
-      const ColumnAxis* a = grid.axis;
-      T* at = dst;
-      for (int64_t t0 = 0; t0 < a[0].taps; ++t0)
-        for (int64_t t1 = 0; t1 < a[1].taps; ++t1)
-          for (int64_t t2 = 0; t2 < a[2].taps; ++t2, at += rows) {
-            const int64_t tap =
-                ((a[0].first_tap + t0 * a[0].tap_step) * p.filter[1] + a[1].first_tap + t1 * a[1].tap_step) *
-                    p.filter[2] +
-                a[2].first_tap + t2 * a[2].tap_step;
-            for (int64_t r = 0; r < rows; ++r) at[r] = filter[r * b.all_taps + tap];
-          }
-    }
-  }
-};
+  });
+}
 
 template <class T>
 class Multiplication {
@@ -99,14 +64,12 @@ class Multiplication {
         kernels(gemm_kernels<T>(*r.machine)),
         b(p, kernels.mr, kernels.nr),
         folds(folds_border(p)),
+        store(p, r, kernels),
         weights(packed_w),
         scratch_(scratch),
         read_layout{b.forward ? p.x_layout : p.y_layout, b.forward ? r.x_batch_pitch : r.y_batch_pitch,
                     b.forward ? r.x_channel_pitch : r.y_channel_pitch},
-        written_layout{b.forward ? p.y_layout : p.x_layout, b.forward ? r.y_batch_pitch : r.x_batch_pitch,
-                       b.forward ? r.y_channel_pitch : r.x_channel_pitch},
-        read(static_cast<const T*>(b.forward ? r.x : r.y)),
-        written(static_cast<T*>(b.forward ? r.y : r.x)) {}
+        read(static_cast<const T*>(b.forward ? r.x : r.y)) {}
 
   static int64_t slot_bytes(const Blocking& b, int nr, bool residual) {
     return aligned(b.panel_elements(nr) * sizeof(T)) + aligned(b.gather_elements * sizeof(T)) +
@@ -188,8 +151,8 @@ class Multiplication {
                     panels);
       for (int64_t g = 0; g < i.groups; ++g) {
         const int64_t channel0 = (i.group + g) * b.rows + first_row;
-        T* c = direct ? direct_row(i.column, channel0) : strip;
-        const int64_t ldc = direct ? written_layout.channel_pitch : b.strip_columns;
+        T* c = direct ? store.row(i.column, channel0) : strip;
+        const int64_t ldc = direct ? store.row_pitch() : b.strip_columns;
         const T* a = i.weights + (i.group + g) * b.rows * b.channels * b.packed_taps;
         const bool last = channel + channels == b.channels;
         // Enough pieces to fill a share of L2, then every panel (in L1) against all of them.
@@ -204,40 +167,13 @@ class Multiplication {
               T* tile = c + (begin - first_row) * ldc + j;
               kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, tile, ldc, columns,
                            channel > 0);
-              if (last && direct) finish(rows, columns, tile, ldc, channel0 + begin - first_row, direct_residual(tile));
+              if (last && direct) store.finish_in_place(rows, columns, tile, channel0 + begin - first_row);
             }
           }
-        if (last && !direct) store(grid, i, channel0, last_row - first_row, strip, residual_strip);
+        if (last && !direct)
+          store.move(grid, i.column, i.columns, channel0, last_row - first_row, strip, b.strip_columns, residual_strip);
       }
     }
-  }
-
-  T* direct_row(int64_t column, int64_t channel) const {
-    const int64_t plane = b.forward ? y_plane(p) : x_plane(p);
-    return written + column / plane * written_layout.batch_pitch + column % plane +
-           channel * written_layout.channel_pitch;
-  }
-  const T* direct_residual(const T* at) const {
-    return r.residual ? static_cast<const T*>(r.residual) + (at - written) : nullptr;
-  }
-
-  bool has_epilogue() const { return r.bias || r.residual || p.activation != Activation::kNone; }
-
-  void finish(int64_t rows, int64_t columns, T* c, int64_t ldc, int64_t channel, const T* residual) const {
-    if (!has_epilogue()) return;
-    const T* bias = r.bias ? static_cast<const T*>(r.bias) + channel : nullptr;
-    kernels.epilogue(rows, columns, c, ldc, bias, residual, ldc, static_cast<int32_t>(p.activation), T(r.alpha));
-  }
-
-  void store(const ColumnGrid& grid, const Item& i, int64_t channel, int64_t rows, T* strip, T* residual_strip) const {
-    if (grid.adds)
-      return add_columns(grid, written_layout, written, i.column, i.columns, channel, rows, strip, b.strip_columns);
-    if (r.residual)
-      move_columns(kernels, grid, written_layout, true, const_cast<T*>(static_cast<const T*>(r.residual)), i.column,
-                   i.columns, channel, rows, residual_strip, b.strip_columns);
-    finish(rows, i.columns, strip, b.strip_columns, channel, r.residual ? residual_strip : nullptr);
-    move_columns(kernels, grid, written_layout, false, written, i.column, i.columns, channel, rows, strip,
-                 b.strip_columns);
   }
 
   const ConvProblem& p;
@@ -245,11 +181,11 @@ class Multiplication {
   const GemmKernelsOf<T>& kernels;
   const Blocking b;
   const bool folds;
+  const StripStore<T> store;
   const T* weights;
   char* scratch_;
-  const ImageLayout read_layout, written_layout;
+  const ImageLayout read_layout;
   const T* read;
-  T* written;
 };
 
 template <class T>
@@ -257,7 +193,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   char* workspace = static_cast<char*>(r.workspace);
   const T* packed = static_cast<const T*>(r.packed_w);
   if (!packed) {
-    Packing<T>::run(p, *r.machine, r.parallel, static_cast<const T*>(r.w), reinterpret_cast<T*>(workspace));
+    pack_as(p, *r.machine, r.parallel, static_cast<const T*>(r.w), reinterpret_cast<T*>(workspace));
     packed = reinterpret_cast<const T*>(workspace);
     workspace += aligned(column_gemm_packed_bytes(p));
   }
@@ -281,20 +217,35 @@ int64_t column_gemm_workspace(const ConvProblem& p, const Machine& m, int slots,
 
 void column_gemm_pack(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
   if (p.dtype == DType::kFloat64)
-    Packing<double>::run(p, m, parallel, static_cast<const double*>(w), static_cast<double*>(packed));
+    pack_as(p, m, parallel, static_cast<const double*>(w), static_cast<double*>(packed));
   else
-    Packing<float>::run(p, m, parallel, static_cast<const float*>(w), static_cast<float*>(packed));
+    pack_as(p, m, parallel, static_cast<const float*>(w), static_cast<float*>(packed));
 }
 
-double column_gemm_estimate(const ConvProblem& p, const Machine& m) {
-  const Blocking b = blocking_of(p, m);
-  const int nr = p.dtype == DType::kFloat64 ? m.kernels->gemm->f64.nr : m.kernels->gemm->f32.nr;
-  const double peak = p.dtype == DType::kFloat64 ? m.flops_f64 : m.flops_f32;
+namespace {
+template <class T>
+double estimate_as(const ConvProblem& p, const Machine& m) {
+  const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
+  const Blocking b(p, kernels.mr, kernels.nr);
+  const double peak = sizeof(T) == 8 ? m.flops_f64 : m.flops_f32;
   const double columns = static_cast<double>(b.forward ? p.n * y_plane(p) : p.n * x_plane(p));
-  const double lanes = static_cast<double>(b.strip_columns) / static_cast<double>(ceil_div(b.strip_columns, nr) * nr);
+  // A narrow last panel takes fewer vectors, with more loads for its multiply-adds: in the end, one load a cycle.
+  const auto cycles = [&](int64_t vectors) {
+    const double rows = kernels.mr, v = static_cast<double>(vectors);
+    return vectors ? std::max(0.5 * rows * v + 0.3 * (rows + v), rows + v) : 0.0;
+  };
+  const double full = cycles(kernels.nr / kernels.lanes), strip = static_cast<double>(b.strip_columns);
+  const double panels = static_cast<double>(b.strip_columns / kernels.nr) +
+                        cycles(ceil_div(b.strip_columns % kernels.nr, int64_t{kernels.lanes})) / full;
+  const double lanes = strip / kernels.nr / panels;
+  // A row of a panel is put together from the runs of a row of the grid.
+  const int64_t width = std::max<int64_t>(1, b.forward ? output_size(p, 2) : ceil_div(p.size[2], p.stride[2]));
+  const double runs = 1 + static_cast<double>(kernels.nr) / static_cast<double>(width);
+  const double run = m.kernels->vector_bytes == 64 ? 3.5e-9 : 2e-9;
+  const double each = b.all_taps > 1 ? run * (0.35 + runs) / kernels.nr : 0.2e-9;
   const double gathered =
       static_cast<double>(multiply_adds(p)) / static_cast<double>(b.rows) * static_cast<double>(b.row_chunks);
-  const double weights = static_cast<double>(column_gemm_packed_bytes(p) / element_size(p.dtype));
+  const double weights = static_cast<double>(column_gemm_packed_bytes(p)) / sizeof(T);
   // Added into the columns one by one, or multiplied in narrow panels and added to the pixels.
   double border = 0;
   if (!b.forward && shows_cells(p.padding_mode)) {
@@ -302,8 +253,13 @@ double column_gemm_estimate(const ConvProblem& p, const Machine& m) {
     border = b.border_images == 0 ? terms * static_cast<double>(b.row_chunks) * 0.7e-9
                                   : terms * (4.0 * static_cast<double>(b.rows) / peak + 0.5e-9) + 5e-6;
   }
-  return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + border + gathered * 0.2e-9 +
+  return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + border + gathered * each +
          columns * static_cast<double>(b.rows * b.groups) * 0.15e-9 + weights * 0.2e-9;
+}
+}  // namespace
+
+double column_gemm_estimate(const ConvProblem& p, const Machine& m) {
+  return p.dtype == DType::kFloat64 ? estimate_as<double>(p, m) : estimate_as<float>(p, m);
 }
 
 void column_gemm_run(const ConvProblem& p, const RunContext& r) {

@@ -218,11 +218,27 @@ FC_INLINE V<T> load_every_other(const T* p, int64_t count) {
   return __builtin_shuffle(load_lanes(p, 0, end), load_lanes(p + lanes, 0, end - lanes), even);
 }
 
+// A padded row in one go, so that its lines are touched once: whole vectors, zeros around first .. last.
+template <class T>
+void copy_padded_rows(int64_t count, int64_t first, int64_t last, const T* src, int64_t src_pitch, T* dst,
+                      int64_t dst_pitch, int64_t repeats) {
+  constexpr int lanes = Vec<T>::lanes;
+  const int64_t whole = (last - lanes) / lanes * lanes;  // vectors from lanes to whole are inside
+  for (; repeats > 0; --repeats, src += src_pitch, dst += dst_pitch) {
+    store(dst, load_lanes(src, first, last));
+    int64_t i = lanes;
+    for (; i <= whole; i += lanes) store(dst + i, load(src + i));
+    for (; i < count; i += lanes) store_first(dst + i, load_lanes(src + i, 0, last - i), count - i);
+  }
+}
+
 template <class T>
 void gather_row(int64_t count, int64_t first, int64_t last, const T* src, int64_t step, int64_t src_pitch, T* dst,
                 int64_t dst_pitch, int64_t repeats) {
   constexpr int lanes = Vec<T>::lanes;
   if (last < first) last = first;
+  if (step == 1 && first < lanes && last >= 2 * lanes)
+    return copy_padded_rows(count, first, last, src, src_pitch, dst, dst_pitch, repeats);
   zero_lanes(first, dst, dst_pitch, repeats);
   zero_lanes(count - last, dst + last, dst_pitch, repeats);
   const int64_t length = last - first;
@@ -316,10 +332,10 @@ void reduce(int64_t count, int64_t parts, const T* src, int64_t pitch, T* sum) {
 }  // namespace
 
 const GemmKernels kGemmKernels = {
-    {kRows, kVectors * Vec<float>::lanes, tile<float>, transpose<float>, gather_row<float>, expand<float>,
-     epilogue<float>, reduce<float>, fma_burst<float>},
-    {kRows, kVectors * Vec<double>::lanes, tile<double>, transpose<double>, gather_row<double>, expand<double>,
-     epilogue<double>, reduce<double>, fma_burst<double>},
+    {kRows, kVectors * Vec<float>::lanes, Vec<float>::lanes, tile<float>, transpose<float>, gather_row<float>,
+     expand<float>, epilogue<float>, reduce<float>, fma_burst<float>},
+    {kRows, kVectors * Vec<double>::lanes, Vec<double>::lanes, tile<double>, transpose<double>, gather_row<double>,
+     expand<double>, epilogue<double>, reduce<double>, fma_burst<double>},
 };
 
 }  // namespace fastconv::FC_ISA

@@ -13,7 +13,7 @@ namespace fastconv {
 // Writes rows <= mr rows and cols <= nr columns; `accumulate` adds to what is there.
 template <class T>
 struct GemmKernelsOf {
-  int mr, nr;
+  int mr, nr, lanes;
   void (*tile)(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate);
   // dst[column * dst_pitch + row] = src[row * src_pitch + column] for row < rows, 0 for rows <= row < width.
   void (*transpose)(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst,
@@ -65,6 +65,20 @@ struct ConvertKernels {
   HalfKernels f16, bf16;
 };
 
+// ---- implicit_tile.cc: one register tile of the implicit matrix product -----------------------------------------
+template <class T>
+struct ImplicitKernelsOf {
+  int pixels, lanes, vectors;  // a tile is `pixels` pixels by at most `vectors` vectors of `lanes` written channels
+  // For each pixel i: y[i][0 .. width) (+)= sum over steps of x[pixels[i] + offsets[step]] * w[step][0 .. width).
+  // width is a multiple of `lanes`; each block of steps is summed by itself, `accumulate` adds it to what is there.
+  void (*tile)(int64_t width, int64_t steps, const int64_t* offsets, const T* x, const int64_t* pixels, const T* w,
+               T* y, bool accumulate);
+};
+struct ImplicitKernels {
+  ImplicitKernelsOf<float> f32;
+  ImplicitKernelsOf<double> f64;
+};
+
 struct DirectKernels;     // direct_kernels.h
 struct PoolKernels;       // pool_kernels.h
 struct PoolNormKernels;   // pool_kernels.h
@@ -83,6 +97,7 @@ struct KernelTable {
   const GemmKernels* gemm;
   const DepthwiseKernels* depthwise;
   const DirectKernels* direct;
+  const ImplicitKernels* implicit;
   const PoolKernels* pool_planes;   // channels first
   const PoolKernels* pool_windows;  // channels first, windows of different sizes
   const PoolKernels* pool_pixels;   // channels last

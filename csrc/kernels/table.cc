@@ -12,6 +12,7 @@ extern const ConvertKernels kConvertKernels;
 extern const GemmKernels kGemmKernels;
 extern const DepthwiseKernels kDepthwiseKernels;
 extern const DirectKernels kDirectKernels;
+extern const ImplicitKernels kImplicitKernels;
 extern const PoolKernels kPoolPlaneKernels;
 extern const PoolKernels kPoolWindowKernels;
 extern const PoolKernels kPoolPixelKernels;
@@ -26,10 +27,10 @@ extern const LossKernels kLossKernels;
 extern const PairLossKernels kPairLossKernels;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA), kVectorBytes,          &kGemmKernels,       &kDepthwiseKernels,
-                            &kDirectKernels,   &kPoolPlaneKernels,    &kPoolWindowKernels, &kPoolPixelKernels,
-                            &kPoolNormKernels, &kPointwiseKernels,    &kOptimKernels,      &kNormKernels,
-                            &kRowNormKernels,  &kResponseNormKernels, &kResampleKernels,   &kLossKernels,
-                            &kPairLossKernels, &kConvertKernels};
+const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,      &kGemmKernels,         &kDepthwiseKernels,
+                            &kDirectKernels,    &kImplicitKernels, &kPoolPlaneKernels,    &kPoolWindowKernels,
+                            &kPoolPixelKernels, &kPoolNormKernels, &kPointwiseKernels,    &kOptimKernels,
+                            &kNormKernels,      &kRowNormKernels,  &kResponseNormKernels, &kResampleKernels,
+                            &kLossKernels,      &kPairLossKernels, &kConvertKernels};
 
 }  // namespace fastconv::FC_ISA

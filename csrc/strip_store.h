@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// The end of a strip: bias, residual and activation on rows of written channels, and the way to their pixels.
+#pragma once
+
+#include "algorithm.h"
+#include "im2col.h"
+
+namespace fastconv {
+
+template <class T>
+class StripStore {
+ public:
+  StripStore(const ConvProblem& problem, const RunContext& context, const GemmKernelsOf<T>& table)
+      : p(problem),
+        r(context),
+        kernels(table),
+        forward(p.pass == Pass::kForward),
+        layout{forward ? p.y_layout : p.x_layout, forward ? r.y_batch_pitch : r.x_batch_pitch,
+               forward ? r.y_channel_pitch : r.x_channel_pitch},
+        written(static_cast<T*>(forward ? r.y : r.x)) {}
+
+  // Channels first, the pixels of one image: rows of channels lie in the tensor itself, this far apart.
+  int64_t row_pitch() const { return layout.channel_pitch; }
+  T* row(int64_t column, int64_t channel) const {
+    const int64_t plane = forward ? y_plane(p) : x_plane(p);
+    return written + column / plane * layout.batch_pitch + column % plane + channel * layout.channel_pitch;
+  }
+  // Sums that already lie there: the epilogue alone.
+  void finish_in_place(int64_t rows, int64_t columns, T* at, int64_t channel) const {
+    const T* residual = r.residual ? static_cast<const T*>(r.residual) + (at - written) : nullptr;
+    finish(rows, columns, at, layout.channel_pitch, channel, residual);
+  }
+  // strip[rows][pitch] to its pixels, or, of a block of padding, added to them; `residual_strip` is as large, used
+  // where there is a residual.
+  void move(const ColumnGrid& grid, int64_t column, int64_t columns, int64_t channel, int64_t rows, T* strip,
+            int64_t pitch, T* residual_strip) const {
+    if (grid.adds) return add_columns(grid, layout, written, column, columns, channel, rows, strip, pitch);
+    if (r.residual)
+      move_columns(kernels, grid, layout, true, const_cast<T*>(static_cast<const T*>(r.residual)), column, columns,
+                   channel, rows, residual_strip, pitch);
+    finish(rows, columns, strip, pitch, channel, r.residual ? residual_strip : nullptr);
+    move_columns(kernels, grid, layout, false, written, column, columns, channel, rows, strip, pitch);
+  }
+
+ private:
+  void finish(int64_t rows, int64_t columns, T* c, int64_t ldc, int64_t channel, const T* residual) const {
+    if (!r.bias && !r.residual && p.activation == Activation::kNone) return;
+    const T* bias = r.bias ? static_cast<const T*>(r.bias) + channel : nullptr;
+    kernels.epilogue(rows, columns, c, ldc, bias, residual, ldc, static_cast<int32_t>(p.activation), T(r.alpha));
+  }
+
+  const ConvProblem& p;
+  const RunContext& r;
+  const GemmKernelsOf<T>& kernels;
+  const bool forward;
+  const ImageLayout layout;
+  T* written;
+};
+
+}  // namespace fastconv
