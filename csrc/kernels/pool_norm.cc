@@ -16,6 +16,7 @@ extern const PoolNormKernels kPoolNormKernels;
 namespace {
 
 #include "pool_fold.h"
+#include "pool_mend.h"
 
 constexpr double kWholePowers = 32;  // up to here a whole power is multiplied out, and 4^p is far from overflowing
 
@@ -118,6 +119,48 @@ FC_INLINE V<T> slope(V<T> x, V<T> y, const PoolPower& power) {
   return select<T>(none, zero, s);
 }
 
+// As in pool_mend.h: what a float cannot hold on the way (p = 1), or what roundings make an infinity (p > 1).
+template <class T>
+__attribute__((noinline)) void mend_norms(const PoolGeometry& g, const PoolPart& part, const PoolPower& power,
+                                          const int64_t* rows, int64_t row_count, int64_t row, const T* x, T* y) {
+  for_windows(g, part.column_begin, part.column_end, [&](int64_t o, const Taps& taps) {
+    for (int64_t c = 0; c < part.channels; ++c) {
+      T* const norm = y + (row * g.out[2] + o) * g.y_pixel + c;
+      if (is_finite(*norm)) continue;
+      const auto for_taps = [&](const auto& visit) {
+        for (int64_t r = 0; r < row_count; ++r)
+          for (int64_t i = 0; i < taps.count; ++i)
+            visit((double)x[(rows[r] + taps.position + i * g.dilation[2]) * g.x_pixel + c]);
+      };
+      const auto size_of = [](double v) { return v < 0 ? -v : v; };
+      ScaledSum sum;
+      if (power.p == 1) {
+        for_taps([&](double v) { sum.add((power.is_signed ? v : size_of(v)) * kTermScale); });
+        *norm = (T)sum.over(1);
+        continue;
+      }
+      double m = 0;
+      for_taps([&](double v) { m = size_of(v) > m || v != v ? size_of(v) : m; });
+      if (!is_finite(m)) continue;
+      for_taps([&](double v) {
+        const double term = __builtin_pow(size_of(v) / m, power.p);
+        sum.add((power.is_signed && v < 0 ? -term : term) * kTermScale);
+      });
+      *norm = (T)(root(sum.over(1), power.p) * m);
+    }
+  });
+}
+
+template <class T>
+__attribute__((noinline)) void mend_norm_gradient(const PoolGeometry& g, const PoolPart& part, const PoolPower& power,
+                                                  int64_t row, const T* dy, const T* x, const T* y, T* dx) {
+  mend_gradient(g, part, row, dx, [&](ScaledSum& sum, int64_t cell, int64_t at, double) {
+    const double share = dy[at] * kTermScale * slope<T>(splat(x[cell]), splat(y[at]), power)[0];
+    const double most = 0x1p960;  // cancelled powers may pass it; two such shares are no NaN
+    sum.add(!is_finite(dy[at]) || share != share ? share : share > most ? most : share < -most ? -most : share);
+  });
+}
+
 // ---- Channels first: lane i is the window's tap first + i, at p[i * step]. ----------------------------------------
 
 template <class T>
@@ -152,6 +195,7 @@ void norm_of_planes(const PoolGeometry& g, const PoolPart& part, const PoolPower
       for_taps([&](V<T> v) __attribute__((always_inline)) { sum += norm.term(v); });
       y[row * g.out[2] + o] = norm.scaled(splat(root<T>(horizontal_sum<T>(sum), power.p)))[0];
     });
+    if (!finite_outputs(g, part, row, y)) mend_norms(g, part, power, rows, row_count, row, x, y);
   }
 }
 
@@ -185,6 +229,7 @@ void norm_of_planes_backward(const PoolGeometry& g, const PoolPart& part, const 
         }
       });
     });
+    mend_norm_gradient(g, part, power, row, dy, x, y, dx);
   }
 }
 
@@ -213,6 +258,7 @@ void norm_of_pixels(const PoolGeometry& g, const PoolPart& part, const PoolPower
         store_first(y + (row * g.out[2] + o) * g.y_pixel + c, norm.scaled(roots<T>(sum, power.p)), count);
       }
     });
+    if (!finite_outputs(g, part, row, y)) mend_norms(g, part, power, rows, row_count, row, x, y);
   }
 }
 
@@ -239,6 +285,7 @@ void norm_of_pixels_backward(const PoolGeometry& g, const PoolPart& part, const 
         }
       });
     });
+    mend_norm_gradient(g, part, power, row, dy, x, y, dx);
   }
 }
 

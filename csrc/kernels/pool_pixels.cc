@@ -9,6 +9,7 @@ extern const PoolKernels kPoolPixelKernels;
 namespace {
 
 #include "pool_fold.h"
+#include "pool_mend.h"
 
 // Calls visit(first channel, number of vectors as a type, channels from there on): four vectors at a time, then one.
 template <int COUNT>
@@ -99,6 +100,7 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
           store_first(y + pixel * g.y_pixel + c + u * lanes, sum[u] / divisor, count - u * lanes);
       });
     });
+    if (!finite_outputs(g, part, row, y)) mend_means(g, part, rows, row_count, counted, row, x, y);
   }
 }
 
@@ -122,6 +124,7 @@ void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, 
         }
       });
     });
+    mend_mean_gradient(g, part, row, dy, dx);
   }
 }
 

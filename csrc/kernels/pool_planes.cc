@@ -17,6 +17,7 @@ extern const PoolKernels kPoolPlaneKernels;
 namespace {
 
 #include "pool_fold.h"
+#include "pool_mend.h"
 
 template <class T>
 struct Scratch {
@@ -213,7 +214,8 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
   column_divisors(g, part.column_begin, part.column_end, divisor);
   for (int64_t row = part.row_begin; row < part.row_end; ++row) {
     int64_t count, column = under.begin;
-    const T rows = (T)rows_under(g, row, scratch.rows, &count);
+    const int64_t counted = rows_under(g, row, scratch.rows, &count);
+    const T rows = (T)counted;
     for (; column + block <= under.end; column += block) sum_of_rows<T, 4>(x, count, scratch.rows, column, block, s);
     for (; column < under.end; column += lanes)
       sum_of_rows<T, 1>(x, count, scratch.rows, column, under.end - column, s);
@@ -229,6 +231,7 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
         mean_of_columns<T, 0>(g, under.outputs, sum, divisor, rows, out);
         break;
     }
+    if (!finite_outputs(g, part, row, y)) mend_means(g, part, scratch.rows, count, counted, row, x, y);
   }
 }
 
@@ -275,15 +278,13 @@ void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, 
       }
     });
     T* out = dx + row * g.size[2] + first;
-    if (stride == 1) {
-      sum_of_taps(g, phase, shift, folded, first, columns, out);
-      continue;
-    }
-    for (int64_t j = 0; j < stride && j < columns; ++j) {
+    if (stride == 1) sum_of_taps(g, phase, shift, folded, first, columns, out);
+    for (int64_t j = 0; stride > 1 && j < stride && j < columns; ++j) {
       const int64_t count = (columns - j + stride - 1) / stride;
       sum_of_taps(g, phase, shift, folded, first + j, count, sum);
       for (int64_t i = 0; i < count; ++i) out[j + i * stride] = sum[i];
     }
+    mend_mean_gradient(g, part, row, dy, dx);
   }
 }
 

@@ -11,6 +11,7 @@ extern const PoolKernels kPoolWindowKernels;
 namespace {
 
 #include "pool_fold.h"
+#include "pool_mend.h"
 
 // The best lane and its position: of equals, or of several NaNs, the first position.
 template <class T, bool MIN>
@@ -72,6 +73,7 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
           sum += load_lanes(x + rows[r] + taps.position + i, 0, taps.count - i);
       y[row * g.out[2] + o] = horizontal_sum<T>(sum) / (T)(counted * taps.counted);
     });
+    if (!finite_outputs(g, part, row, y)) mend_means(g, part, rows, row_count, counted, row, x, y);
   }
 }
 
@@ -90,6 +92,7 @@ void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, 
           store_first(line + i, load_lanes(line + i, 0, last - i) + share, last - i);
       });
     });
+    mend_mean_gradient(g, part, row, dy, dx);
   }
 }
 

@@ -39,26 +39,26 @@ def _windows(size: Sequence[int], outputs: Sequence[int]) -> Iterator[tuple[Any,
 def adaptive_avg_pool(
     x: npt.ArrayLike, output_size: Sequence[int], *, layout: str = "channels_first", dtype: npt.DTypeLike = np.float64
 ) -> Array:
-    """y (N, C, *output_size): the mean of each window."""
-    x = _channels_first(np.asarray(x, dtype), layout)
-    y = np.zeros((*x.shape[:2], *output_size), dtype)
+    """y (N, C, *output_size): the mean of each window, summed in long double (1.7e308 + 1.7e308 is no overflow)."""
+    x = _channels_first(np.asarray(x, np.longdouble), layout)
+    y = np.zeros((*x.shape[:2], *output_size), np.longdouble)
     for at, window in _windows(x.shape[2:], output_size):
         cells = x[window]
         y[at] = cells.sum(axis=tuple(range(2, cells.ndim))) / math.prod(cells.shape[2:])
-    return _to_layout(y, layout)
+    return _to_layout(y.astype(dtype), layout)
 
 
 def adaptive_avg_pool_backward(
     dy: npt.ArrayLike, x_shape: Sequence[int], *, layout: str = "channels_first", dtype: npt.DTypeLike = np.float64
 ) -> Array:
     """dx, of shape x_shape."""
-    dy = _channels_first(np.asarray(dy, dtype), layout)
+    dy = _channels_first(np.asarray(dy, np.longdouble), layout)
     size = tuple(x_shape[1:-1] if layout == "channels_last" else x_shape[2:])
-    dx = np.zeros((*dy.shape[:2], *size), dtype)
+    dx = np.zeros((*dy.shape[:2], *size), np.longdouble)
     for at, window in _windows(size, dy.shape[2:]):
         share = dy[at] / math.prod(w.stop - w.start for w in window[2:])
         dx[window] += share.reshape(*share.shape, *(1,) * len(size))
-    return _to_layout(dx, layout)
+    return _to_layout(dx.astype(dtype), layout)
 
 
 def adaptive_max_pool(

@@ -159,17 +159,17 @@ def avg_pool(
     """y (N, C, *output): the sum of each window over its number of cells, or over divisor_override.
 
     count_include_pad counts the cells of the padding too, though never those that hang over its end in ceil mode.
-    Raises ValueError where that number is 0.
+    Summed in long double, where 1.7e308 + 1.7e308 is no overflow. Raises ValueError where that number is 0.
     """
     x = _channels_first(np.asarray(x, dtype), layout)
     windows = _Windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     planes = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
-    total = np.zeros((*x.shape[:2], *windows.output), dtype)
+    total = np.zeros((*x.shape[:2], *windows.output), np.longdouble)
     for position, inside in windows.taps():
         if x.size:
             total += np.where(inside, planes[:, :, position], 0)
-    divisor = divisor_override or windows.divisor(count_include_pad).astype(dtype)
-    return _to_layout(total / divisor, layout)
+    divisor = divisor_override or windows.divisor(count_include_pad)
+    return _to_layout((total / divisor).astype(dtype), layout)
 
 
 def avg_pool_backward(
@@ -187,15 +187,15 @@ def avg_pool_backward(
     dtype: npt.DTypeLike = np.float64,
 ) -> Array:
     """dx, of shape x_shape: every dy is shared out equally over the cells of its window."""
-    dy = _channels_first(np.asarray(dy, dtype), layout)
+    dy = _channels_first(np.asarray(dy, np.longdouble), layout)
     size = tuple(x_shape[1:-1] if layout == "channels_last" else x_shape[2:])
     windows = _Windows(size, kernel_size, stride, padding, dilation, ceil_mode)
-    share = dy / (divisor_override or windows.divisor(count_include_pad).astype(dtype))
-    dx = np.zeros((*dy.shape[:2], math.prod(size)), dtype)
+    share = dy / (divisor_override or windows.divisor(count_include_pad))
+    dx = np.zeros((*dy.shape[:2], math.prod(size)), np.longdouble)
     for position, inside in windows.taps():
         cells: Any = np.s_[:, :, position[inside]]
         np.add.at(dx, cells, share[:, :, inside])
-    return _to_layout(dx.reshape(*dy.shape[:2], *size), layout)
+    return _to_layout(dx.reshape(*dy.shape[:2], *size).astype(dtype), layout)
 
 
 def lp_pool(
