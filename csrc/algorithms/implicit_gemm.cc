@@ -14,8 +14,8 @@
 // Against im2col_gemm: nothing is expanded tap by tap, and a tile takes any 6 pixels, so that 7 x 7 and 14 x 14 planes
 // fill it. It refuses backward-filter, backward-data of padding that shows cells, and 16-bit types. Few rows leave
 // lanes empty: im2col_gemm, whose lanes are pixels, is then the better one.
-// The direct method of KERNELS on CPUs: Zhang, Franchetti, Low, "High performance zero-memory overhead direct
-// convolutions", ICML 2018, section 3, with the halo copied for padding and strides.
+// Lanes of channels and a register tile of pixels are those of Zhang, Franchetti, Low, "High performance zero-memory
+// overhead direct convolutions", ICML 2018; here the halo is copied, for padding, strides and either layout.
 #include <algorithm>
 #include <cstdio>
 #include <type_traits>
