@@ -164,6 +164,19 @@ def test_gradients_flow_through_the_state():
     assert_same_bits(pieces(*inputs).data, whole(*inputs).data)
 
 
+@pytest.mark.parametrize("isa", isas())
+def test_what_is_chosen_without_a_name_has_gradients(isa):
+    """One algorithm is chosen for all lengths, from the forward pass; some have no gradient of the filter."""
+    for channels in (1, 4, 16, 64):
+        for taps in (1, 3, 9):
+            x = fc.Tensor(np.ones((1, channels, 20), np.float32), requires_grad=True)
+            w = fc.Tensor(np.ones((channels, channels, taps), np.float32), requires_grad=True)
+            with fc.options(isa=isa):
+                y, _ = fc.causal_conv1d(x, w)
+                y.sum().backward()
+            assert_exact(w.grad.data, np.broadcast_to(20.0 - np.arange(taps)[::-1], w.shape).astype(np.float32))
+
+
 def test_layer_and_stream():
     fc.manual_seed(3)
     for layout in ("channels_first", "channels_last"):

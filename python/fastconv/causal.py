@@ -79,12 +79,19 @@ def causal_conv1d(x: Array, w: Array, bias: Array | None = None, state: Array | 
 @functools.lru_cache(maxsize=256)
 def _choice(options: Settings, channels: int, w_shape: tuple[int, ...], dilation: int, groups: int, layout: str,
             dtype: Any) -> str:  # fmt: skip
-    """The algorithm for any length and batch."""
+    """The algorithm for any length and batch; its name holds for the gradients too, so it has all three passes."""
     reach = (w_shape[-1] - 1) * dilation
     x_shape = (1, channels, NOMINAL_LENGTH) if layout == "channels_first" else (1, NOMINAL_LENGTH, channels)
     g = conv_geometry("causal_conv1d", 1, x_shape, w_shape, 1, ((reach, 0),), dilation, groups, layout)
     strict = _core.Options(*options._replace(precision=1.0))
-    return _core.choose(problem("fwd", g, layout, dtype), strict)
+    forward = problem("fwd", g, layout, dtype)
+    chosen = _core.choose(forward, strict)
+    rows = {p: _core.algorithms(forward.with_pass(p), strict) for p in ("fwd", "bwd_data", "bwd_filter")}
+    able = [{row["name"] for row in found if row["supported"]} for found in rows.values()]
+    complete = [row for row in rows["fwd"] if all(row["name"] in names for names in able)]
+    if not complete or chosen in {row["name"] for row in complete}:
+        return chosen
+    return min(complete, key=lambda row: row["estimate_s"])["name"]
 
 
 def _with_length(shape: Any, length: int, axis: int) -> tuple[int, ...]:
