@@ -45,8 +45,8 @@ Written by `python docs/make_operations.py`; change that, not this page.
 - **operation**: the functions, their explicit backward functions, and the layers of `fc.nn`. Functions of `fc` answer
   an array with an array and an `fc.Tensor` with one, those of `fc.ops` always with a tensor; where PyTorch has these
   in `nn.functional`, so has `fc.nn.functional`.
-- **axes**: how many spatial axes, where there are such. **layouts**: `first` is (N, C, *size), `last` is (N, *size,
-  C).
+- **axes**: how many spatial axes, where there are such. **layouts**: `first` is `(N, C, *size)`, `last` is
+  `(N, *size, C)`.
 - **dtypes**: float16 and bfloat16 are computed in float32 and rounded once (`numerics.md`).
 - **gradient**: `2`, it has a gradient that has a gradient itself; `1`, one that has none; `-`, none.
 - **computed by**: the functions of the native module that a call and its gradient use (`add` also adds up the
@@ -140,11 +140,9 @@ def algorithm_table() -> str:
             limits = [words(cell, key) for key in CHOICES if key != "pass"]
             row = [*limits, words(cell, "workspace", "0"), *facts[name], words(cell, "refuses", "-")]
             rows.setdefault((name, *row), []).append(pass_)
-    head = (
-        "algorithm|pass|dtypes|layouts|axes|padding modes|padding|filter|stride|dilation|groups|workspace|exact|error"
-    )
+    head = "algorithm|pass|dtypes|layouts|axes|padding modes|padding|filter|stride|dilation|groups"
     lines = [[f"`{name}`", ", ".join(passes), *row] for (name, *row), passes in rows.items()]
-    return ALGORITHMS.format(count=count) + "\n" + table(head + "|refuses", lines)
+    return ALGORITHMS.format(count=count) + "\n" + table(head + "|workspace|exact|error|refuses", lines)
 
 
 # Operations: one small call each.
@@ -259,7 +257,8 @@ def operation_row(operation: str, example: Example, functions: list[str], family
     words = {operation, *map(base, layers), *example.words}
     cells = [code(starred(functions)) + (f"<br>layers {code(starred(layers))}" if layers else "")]
     cells += [example.axes or ", ".join(ranks) or "any"]
-    cells += ["first, last" if takes_layout else "any" if family in ANY_LAYOUT else "first"]
+    layouts = "first, last" if takes_layout else "any" if family in ANY_LAYOUT else "first"
+    cells += [example.layouts or layouts]
     cells += [", ".join(dtypes), differentiable(example)]
     return [*cells, code(native_functions(example)) or "NumPy", tests.of(*words)]
 
