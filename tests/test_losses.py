@@ -110,6 +110,38 @@ def test_classes_against_pytorch(shapes, dtype):
 
 
 @DTYPES
+def test_ignored_predictions_have_no_gradient(dtype):
+    """Fused and recorded backward agree, as PyTorch has it: 0 where the label is ignored, even of a mean of nothing,
+    which is NaN, and even where the ignored logits are not finite."""
+    x = rng_for("ignored").standard_normal((4, 3)).astype(NUMPY_DTYPE[dtype])
+    x[1, 0] = -np.inf
+    cases = 0
+    for f, labels, reduction, weight in itertools.product(
+        (ops.cross_entropy, ops.nll_loss),
+        ([-100] * 4, [0, -100, 2, 1], [-100, -100, 1, -100]),
+        REDUCTIONS,
+        (None, np.zeros(3, x.dtype), np.array([0.5, 2, 1], x.dtype)),
+    ):
+        labels = np.array(labels)
+        grads = []
+        for create_graph in (False, True):
+            leaf = fc.Tensor(x, requires_grad=True)
+            loss = f(leaf, labels, weight, reduction=reduction)
+            total = ops.sum(loss)
+            nothing = reduction == "mean" and ((weight is not None and not weight.any()) or (labels < 0).all())
+            assert np.isnan(total.data) == nothing
+            (g,) = fc.grad(total, [leaf], create_graph=create_graph)
+            grads.append(g.data)
+            assert (g.data[labels < 0] == 0).all(), f"{labels} {reduction} {weight} create_graph={create_graph}"
+            if create_graph:
+                (second,) = fc.grad(ops.sum(g * g), [leaf]) if g.requires_grad else (fc.Tensor(np.zeros_like(x)),)
+                assert (second.data[labels < 0] == 0).all()
+        assert_close(grads[1], grads[0], "pointwise", what=f"{labels} {reduction} {weight}")
+        cases += 1
+    assert cases == 54
+
+
+@DTYPES
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 @pytest.mark.parametrize("kind", PAIRS)
 def test_pairs_against_the_reference_and_pytorch(kind, dtype):

@@ -14,6 +14,7 @@ from .._core import ProblemError
 from ..arrays import is_native, namespace
 from ..autograd import Context, Function, is_grad_enabled
 from ..tensor import Tensor, as_tensor, plain
+from .arithmetic import where
 from .index import TakeAlong
 from .shape import reshape, sum, transpose
 from .softmax import Softmax, log_softmax
@@ -63,6 +64,9 @@ class CrossEntropy(Function):
         if not is_grad_enabled() and is_native(dloss.data, logits.data):
             words = targets.weight, targets.smoothing, targets.ignore
             return Tensor(_core.cross_entropy_backward(dloss.data, ctx.probabilities, targets.labels, *words))
+        kept = targets.labels != targets.ignore
+        if not kept.all():  # an ignored row has no gradient, whatever its logits and factor are
+            logits, dloss = where(kept[:, None], logits, 0.0), where(kept, dloss, 0.0)
         t = Tensor(targets.spread(logits.shape[1], logits.data))
         return (Softmax.apply(logits) * sum(t, 1, True) - t) * reshape(dloss, -1, 1)
 
@@ -137,7 +141,7 @@ def cross_entropy(
         logits: (K,), (N, K), or (N, K, *) with one prediction per position.
         labels: integers from 0 to K - 1, (), (N,) or (N, *); or probabilities, floats of the shape of logits.
         weight: (K,), a factor for each class.
-        ignore_index: predictions with this label count nowhere.
+        ignore_index: predictions with this label count nowhere; their gradient is 0, even of a mean over nothing.
         reduction: "mean" or "sum" over all predictions, or "none": one loss for each. The mean divides by the sum of
             the labels' weights (for probabilities: by the number of predictions); over nothing it is NaN.
         label_smoothing: that part of the label's 1 is spread over all classes (Szegedy et al., arXiv 1512.00567).
@@ -186,4 +190,6 @@ def nll_loss(
     indices = np.where(kept, flat, 0)
     factor = (-1.0 if weight is None else -weight[indices]) * kept.astype(x.dtype)
     picked = reshape(TakeAlong.apply(rows, indices=indices[:, None], axis=1, unique=True), (-1,) if flat.size else (0,))
+    if not kept.all():  # what is ignored counts as 0, also where it is infinite
+        picked = where(kept, picked, 0.0)
     return _reduced(picked * Tensor(factor.astype(x.dtype)), reduction, labels.shape, flat, weight, ignore_index)
