@@ -113,6 +113,29 @@ def test_explain_with_and_without_quotes(capsys):
     assert code == 0 and json.loads(as_json)
 
 
+def test_the_table_of_explain(capsys):
+    """Only columns that hold something, each reason with one name, numbers that a person reads."""
+    for problem, count in (
+        ("fwd n8 c3 h64 w64 k16 r3 s3 stride2 pad1 f16", "3.54 million"),
+        ("fwd n1 c4 d8 h16 w16 k8 t3 r3 s3 pad1 reflect bf16", "1.77 million"),
+        ("bwd_data n2 c16 h32 w32 k32 r3 s3 stride2 pad1 g4 nhwc bias f16", "589,824"),
+        ("bwd_filter n1 c16 w32 k32 s3 g16 f16", "2,880"),
+        ("bwd_data n64 c256 h56 w56 k256 r3 s3 pad1 bias relu", "118 billion"),
+    ):
+        _, out, _ = run(capsys, "explain", problem)
+        lines = out.splitlines()
+        assert lines[0].split()[0] == problem.split()[0] and lines[1].startswith(f"{count} multiply-adds")
+        assert lines[3].split() == ["algorithm", "estimate", "workspace"]
+        assert sum(line.startswith("*") for line in lines) == 1 and " - " not in out
+        for name in (row["name"] for row in fc.algorithms(problem)):
+            assert sum(line.split(":")[-1].count(name) for line in lines) == 1
+    _, out, _ = run(capsys, "explain", "fwd n1 c4 h8 w8 k8 r3 s3 pad1 bf16", "--measure")
+    assert "errors against float64" in out and "GFLOP/s" in out
+    with fc.options(max_workspace=10):
+        _, out, _ = run(capsys, "explain", "bwd_data n2 c16 h32 w32 k32 r3 s3 nhwc bias f16")
+    assert "no algorithm is usable" in out and "estimate" not in out and out.count("max_workspace is 10") > 1
+
+
 def test_explain_of_no_problem_is_one_line_and_exit_code_2(capsys):
     code, out, err = run(capsys, "explain", "sideways n1 c3")
     assert (code, out) == (2, "") and err.startswith("fastconv: ") and err.count("\n") == 1

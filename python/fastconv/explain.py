@@ -40,7 +40,7 @@ class Explanation:
         return {"problem": str(p), "macs": p.macs, "bytes": p.bytes, "chosen": self.chosen, "algorithms": self.rows}
 
     def __str__(self) -> str:
-        rows = [["", "algorithm", "estimate", "measured", "GFLOP/s", "workspace", "max error", "rms error"]]
+        rows = [["", "algorithm", "estimate", "workspace", "measured", "GFLOP/s", "max error", "rms error"]]
         refused = []
         for row in self.rows:
             if not row["supported"]:
@@ -48,15 +48,21 @@ class Explanation:
                 continue
             seconds = row["measured_s"]
             speed = f"{2e-9 * self.problem.macs / seconds:.1f}" if seconds else "-"
-            cells = [_milliseconds(row["estimate_s"]), _milliseconds(seconds), speed, _bytes(row["workspace_bytes"])]
+            cells = [_milliseconds(row["estimate_s"]), _bytes(row["workspace_bytes"]), _milliseconds(seconds), speed]
             errors = ["-" if row[key] is None else f"{row[key]:.1e}" for key in ("max_error", "rms_error")]
             rows.append(["*" if row["chosen"] else "", row["name"], *cells, *errors])
+        filled = [i for i in range(8) if i < 4 or any(row[i] != "-" for row in rows[1:])]
+        table = align([[row[i] for i in filled] for row in rows], right=tuple(range(2, len(filled))))
         p = self.problem
-        head = [str(p), f"{p.macs / 1e6:.3g} million multiply-adds, {_bytes(p.bytes)} in x, w and y; * is chosen", ""]
-        table = align(rows, right=tuple(range(2, 8)))
-        parts = textwrap.wrap(head[0], 120) + head[1:] + [table]
+        head = f"{_count(p.macs)} multiply-adds, {_bytes(p.bytes)} in x, w and y; "
+        head += "* is chosen" if self.chosen else "no algorithm is usable"
+        if 6 in filled:
+            head += "; errors against float64, relative to the largest |result|"
+        parts = [*textwrap.wrap(str(p), 120), head, "", *([table] if rows[1:] else [])]
         for row in refused:
-            parts += textwrap.wrap(f"not usable: {row['name']}: {row['reason']}", 120, subsequent_indent="    ")
+            named = row["reason"].startswith(row["name"])
+            reason = row["reason"] if named else f"{row['name']}: {row['reason']}"
+            parts += textwrap.wrap(f"not usable: {reason}", 120, subsequent_indent="    ")
         return "\n".join(parts)
 
     __repr__ = __str__
@@ -200,8 +206,17 @@ def _add_times(p: ConvProblem, rows: list[dict[str, Any]], seed: int, budget_s: 
         row["measured_s"] = float(np.median(times))
 
 
+def _count(n: int) -> str:
+    for size, word in ((10**12, "trillion"), (10**9, "billion"), (10**6, "million")):
+        if n >= 0.9995 * size:  # from there on three digits round to 1
+            return f"{n / size:.3g} {word}"
+    return f"{n:,}"
+
+
 def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1e3 * seconds:.3f} ms"
+    if seconds is None:
+        return "-"
+    return f"{seconds:.2f} s" if seconds >= 10 else f"{1e3 * seconds:.3f} ms"
 
 
 def _bytes(count: int | None) -> str:
