@@ -51,7 +51,7 @@ def test_everything_public_is_on_the_page(text):
 
 def test_what_holds_for_float16_holds_for_bfloat16(maker):
     """The page takes the one for both, so that it is the same without the package."""
-    bfloat16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    bfloat16 = np.dtype(pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed").bfloat16)
     examples = [item for family in maker.FAMILIES.values() for item in family.items()]
     for name, example in examples:
         assert maker.computes_in(example, bfloat16) == maker.computes_in(example, np.dtype(np.float16)), name

@@ -150,7 +150,7 @@ def test_infinities_and_ordinary_values_are_untouched():
 
 def test_halves():
     """Sums of halves are taken in float32; the mean of bfloat16's largest numbers is one of them."""
-    ml_dtypes = pytest.importorskip("ml_dtypes")
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
     largest = ml_dtypes.finfo(ml_dtypes.bfloat16).max
     x = np.full((1, 2, 8, 8), largest, ml_dtypes.bfloat16)
     x[0, 1, ::2] *= -1
