@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import report, timing
+from fastconv.bench import report, timing
 
 Key = tuple[str, int]
 BASELINES = (report.BASELINE, "torch_train")

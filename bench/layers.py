@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import measure, peers, problems, report
-from bench.worker import Worker
+from bench import repository
+from fastconv.bench import measure, peers, problems, report
+from fastconv.bench.worker import Worker
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,7 +60,7 @@ def main() -> int:
         precision = float(precision)
     options = {"algorithm": arguments.algorithm, "precision": precision}
 
-    result: dict[str, Any] = {"format": report.FORMAT, "kind": "layers", **measure.surroundings("bench.layers")}
+    result: dict[str, Any] = {"format": report.FORMAT, "kind": "layers", **repository.surroundings("bench.layers")}
     result |= {"settings": dataclasses.asdict(settings), "options": {**options, "isa": arguments.isa}, "rows": []}
     with contextlib.ExitStack() as stack:
         references = stack.enter_context(measure.start(["reference_torch", "reference_fastconv"], max(threads), None))
@@ -80,7 +81,7 @@ def main() -> int:
                 result["rows"].append({**about, **row})
     report.progress("")
     tables(result, threads, passes)
-    print("saved:", report.save(result, arguments.out))
+    print("saved:", repository.save(result, arguments.out))
     return 1 if wrong(result) else 0
 
 

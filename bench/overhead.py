@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import measure, report, timing
-from bench.worker import environment
+from bench import repository
+from fastconv.bench import measure, report, timing
+from fastconv.bench.worker import environment
 
 X_SHAPE, W_SHAPE = (1, 16, 4, 4), (16, 16, 3, 3)
 BLOCK = 500  # calls in a sample
@@ -102,7 +103,7 @@ def main() -> int:
     if arguments.calls_only:
         print(json.dumps(measure_calls(arguments.rounds)))
         return 0
-    result: dict[str, Any] = {"format": report.FORMAT, "kind": "overhead", **measure.surroundings("bench.overhead")}
+    result: dict[str, Any] = {"format": report.FORMAT, "kind": "overhead", **repository.surroundings("bench.overhead")}
     with measure.start(["fastconv"], 1, None) as workers:
         result["versions"] = measure.versions(workers)
     result["settings"] = {"rounds": arguments.rounds, "block": BLOCK, "settle_s": SETTLE_S}
@@ -114,7 +115,7 @@ def main() -> int:
     body += [[name.replace("_", " "), f"{1e3 * found[name]:.1f} ms"] for name in found if "import" in name]
     shape = f"x {X_SHAPE}, w {W_SHAPE}"
     report.print_table(f"one thread, {shape}: medians", ["what", "time"], body)
-    print("saved:", report.save(result, arguments.out))
+    print("saved:", repository.save(result, arguments.out))
     return 0
 
 

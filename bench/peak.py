@@ -10,19 +10,11 @@ from __future__ import annotations
 
 import argparse
 
-from bench import timing
-
-
-def fma_peak(seconds: float, threads: int) -> float:
-    """GFLOP/s (two per multiply-add) of `threads` threads together, for about `seconds`."""
-    from fastconv import _core
-
-    return float(_core.fma_peak(seconds, threads))
+from fastconv.bench import timing
+from fastconv.bench.worker import Worker
 
 
 def main() -> None:
-    from bench.worker import Worker
-
     parser = argparse.ArgumentParser(prog="python -m bench.peak", description="measure the multiply-add peak")
     parser.add_argument("--threads", default="1,2", help="thread counts, by commas (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.1, help="of one sample (default %(default)s)")

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import measure, peers, report
-from bench.models import MODELS
+from bench import repository
+from fastconv.bench import measure, peers, report
+from fastconv.bench.models import MODELS
 
 BASELINE = "torch_train"
 OURS = "fastconv_train"
@@ -32,7 +33,7 @@ def main() -> int:
     arguments = p.parse_args()
     settings = measure.Settings(rounds=arguments.rounds, min_sample_s=arguments.min_sample, error_limit=ERROR_LIMIT)
     threads = [int(t) for t in arguments.threads.split(",")]
-    result: dict[str, Any] = {"format": report.FORMAT, "kind": "train", **measure.surroundings("bench.train_lenet")}
+    result: dict[str, Any] = {"format": report.FORMAT, "kind": "train", **repository.surroundings("bench.train_lenet")}
     result |= {"settings": dataclasses.asdict(settings), "options": {"isa": arguments.isa}, "rows": []}
     names = ("reference_torch_train", "reference_fastconv_train")
     with contextlib.ExitStack() as stack:
@@ -48,7 +49,7 @@ def main() -> int:
                 about = {"problem": f"train {model} n{arguments.batch}", "layer": model, "reference": name}
                 result["rows"].append({**about, **row})
     table(result["rows"])
-    print("saved:", report.save(result, arguments.out))
+    print("saved:", repository.save(result, arguments.out))
     return 1 if any("wrong" in row["peers"].get(OURS, {}) for row in result["rows"]) else 0
 
 

@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from bench import compare, measure, peers, problems, report, timing
-from bench.worker import Worker, WorkerError
+from bench import compare
+from fastconv.bench import measure, peers, problems, report, timing
+from fastconv.bench.worker import Worker, WorkerError
 
 SMALL = "fwd n2 c6 h9 w8 k4 r3 s3 stride2x1 pad1 dil1 g2 nchw f32"
 

@@ -7,8 +7,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from bench.peers import Prepared, RefusedError, Task
-from bench.problems import Layer
+from ..problems import Layer
+from . import Prepared, RefusedError, Task
 
 torch: Any = importlib.import_module("torch")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bench import models
-from bench.peers import Array, Prepared, RefusedError, Task
+from .. import models
+from . import Array, Prepared, RefusedError, Task
 
 CHECKED_STEPS = 5
 RATE, MOMENTUM = 0.01, 0.9
@@ -46,7 +46,7 @@ class FastconvTraining(Training):
     dtype: Any = np.float32
 
     def __init__(self, threads: int) -> None:
-        from bench.peers.fastconv_ import OneShot
+        from .fastconv_ import OneShot
 
         self.versions = OneShot(threads).versions  # type: ignore[method-assign]
 
@@ -82,7 +82,7 @@ class TorchTraining(Training):
     channels_last = False
 
     def __init__(self, threads: int) -> None:
-        from bench.peers.torch_ import ChannelsFirst
+        from .torch_ import ChannelsFirst
 
         self.versions = ChannelsFirst(threads).versions  # type: ignore[method-assign]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rival in one process, driven over a pipe: the server (`python -m bench.worker NAME THREADS`) and its client.
+"""One rival in one process, driven over a pipe: the server (started by boot.py) and its client.
 
 A request is a line of JSON, and so is its answer: {"value": ...}, {"refused": sentence} or {"failed": traceback}.
 
@@ -26,8 +26,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from bench import peers, timing
-from bench.problems import ROOT
+from . import peers, timing
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -36,6 +35,9 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "FASTCONV_NUM_THREADS",
 )
+BOOT = Path(__file__).resolve().parent / "boot.py"
+# Prefixes of what tunes a library: left out, so that each runs as it comes.
+TUNING_VARIABLES = ("DNNL_", "FASTCONV_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "OPENCV_", "ORT_", "OV_", "TBB_")
 COLD_BYTES = 256 << 20  # more than any last-level cache that one process fills
 
 
@@ -45,7 +47,7 @@ class WorkerError(RuntimeError):
 
 def environment(threads: int, **variables: str) -> dict[str, str]:
     """This process's environment with the thread counts set, and no other setting that changes what is measured."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FASTCONV_", "OMP_", "MKL_", "ONEDNN_", "KMP_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(TUNING_VARIABLES)}
     return {**kept, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **variables}
 
 
@@ -99,9 +101,9 @@ class Server:
         self.ballast += 1.0
 
     def do_peak(self, seconds: float) -> float:
-        from bench import peak
+        from fastconv import _core
 
-        return peak.fma_peak(seconds, self.threads)
+        return _core.fma_peak(seconds, self.threads)
 
 
 class Worker:
@@ -110,8 +112,7 @@ class Worker:
     def __init__(self, name: str, threads: int, variables: dict[str, str] | None = None) -> None:
         self.name, self.threads = name, threads
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", name, str(threads)],
-            cwd=ROOT,
+            [sys.executable, "-P", str(BOOT), name, str(threads)],
             env=environment(threads, **(variables or {})),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -182,7 +183,3 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     Server(name, threads).serve(sys.stdin, answers)
-
-
-if __name__ == "__main__":
-    main()

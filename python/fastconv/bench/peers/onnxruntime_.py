@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from bench.peers import Array, Prepared, RefusedError, Task
-from bench.problems import Layer
+from ..problems import Layer
+from . import Array, Prepared, RefusedError, Task
 
 onnxruntime: Any = importlib.import_module("onnxruntime")
 

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import timing
-from bench.problems import ROOT
+from . import timing
 
 FORMAT = 1  # of the JSON; raised when a reader must change
-RESULTS = ROOT / "bench" / "results"
 BASELINE = "torch"
 OURS = ("fastconv_plan", "fastconv")  # the first that was timed speaks for us
 BUSY = 0.7  # load average from which others take a core; barriers between threads suffer most from that
@@ -184,14 +182,9 @@ def progress(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def save(result: dict[str, Any], path: Path | None) -> Path:
-    """Write a result; without a path into bench/results, named by date, kind and commit."""
-    if path is None:
-        stamp = result["date"][:16].replace(":", "").replace("T", "-")
-        path = RESULTS / f"{stamp}-{result['kind']}-{result['commit'].rstrip('+')}.json"
+def save(result: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_rounded(result), indent=1) + "\n", encoding="utf-8")
-    return path
 
 
 def load(path: Path) -> dict[str, Any]:

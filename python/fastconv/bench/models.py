@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.problems import Array
+from .problems import Array
 
 
 def lenet5(nn: Any) -> Any:

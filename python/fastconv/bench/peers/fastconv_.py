@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 import fastconv as fc
-from bench.peers import Array, Prepared, RefusedError, Task
-from bench.problems import Layer
 from fastconv import _core
+
+from ..problems import Layer
+from . import Array, Prepared, RefusedError, Task
 
 LAYOUTS = {"nchw": "channels_first", "nhwc": "channels_last"}
 

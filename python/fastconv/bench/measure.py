@@ -8,7 +8,6 @@ import datetime
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from bench import peers, timing
-from bench.problems import ROOT
-from bench.worker import Worker
+from . import peers, timing
+from .worker import Worker
 
 BEFORE_TIMING = 3  # calls that warm up and say how many make a sample
 
@@ -137,14 +135,13 @@ def versions(workers: Mapping[str, Worker]) -> dict[str, str]:
     return found
 
 
-def surroundings(module: str) -> dict[str, Any]:
-    """When, on what, from which commit and by which command (but for its `--out`): the head of every result."""
+def surroundings(program: str) -> dict[str, Any]:
+    """When, on what and by which command (but for where it writes): the head of every result."""
     arguments = iter(sys.argv[1:])
-    told = [word for word in arguments if word != "--out" or next(arguments, None) is None]
+    told = [word for word in arguments if word not in ("--json", "--out") or next(arguments, None) is None]
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", module, *told]),
-        "commit": commit(),
+        "command": f"{program} {shlex.join(told)}".rstrip(),
         "machine": {
             "cpu": cpu_model(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -160,14 +157,3 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The commit of the benchmark's own tree, with "+" if tracked files differ from it; "unknown" outside of git."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ROOT / "tests" / "problems" / "layers.txt"
+LAYERS = Path(__file__).resolve().parent / "lists" / "layers.txt"
 PASSES = ("fwd", "bwd_data", "bwd_filter")
 DTYPES: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
 Array = npt.NDArray[Any]
