@@ -90,6 +90,8 @@ struct ResponseNormKernels;  // window_kernels.h
 struct ResampleKernels;
 struct LossKernels;
 struct PairLossKernels;
+struct WinogradKernels;  // winograd_kernels.h
+struct WinogradTransformTable;
 
 struct KernelTable {
   const char* isa;
@@ -111,6 +113,8 @@ struct KernelTable {
   const LossKernels* loss;
   const PairLossKernels* pair_loss;
   const ConvertKernels* convert;
+  const WinogradKernels* winograd;
+  const WinogradTransformTable* winograd_transforms;
 };
 
 }  // namespace fastconv

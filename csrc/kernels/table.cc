@@ -25,12 +25,15 @@ extern const ResponseNormKernels kResponseNormKernels;
 extern const ResampleKernels kResampleKernels;
 extern const LossKernels kLossKernels;
 extern const PairLossKernels kPairLossKernels;
+extern const WinogradKernels kWinogradKernels;
+extern const WinogradTransformTable kWinogradTransforms;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA),  kVectorBytes,      &kGemmKernels,         &kDepthwiseKernels,
-                            &kDirectKernels,    &kImplicitKernels, &kPoolPlaneKernels,    &kPoolWindowKernels,
-                            &kPoolPixelKernels, &kPoolNormKernels, &kPointwiseKernels,    &kOptimKernels,
-                            &kNormKernels,      &kRowNormKernels,  &kResponseNormKernels, &kResampleKernels,
-                            &kLossKernels,      &kPairLossKernels, &kConvertKernels};
+const KernelTable kTable = {FC_STRING(FC_ISA),   kVectorBytes,      &kGemmKernels,         &kDepthwiseKernels,
+                            &kDirectKernels,     &kImplicitKernels, &kPoolPlaneKernels,    &kPoolWindowKernels,
+                            &kPoolPixelKernels,  &kPoolNormKernels, &kPointwiseKernels,    &kOptimKernels,
+                            &kNormKernels,       &kRowNormKernels,  &kResponseNormKernels, &kResampleKernels,
+                            &kLossKernels,       &kPairLossKernels, &kConvertKernels,      &kWinogradKernels,
+                            &kWinogradTransforms};
 
 }  // namespace fastconv::FC_ISA

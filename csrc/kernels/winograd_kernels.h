@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels of Winograd convolution (float32): transforms whose lanes are channels, and the matrix product of one
+// point. A *cell* is one pixel of `lanes` channels; L stands for lanes below.
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv {
+
+// One F(m x m, r x r). Point xi = i * n + j of a tile's n x n, i counts rows.
+struct WinogradTransforms {
+  int m, r, n;
+  // B^T d B of `tiles` tiles that follow each other along a row: rows[i] points to cells of input row i of the tile
+  // row, tile t reads cells t * m .. t * m + n - 1. Writes v[xi * point_pitch + t * L].
+  void (*input)(int64_t tiles, const float* const* rows, float* v, int64_t point_pitch);
+  // G g G^T of `channels` filters for L written channels: filter c has its taps at g + c * channel_pitch, [r][r][L],
+  // from the last one to the first when `flipped`. Writes u[xi * point_pitch + c * u_pitch].
+  void (*filter)(int64_t channels, const float* g, int64_t channel_pitch, bool flipped, float* u, int64_t point_pitch,
+                 int64_t u_pitch);
+  // A^T M A of `tiles` tiles that follow each other along a row, from products[xi * point_pitch + t * L]; writes the
+  // cells y[i * row_pitch + (t * m + j) * L] of output rows i < m.
+  void (*output)(int64_t tiles, const float* products, int64_t point_pitch, float* y, int64_t row_pitch);
+};
+
+struct WinogradTransformTable {  // winograd_transform.cc
+  WinogradTransforms f23, f43;   // F(2x2, 3x3), F(4x4, 3x3)
+};
+
+struct WinogradKernels {  // winograd_tile.cc
+  int lanes;
+  int vectors;       // of written channels in a register tile, at most
+  int tile_rows[5];  // tiles in a register tile of so many vectors, at most
+  // products[v * vector_pitch + t * L ..] (+)= sum over c < channels of input[c / L][t][c % L] * u[c][vectors][L] for
+  // tiles t < rows and vectors v; blocks of L channels of `input` are block_pitch apart. The sum is one chain in
+  // ascending c from zero; `accumulate` adds it to what is there.
+  void (*multiply)(int rows, int vectors, int64_t channels, const float* input, int64_t block_pitch, const float* u,
+                   float* products, int64_t vector_pitch, bool accumulate);
+  // dst[row * dst_pitch + column] = src[column * L + row] + bias[row] + residual[row * dst_pitch + column], negative
+  // ones made zero by `relu`, for row < rows <= L and column < columns; bias and residual may be null.
+  void (*store_rows)(int64_t rows, int64_t columns, const float* src, float* dst, int64_t dst_pitch, const float* bias,
+                     const float* residual, bool relu);
+};
+
+}  // namespace fastconv

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// The matrix product of one Winograd point: lanes are written channels, rows are tiles; and the way of its results to a
+// channels-first tensor.
+#include "kernel_table.h"
+#include "simd.h"
+#include "winograd_kernels.h"
+
+namespace fastconv::FC_ISA {
+extern const WinogradKernels kWinogradKernels;
+namespace {
+
+constexpr int L = Vec<float>::lanes;
+constexpr int kVectors = kVectorRegisters == 32 ? 4 : 2;
+constexpr int most_rows(int vectors) {
+  if (kVectorRegisters == 32) return vectors <= 2 ? 14 : vectors == 3 ? 9 : 6;
+  return vectors == 1 ? 12 : 6;
+}
+
+template <int ROWS, int VECTORS>
+void multiply_tile(int64_t channels, const float* __restrict input, int64_t block_pitch, const float* __restrict u,
+                   float* __restrict products, int64_t vector_pitch, bool accumulate) {
+  V<float> sum[ROWS][VECTORS] = {};
+  for (; channels > 0; channels -= L, input += block_pitch) {
+    const float* at = input;
+    const float* end = input + (channels < L ? channels : L);
+#pragma GCC unroll 2
+    for (; at < end; ++at, u += VECTORS * L) {
+      V<float> column[VECTORS];
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) column[v] = load(u + v * L);
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+        const V<float> factor = splat(at[r * L]);
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] += factor * column[v];
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < VECTORS; ++v)
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+      float* to = products + v * vector_pitch + r * L;
+      if (accumulate) sum[r][v] += load(to);
+      store(to, sum[r][v]);
+    }
+}
+
+template <int VECTORS>
+void multiply_rows(int rows, int64_t channels, const float* input, int64_t block_pitch, const float* u, float* products,
+                   int64_t vector_pitch, bool accumulate) {
+#define FC_CASE(n)                                                                                           \
+  case n:                                                                                                    \
+    if constexpr (n <= most_rows(VECTORS))                                                                   \
+      return multiply_tile<n, VECTORS>(channels, input, block_pitch, u, products, vector_pitch, accumulate); \
+    break;
+  switch (rows) {
+    FC_CASE(1)
+    FC_CASE(2)
+    FC_CASE(3)
+    FC_CASE(4)
+    FC_CASE(5)
+    FC_CASE(6)
+    FC_CASE(7)
+    FC_CASE(8)
+    FC_CASE(9)
+    FC_CASE(10)
+    FC_CASE(11)
+    FC_CASE(12)
+    FC_CASE(13)
+    FC_CASE(14)
+    default:
+      break;
+  }
+#undef FC_CASE
+}
+
+void multiply(int rows, int vectors, int64_t channels, const float* input, int64_t block_pitch, const float* u,
+              float* products, int64_t vector_pitch, bool accumulate) {
+  if (vectors == 1) return multiply_rows<1>(rows, channels, input, block_pitch, u, products, vector_pitch, accumulate);
+  if (vectors == 2) return multiply_rows<2>(rows, channels, input, block_pitch, u, products, vector_pitch, accumulate);
+  if constexpr (kVectors > 2) {
+    if (vectors == 3)
+      return multiply_rows<3>(rows, channels, input, block_pitch, u, products, vector_pitch, accumulate);
+    return multiply_rows<4>(rows, channels, input, block_pitch, u, products, vector_pitch, accumulate);
+  }
+}
+
+void store_rows(int64_t rows, int64_t columns, const float* src, float* dst, int64_t dst_pitch, const float* bias,
+                const float* residual, bool relu) {
+  for (int64_t x = 0; x < columns; x += L) {
+    const int64_t count = columns - x;
+    V<float> v[L];
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) v[i] = i < count ? load(src + (x + i) * L) : V<float>{};
+    transpose_square<float>(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) {
+      if (i >= rows) continue;
+      V<float> y = v[i];
+      if (bias) y += splat(bias[i]);
+      if (residual) y += load_lanes(residual + i * dst_pitch + x, 0, count);
+      if (relu) y = select<float>(y < V<float>{}, V<float>{}, y);  // NaN passes
+      store_first(dst + i * dst_pitch + x, y, count);
+    }
+  }
+}
+
+}  // namespace
+
+const WinogradKernels kWinogradKernels = {
+    L, kVectors, {0, most_rows(1), most_rows(2), most_rows(3), most_rows(4)}, multiply, store_rows};
+
+}  // namespace fastconv::FC_ISA
