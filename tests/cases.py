@@ -31,6 +31,23 @@ def load(name: str) -> list[str]:
     return [line for line in (line.split("#")[0].strip() for line in lines) if line]
 
 
+def scaled() -> list[str]:
+    """The layers that are measured, small enough to test: tests/problems/scaled.txt, each line once.
+
+    Filters, strides, dilations and padding are theirs. Of groups, channels, images and cells there are few, in numbers
+    that no block of an algorithm divides.
+    """
+    texts = []
+    for case in map(parse, load("layers") + load("more")):
+        groups = min(case.groups, 3)
+        inner, outer = min(case.c // case.groups, 7), min(case.k // case.groups, 17)
+        reach = [(f - 1) * d + 1 + 5 * s for f, d, s in zip(case.filter, case.dilation, case.stride, strict=True)]
+        size = tuple(min(have, most) for have, most in zip(case.size, reach, strict=True))
+        small = case.with_(n=min(case.n, 2), groups=groups, c=groups * inner, k=groups * outer, size=size)
+        texts.append(str(small))
+    return list(dict.fromkeys(texts))
+
+
 @dataclass(frozen=True)
 class Case:
     """One problem as the tests see it: parsed here once more, independently of the library's parser."""

@@ -36,11 +36,12 @@ def full(request):
 
 
 def pytest_generate_tests(metafunc):
-    """`problem_text` runs over the problem files: the small ones always, the layers by size."""
+    """`problem_text` runs over the problem files: the small ones, a part of the scaled layers, the layers by size."""
     if "problem_text" not in metafunc.fixturenames:
         return
     from cases import load, parse
 
     largest = None if metafunc.config.getoption("--full") else 4_000_000
-    texts = load("small") + load("regressions") + load("layers")
+    texts = load("small") + load("regressions") + load("scaled")[:: 1 if largest is None else 4]
+    texts += load("layers") + load("more")
     metafunc.parametrize("problem_text", [t for t in texts if largest is None or parse(t).macs <= largest])

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from cases import LAYOUTS, PASSES, load, parse
+from cases import LAYOUTS, PASSES, load, parse, scaled
 from fastconv import _core, reference
 from fastconv._core import ConvProblem, ProblemError
 
@@ -27,7 +27,7 @@ def expected_fields(case):
 
 
 def test_every_line_of_the_problem_files_is_read_as_written():
-    for text in load("small") + load("layers") + load("regressions"):
+    for text in load("small") + load("layers") + load("more") + load("regressions"):
         case = parse(text)
         problem = ConvProblem.parse(text)
         assert fields(problem) == expected_fields(case), text
@@ -39,8 +39,13 @@ def test_every_line_of_the_problem_files_is_read_as_written():
         assert problem.macs == case.macs, text
 
 
+def test_the_scaled_layers_are_those_of_the_lists():
+    """To write the file anew: its head says how."""
+    assert load("scaled") == scaled()
+
+
 def test_printed_form_is_read_back():
-    for text in load("small") + load("layers"):
+    for text in load("small") + load("layers") + load("more"):
         for pass_ in PASSES:
             problem = ConvProblem.parse(str(parse(text).with_(pass_=pass_)))
             again = ConvProblem.parse(str(problem))

@@ -179,7 +179,8 @@ class Worker:
 
 def main() -> None:
     name, threads = sys.argv[1], int(sys.argv[2])
-    # Libraries that print do so to the terminal: the answers have a descriptor of their own.
+    # Some libraries print what they do: the answers have a descriptor of their own.
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     Server(name, threads).serve(sys.stdin, answers)
+    os._exit(0)  # some libraries complain when they are taken apart

@@ -60,6 +60,11 @@ PEERS = {
     "torch": Entry("torch_", "ChannelsFirst", "torch"),
     "torch_channels_last": Entry("torch_", "ChannelsLast", "torch"),
     "onnxruntime": Entry("onnxruntime_", "OnnxRuntime", "onnxruntime"),
+    "openvino": Entry("openvino_", "OpenVino", "openvino"),
+    "ncnn": Entry("ncnn_", "Ncnn", "ncnn"),
+    "mnn": Entry("mnn_", "Mnn", "MNN"),
+    "mnn_small_tiles": Entry("mnn_", "SmallTiles", "MNN"),
+    "opencv": Entry("opencv_", "OpenCV", "cv2"),
 }
 TRAINERS = {
     "fastconv_train": Entry("training", "FastconvTraining", "fastconv"),
