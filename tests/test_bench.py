@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from bench import compare
+from bench import calibrate, compare
 from fastconv.bench import measure, peers, problems, report, timing
 from fastconv.bench.worker import Worker, WorkerError
 
@@ -144,3 +144,16 @@ def test_compare_says_what_became_slower(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["compare", *files, "--fail-below", "0.9"])
         assert compare.main() == code
     assert "0.67" in capsys.readouterr().out
+
+
+def test_calibration_times_what_does_not_refuse(capsys):
+    words = ["--rounds", "2", "--min-sample", "1e-5", "--problems", "random", "--random", "3", "--sample", "4"]
+    arguments = calibrate.parser().parse_args(words)
+    assert calibrate.random_problems(5, seed=3) == calibrate.random_problems(5, seed=3)
+    found = [calibrate.measure(pass_, layer, arguments) for pass_, layer in calibrate.workload(arguments)]
+    assert len(found) == 4
+    for measured in found:
+        assert measured.regret >= 0
+        assert {"reference"} != measured.timings.keys() >= {measured.chosen, measured.best}
+    assert calibrate.print_regrets(found, worst=3)["all"]["problems"] == 4
+    assert "regret of the automatic choice" in capsys.readouterr().out

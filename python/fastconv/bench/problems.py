@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-LAYERS = Path(__file__).resolve().parent / "lists" / "layers.txt"
+LISTS = Path(__file__).resolve().parent / "lists"
+LAYERS = LISTS / "layers.txt"
 PASSES = ("fwd", "bwd_data", "bwd_filter")
 DTYPES: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
 Array = npt.NDArray[Any]
@@ -101,6 +102,23 @@ class Layer:
         """The roles of the two arrays that this pass reads."""
         roles = {"fwd": ("x", "w"), "bwd_data": ("dy", "w"), "bwd_filter": ("dy", "x")}
         return roles[self.pass_]
+
+
+def lists() -> list[str]:
+    """The names of the lists of layers that come with the package."""
+    return sorted(path.stem for path in LISTS.glob("*.txt"))
+
+
+def find(name: str) -> Path:
+    """The file of a list, by its name or path.
+
+    Raises:
+        ValueError: neither.
+    """
+    for path in (LISTS / f"{name}.txt", Path(name)):
+        if path.is_file():
+            return path
+    raise ValueError(f"{name!r} is neither a file nor a list of layers; the lists are {', '.join(lists())}")
 
 
 def load(path: Path, passes: tuple[str, ...], pattern: str | None) -> list[Layer]:

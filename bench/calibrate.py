@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the automatic choice costs: `python -m bench.calibrate --budget 60`.
+
+`estimate` predicts the seconds of every algorithm and the cheapest is taken. Here each one that does not refuse is
+timed, in one process with one thread, by interleaved rounds, on both lists of layers and on seeded random problems:
+
+    regret      the time of the automatic choice over that of the best algorithm, less 1: mean and worst of each pass
+    predicted / measured    of each algorithm: its geometric mean says whether the model is fast or slow as a whole,
+                its spread whether it ranks
+    machine     factors for the constants of csrc/machine.cc: the same ratio where arithmetic or where memory decides
+
+fwd is timed planned, one_shot with the weights packed in every call. Nothing here changes the library: the choice stays
+a pure function of the problem and the committed table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastconv as fc
+from bench import repository
+from fastconv.bench import problems, report, timing
+from fastconv.bench.peers.fastconv_ import OneShot, Planned, to_layout
+from fastconv.bench.problems import Layer
+
+PASSES = ("fwd", "one_shot", "bwd_data", "bwd_filter")
+HOPELESS = 8.0  # an algorithm this many times slower than the best at its first call is not timed further
+UNLIKELY = 40.0  # nor is it tried at all when it is predicted to be this many times slower
+COMPUTE_BOUND, MEMORY_BOUND = 60.0, 12.0  # direct FLOPs per byte of x, w and y: from there on, up to there
+
+
+class Timing(NamedTuple):
+    """One algorithm on one problem: seconds."""
+
+    predicted: float
+    measured: float
+
+
+class Measured(NamedTuple):
+    """One problem in one pass."""
+
+    layer: Layer
+    pass_: str
+    chosen: str
+    timings: dict[str, Timing]
+
+    @property
+    def best(self) -> str:
+        return min(self.timings, key=lambda name: self.timings[name].measured)
+
+    @property
+    def regret(self) -> float:
+        return self.timings[self.chosen].measured / self.timings[self.best].measured - 1
+
+
+def random_problems(count: int, seed: int) -> list[str]:
+    """Forward problems as people might have them: mostly 2-D, odd and even, up to 5e8 multiply-adds."""
+    rng = np.random.default_rng(seed)
+    texts: list[str] = []
+
+    def pick(*values: int) -> int:
+        return int(rng.choice(values))
+
+    def channels() -> int:
+        number = int(np.exp(rng.uniform(0, np.log(512))))
+        return max(1, number // 16) * 16 if rng.random() < 0.6 else number
+
+    while len(texts) < count:
+        rank = pick(1, 2, 2, 2, 2, 2, 2, 2, 2, 3)
+        kind = rng.random()
+        groups, c, k = 1, channels(), channels()
+        if kind < 0.2:
+            groups, c, k = c, c, c * pick(1, 1, 1, 2)
+        elif kind < 0.35:
+            groups, inner, outer = pick(2, 4, 8, 32), pick(2, 4, 8, 12, 16), pick(2, 4, 8, 12, 16)
+            c, k = groups * inner, groups * outer
+        f, stride, dilation = pick(1, 1, 3, 3, 3, 3, 5, 7), pick(1, 1, 1, 2), pick(1, 1, 1, 1, 1, 2)
+        most = {1: 8192, 2: 160, 3: 24}[rank]
+        size = [max(int(np.exp(rng.uniform(np.log(4), np.log(most)))), (f - 1) * dilation + 1)] * rank
+        size[-1] += pick(0, 0, 0, 1, 5)
+        axes = " ".join(f"{name}{s}" for name, s in zip("dhw"[3 - rank :], size, strict=True))
+        taps = " ".join(f"{name}{f}" for name in "trs"[3 - rank :])
+        pad = pick(0, (f - 1) * dilation // 2, (f - 1) * dilation // 2)
+        layout = "nchw" if rng.random() < 0.75 else "nhwc"
+        text = f"fwd n{pick(1, 1, 1, 2, 4, 16, 32)} c{c} {axes} k{k} {taps} stride{stride} pad{pad} dil{dilation}"
+        problem = fc.ConvProblem.parse(f"{text} g{groups} {layout} f32")
+        if 10**4 <= problem.macs <= 5 * 10**8 and problem.bytes <= 64 << 20:
+            texts.append(str(problem))
+    return texts
+
+
+def workload(arguments: argparse.Namespace) -> list[tuple[str, Layer]]:
+    """(pass, layer) pairs, in an order drawn by the seed, so that a run that ends early has seen some of everything."""
+    texts: list[tuple[str, str]] = []
+    for source in arguments.problems.split(","):
+        if source == "random":
+            texts += [(text, "random") for text in random_problems(arguments.random, arguments.seed)]
+        else:
+            texts += [(layer.text, layer.name) for layer in problems.load(problems.find(source), ("fwd",), None)]
+    if arguments.only:
+        texts = [(t, name) for t, name in texts if arguments.only.lower() in f"{t} {name}".lower()]
+    pairs = [
+        (pass_, Layer.parse(text, name, "fwd" if pass_ == "one_shot" else pass_))
+        for text, name in texts
+        for pass_ in arguments.passes.split(",")
+    ]
+    order = np.random.default_rng(arguments.seed).permutation(len(pairs))
+    return [pairs[i] for i in order[: arguments.sample or None]]
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    with fc.options(algorithm=name, threads=1):
+        yield
+
+
+def measure(pass_: str, layer: Layer, arguments: argparse.Namespace) -> Measured | None:
+    """Time every algorithm that does not refuse, but for those without hope; None where there is no choice."""
+    wanted = arguments.algorithms.split(",") if arguments.algorithms else None
+    with fc.options(threads=1):
+        rows = {row["name"]: row["estimate_s"] for row in fc.algorithms(layer.text) if row["supported"]}
+    if not rows:
+        return None
+    chosen = min(rows, key=rows.__getitem__)
+    if wanted:
+        rows = {name: seconds for name, seconds in rows.items() if name in wanted or name == chosen}
+    rows = {name: seconds for name, seconds in rows.items() if seconds < UNLIKELY * rows[chosen]}
+    rows = {name: seconds for name, seconds in rows.items() if name != "reference" or len(rows) == 1}
+    arrays = {role: layer.array(role, 0) for role in layer.needs()}
+    arrays = {role: a if role == "w" else to_layout(a, layer.layout) for role, a in arrays.items()}
+    calls: dict[str, Callable[[], Any]] = {}
+    first: dict[str, float] = {}
+    for name in rows:
+        with named(name):
+            peer = Planned if pass_ == "fwd" else OneShot
+            calls[name] = call = peer.make(None, layer, arrays)  # type: ignore[arg-type]
+            call()
+            first[name] = timing.time_calls(call, 1, 0)
+    fastest = min(first.values())
+
+    def sampler(name: str) -> Callable[[], float]:
+        repeats = timing.repeats_for(first[name], arguments.min_sample)
+
+        def sample() -> float:
+            with named(name):
+                return timing.time_calls(calls[name], repeats, 0)
+
+        return sample
+
+    hopeful = [name for name in rows if first[name] < HOPELESS * fastest or name == chosen]
+    samples = timing.interleave(
+        {name: sampler(name) for name in hopeful}, arguments.rounds, np.random.default_rng(arguments.seed)
+    )
+    medians = {name: timing.median(samples[name]) if name in samples else first[name] for name in rows}
+    return Measured(layer, pass_, chosen, {name: Timing(rows[name], medians[name]) for name in rows})
+
+
+def print_regrets(found: list[Measured], worst: int) -> dict[str, Any]:
+    summary: dict[str, Any] = {}
+    body = []
+    for pass_ in (*PASSES, "all"):
+        regrets = [m.regret for m in found if pass_ in (m.pass_, "all")]
+        if regrets:
+            over = sum(r > 0.05 for r in regrets)
+            summary[pass_] = {"mean": float(np.mean(regrets)), "worst": max(regrets), "problems": len(regrets)}
+            cells = [f"{100 * np.mean(regrets):.1f} %", f"{100 * max(regrets):.0f} %", str(over), str(len(regrets))]
+            body.append([pass_, *cells])
+    report.print_table("regret of the automatic choice", ["pass", "mean", "worst", "over 5 %", "problems"], body)
+    body = []
+    for m in sorted(found, key=lambda m: -m.regret)[:worst]:
+        if m.regret > 0.05:
+            names = [
+                f"{name} {1e3 * t.measured:.3f} ms (predicted {1e3 * t.predicted:.3f})"
+                for name, t in ((name, m.timings[name]) for name in (m.chosen, m.best))
+            ]
+            body.append([f"{m.pass_} {m.layer.text}", f"{100 * m.regret:.0f} %", *names])
+    if body:
+        report.print_table("\nthe worst choices", ["problem", "regret", "chosen", "best"], body)
+    return summary
+
+
+def print_models(found: list[Measured]) -> None:
+    """predicted / measured of each algorithm; above 1 the model is pessimistic."""
+    ratios: dict[tuple[str, str], list[float]] = {}
+    for m in found:
+        for name, t in m.timings.items():
+            ratios.setdefault((name, m.pass_), []).append(t.predicted / t.measured)
+    body = []
+    for (name, pass_), values in sorted(ratios.items()):
+        low, high = np.percentile(values, [10, 90])
+        chosen = sum(m.chosen == name and m.pass_ == pass_ for m in found)
+        best = sum(m.best == name and m.pass_ == pass_ for m in found)
+        mean = timing.geometric_mean(values)
+        body.append([name, pass_, f"{mean:.2f}", f"{low:.2f} .. {high:.2f}", *map(str, (len(values), chosen, best))])
+    header = ["algorithm", "pass", "mean", "10 % .. 90 %", "problems", "chosen", "best"]
+    report.print_table("\npredicted / measured", header, body)
+
+
+def print_machine(found: list[Measured]) -> None:
+    """What the two constants of the machine table would have to be multiplied by, from the fastest algorithms."""
+    compute, memory = [], []
+    for m in found:
+        problem = fc.ConvProblem.parse(m.layer.text)
+        intensity = 2 * problem.macs / problem.bytes
+        t = m.timings[m.best]
+        if intensity >= COMPUTE_BOUND:
+            compute.append(t.predicted / t.measured)
+        elif intensity <= MEMORY_BOUND:
+            memory.append(t.predicted / t.measured)
+    print()
+    for what, values in (("flops", compute), ("bytes_per_second", memory)):
+        if values:
+            print(f"machine table of {fc.info()['isa']}: {what} x {timing.geometric_mean(values):.2f} by {len(values)}")
+
+
+def parser() -> argparse.ArgumentParser:
+    text = "time every algorithm, compare with the automatic choice and with the estimates"
+    p = argparse.ArgumentParser(prog="python -m bench.calibrate", description=text)
+    known = "lists, files and the word random, by commas (default %(default)s)"
+    p.add_argument("--problems", default="layers,more,random", help=known)
+    p.add_argument("--random", type=int, default=200, help="how many random problems (default %(default)s)")
+    p.add_argument("--passes", default="fwd,bwd_data,bwd_filter", help=f"of {', '.join(PASSES)} (default %(default)s)")
+    p.add_argument("--only", metavar="PATTERN", help="problems whose text or name contains this, in any case")
+    p.add_argument("--algorithms", help="time these and the chosen one, by commas (default: all)")
+    p.add_argument("--sample", type=int, metavar="N", help="so many of the problems, drawn by the seed (default: all)")
+    p.add_argument("--budget", type=float, default=math.inf, metavar="S", help="stop after so many seconds")
+    p.add_argument("--rounds", type=int, default=5, help="samples of each algorithm (default %(default)s)")
+    p.add_argument("--min-sample", type=float, default=3e-3, help="seconds of a sample (default %(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of problems and orders (default %(default)s)")
+    p.add_argument("--worst", type=int, default=20, help="how many bad choices to print (default %(default)s)")
+    p.add_argument("--fail-above", type=float, metavar="R", help="exit code 1 if the mean regret exceeds R")
+    p.add_argument("--out", type=Path, help="JSON file (default: none)")
+    return p
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    work, found = workload(arguments), []
+    end = time.perf_counter() + arguments.budget
+    for i, (pass_, layer) in enumerate(work):
+        if time.perf_counter() > end:
+            print(f"the budget ended after {i} of {len(work)}")
+            break
+        report.progress(f"{i + 1} of {len(work)}: {pass_} {layer.text}")
+        if measured := measure(pass_, layer, arguments):
+            found.append(measured)
+    report.progress("")
+    if not found:
+        print("no problem has an algorithm to time", file=sys.stderr)
+        return 1
+    summary = print_regrets(found, arguments.worst)
+    print_models(found)
+    print_machine(found)
+    if arguments.out:
+        rows = [{"problem": m.layer.text, "pass": m.pass_, "chosen": m.chosen, "timings": m.timings} for m in found]
+        head = {"format": report.FORMAT, "kind": "calibration", **repository.surroundings("bench.calibrate")}
+        repository.save({**head, "regret": summary, "rows": rows}, arguments.out)
+    return 1 if arguments.fail_above is not None and summary["all"]["mean"] > arguments.fail_above else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
