@@ -13,23 +13,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastconv.bench import report, timing
+from fastconv.bench import report, summary, timing
 
 Key = tuple[str, int]
 BASELINES = (report.BASELINE, "torch_train")
 
 
-def by_key(result: dict[str, Any]) -> dict[Key, report.Row]:
+def by_key(result: dict[str, Any]) -> dict[Key, summary.Row]:
     return {(row["problem"], row["threads"]): row for row in result["rows"]}
 
 
-def change(old: report.Row, new: report.Row, name: str) -> timing.Estimate | None:
+def change(old: summary.Row, new: summary.Row, name: str) -> timing.Estimate | None:
     """Speed of the new run over the old one."""
-    a, b = report.seconds_of(old, name), report.seconds_of(new, name)
+    a, b = summary.seconds_of(old, name), summary.seconds_of(new, name)
     return timing.unpaired_ratio(a, b) if a and b else None
 
 
-def drift(old: report.Row, new: report.Row) -> float | None:
+def drift(old: summary.Row, new: summary.Row) -> float | None:
     """The same for a rival that did not change: what the machine did."""
     for name in BASELINES:
         if estimate := change(old, new, name):

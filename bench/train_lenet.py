@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import repository
-from fastconv.bench import measure, peers, report
+from fastconv.bench import measure, peers, report, summary
 from fastconv.bench.models import MODELS
 
 BASELINE = "torch_train"
@@ -62,7 +62,7 @@ def table(rows: list[dict[str, Any]]) -> None:
             entry = row["peers"].get(name, {})
             timed = f"{1e3 * entry['median_s']:.2f} ({entry['error']:.0e})" if "median_s" in entry else None
             cells.append(timed or entry.get("wrong") or entry.get("refused", "-"))
-        over = [report.ratio(row, them, OURS) for them in (BASELINE, report.best_rival(row))]
+        over = [summary.ratio(row, them, OURS) for them in (BASELINE, summary.best_rival(row))]
         body.append(cells + [str(ratio) if ratio else "-" for ratio in over])
     header = ["step", "threads", *names, f"x {BASELINE} [95 %]", "x best [95 %]"]
     report.print_table("milliseconds of a step (largest relative error of the first losses)", header, body)

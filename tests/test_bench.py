@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from bench import calibrate, compare
-from fastconv.bench import measure, peers, problems, report, timing
+from fastconv.bench import measure, peers, problems, report, summary, timing
 from fastconv.bench.worker import Worker, WorkerError
+from fastconv.cli import main
 
 SMALL = "fwd n2 c6 h9 w8 k4 r3 s3 stride2x1 pad1 dil1 g2 nchw f32"
 
@@ -144,6 +145,43 @@ def test_compare_says_what_became_slower(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["compare", *files, "--fail-below", "0.9"])
         assert compare.main() == code
     assert "0.67" in capsys.readouterr().out
+
+
+def test_the_command_measures_one_problem(tmp_path, capsys):
+    files = [tmp_path / "result.json", tmp_path / "figure.png"]
+    words = ["bench", *SMALL.split(), "--rivals", "none", "--rounds", "2", "--min-sample", "1e-4", "--settle", "0"]
+    assert main([*words, "--also-isa", "scalar", "--json", str(files[0]), "--figure", str(files[1])]) == 0
+    result = report.load(files[0])
+    assert result["rows"][0]["peers"].keys() == {"fastconv_plan", "fastconv", "fastconv_plan@scalar", "fastconv@scalar"}
+    assert result["summary"][0]["isa_over"]["scalar"]["layers"] == 1
+    assert files[1].stat().st_size > 1000
+    assert "effective GFLOP/s" in capsys.readouterr().out
+
+
+def test_the_command_says_what_it_does_not_know(capsys):
+    for words in (["no-such-list"], ["n1", "c3"], ["layers", "--only", "no-such-net"], ["--rivals", "nobody"]):
+        assert main(["bench", *words]) == 2
+        assert capsys.readouterr().err.startswith("fastconv: ")
+    assert main(["bench", "--list"]) == 0
+    assert "more" in capsys.readouterr().out
+
+
+def test_summaries_say_which_layers_are_lost():
+    def entry(seconds):
+        return {"seconds": [seconds] * 3, "median_s": seconds}
+
+    rows = []
+    for layer, theirs in (("won", 2.0), ("lost", 0.9)):
+        row = {"problem": SMALL.replace("stride2x1", "stride1"), "layer": layer, "pass": "fwd", "threads": 1}
+        row |= {"gflop": 1.0, "groups": 1, "dtype": "f32", "output": [14, 14], "peak_gflops": [2.0] * 3}
+        peers_ = {"fastconv_plan": entry(1.0), "ncnn": entry(theirs), "mnn": {"error": 1.0, "wrong": "far"}}
+        rows.append({**row, "peers": {**peers_, "fastconv_plan@avx2": entry(4.0)}})
+    about = summary.summarise(rows)
+    assert about["speed_over"]["best"]["value"] == pytest.approx(1.8**0.5)
+    assert about["lost"].keys() == {"lost"}
+    assert {layer: e["value"] for layer, e in about["ncnn_3x3"].items()} == pytest.approx({"won": 2, "lost": 0.9})
+    assert about["peak_share"]["mean"] == pytest.approx(0.5)
+    assert about["isa_over"]["avx2"]["least"] == pytest.approx(0.25)
 
 
 def test_calibration_times_what_does_not_refuse(capsys):

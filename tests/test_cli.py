@@ -12,7 +12,7 @@ import pytest
 import fastconv as fc
 from fastconv.cli import main
 
-COMMANDS = ("info", "explain", "train", "evaluate", "demo")
+COMMANDS = ("info", "explain", "bench", "train", "evaluate", "demo")
 PROBLEM = "fwd n1 c8 h14 w14 k8 r3 s3 stride1 pad1"
 
 
@@ -79,6 +79,7 @@ def test_examples_in_the_help_parse(capsys):
         (),
         ("bake",),
         ("explain",),
+        ("bench", "--threads", "0"),
         ("train", "--model", "lenet6"),
         ("train", "--epochs", "0"),
         ("train", "--lr", "-1"),

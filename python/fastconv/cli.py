@@ -2,7 +2,7 @@
 """The command `fastconv`: its arguments, and its commands in a few lines each.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. An error is one line on standard error; with FASTCONV_LOG=debug its
-traceback comes before it. `info` and `explain` need numpy alone, the other commands the extra `fastconv[demo]`.
+traceback comes before it. `info`, `explain` and `bench` need numpy alone, the others the extra `fastconv[demo]`.
 """
 
 import argparse
@@ -73,6 +73,15 @@ def _explain(options: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     print(json.dumps(explanation.to_dict(), indent=2, default=str) if options.json else explanation)
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from .bench import command as bench
+
+    try:
+        return bench.run_command(options)
+    except ValueError as error:  # nothing that is measured raises one
+        raise UsageError(str(error)) from error
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -250,6 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_info(commands)
     _add_explain(commands)
+    _add_bench(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_demo(commands)
@@ -289,6 +299,13 @@ def _add_explain(commands: Any) -> None:
     command.add_argument("problem", nargs="+", metavar="PROBLEM", help=f'e.g. "{_EXPLAINED}"')
     command.add_argument("--measure", action="store_true", help="also time each algorithm on this machine")
     command.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_bench(commands: Any) -> None:
+    from .bench import command as bench
+
+    summary = "how fast it is, beside other libraries"
+    bench.add_arguments(_add(commands, "bench", _bench, summary, bench.TEXT, bench.EXAMPLE))
 
 
 def _add_train(commands: Any) -> None:

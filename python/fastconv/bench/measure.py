@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import peers, timing
-from .worker import Worker
+from .worker import Worker, WorkerError
 
 BEFORE_TIMING = 3  # calls that warm up and say how many make a sample
 
@@ -67,10 +67,16 @@ def check(task: peers.Task, workers: Mapping[str, Worker], reference: peers.Arra
     for name, worker in workers.items():
         try:
             about = worker.prepare(task)
+            error = largest_error(worker.result(), reference)
         except peers.RefusedError as refusal:
             found[name] = {"refused": str(refusal)}
             continue
-        error = largest_error(worker.result(), reference)
+        except WorkerError as failure:
+            if name.startswith("fastconv"):
+                raise
+            found[name] = {"refused": f"failed: {str(failure).strip().splitlines()[-1]}"}
+            worker.restart()
+            continue
         found[name] = {**about, "error": error if np.isfinite(error) else None}
         if not error <= limit:
             found[name]["wrong"] = f"error {error:.1e} is over {limit:.0e}"
@@ -118,20 +124,32 @@ def _sampler(worker: Worker, repeats: int, settings: Settings) -> Callable[[], f
 
 @contextlib.contextmanager
 def start(names: list[str], threads: int, isa: str | None) -> Iterator[dict[str, Worker]]:
-    """A process for each installed rival; those that are missing are left out."""
-    variables = {"FASTCONV_ISA": isa} if isa else {}
+    """A process for each installed rival; those that are missing, or do not start, are left out.
+
+    Args:
+        names: of peers; name@isa is fastconv with an instruction set of its own.
+        isa: fastconv's instruction set otherwise.
+    """
     with contextlib.ExitStack() as stack:
-        yield {
-            name: stack.enter_context(Worker(name, threads, variables if name.startswith("fastconv") else None))
-            for name in names
-            if peers.installed(name)
-        }
+        workers = {}
+        for name in filter(peers.installed, names):
+            wanted = name.partition("@")[2] or isa
+            variables = {"FASTCONV_ISA": wanted} if wanted and name.startswith("fastconv") else None
+            workers[name] = stack.enter_context(Worker(name, threads, variables))
+        for name in list(workers):
+            try:
+                workers[name].ask("versions")
+            except WorkerError:
+                if name.startswith("fastconv"):
+                    raise
+                del workers[name]
+        yield workers
 
 
 def versions(workers: Mapping[str, Worker]) -> dict[str, str]:
     found: dict[str, str] = {"python": platform.python_version()}
     for worker in workers.values():
-        found |= worker.ask("versions")
+        found = worker.ask("versions") | found  # of two instruction sets the first is told
     return found
 
 

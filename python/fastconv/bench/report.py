@@ -5,119 +5,53 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from . import timing
+from .summary import LARGE, SLOW, Row, best_rival, is_rival, ours, peak_share, ratio
 
 FORMAT = 1  # of the JSON; raised when a reader must change
 BASELINE = "torch"
-OURS = ("fastconv_plan", "fastconv")  # the first that was timed speaks for us
 BUSY = 0.7  # load average from which others take a core; barriers between threads suffer most from that
-LARGE = 0.2  # GFLOP from which a layer counts for shares of the peak and for scaling
-Row = dict[str, Any]
-
-
-def seconds_of(row: Row, name: str) -> list[float] | None:
-    """The samples of a rival, or None if it was not timed."""
-    seconds: list[float] | None = row["peers"].get(name, {}).get("seconds")
-    return seconds
-
-
-def ours(row: Row) -> str | None:
-    return next((name for name in OURS if seconds_of(row, name)), None)
-
-
-def best_rival(row: Row) -> str | None:
-    """The fastest that is not fastconv; those whose result is wrong were not timed and do not count."""
-    timed = {name: entry["median_s"] for name, entry in row["peers"].items() if "median_s" in entry}
-    rivals = [name for name in timed if not name.startswith("fastconv")]
-    return min(rivals, key=timed.__getitem__, default=None)
-
-
-def ratio(row: Row, theirs: str | None, mine: str | None) -> timing.Estimate | None:
-    """How many times faster `mine` is than `theirs`."""
-    a = seconds_of(row, theirs) if theirs else None
-    b = seconds_of(row, mine) if mine else None
-    return timing.paired_ratio(a, b) if a and b else None
-
-
-def peak_share(row: Row, name: str | None) -> float | None:
-    """Direct-convolution FLOPs per second over the multiply-add peak of the same round, for float32."""
-    seconds = seconds_of(row, name) if name else None
-    if not seconds or not row.get("peak_gflops") or row["dtype"] != "f32":
-        return None
-    return timing.median([row["gflop"] / s / p for s, p in zip(seconds, row["peak_gflops"], strict=True)])
-
-
-def summarise(rows: list[Row]) -> dict[str, Any]:
-    """Geometric means over the layers where both sides were timed.
-
-    Returns:
-        speed_over: rival -> how many times faster we are, by plan where there is one; one_shot_over: the same without
-        a plan. "best" is the fastest rival of each layer. Each has value, low, high and the number of layers.
-        peak_share: of the large dense layers, as geometric mean and minimum; None without such layers.
-    """
-    names = dict.fromkeys(name for row in rows for name in row["peers"] if not name.startswith("fastconv"))
-    rivals = [*names, "best"]
-    shares = [peak_share(row, ours(row)) for row in rows if row["gflop"] >= LARGE and row["groups"] == 1]
-    known = [share for share in shares if share]
-    return {
-        "speed_over": {rival: mean for rival in rivals if (mean := _mean_over(rows, rival, ours))},
-        "one_shot_over": {rival: mean for rival in rivals if (mean := _mean_over(rows, rival, lambda _: OURS[-1]))},
-        "peak_share": {"mean": timing.geometric_mean(known), "least": min(known), "layers": len(known)}
-        if known
-        else None,
-    }
-
-
-def _mean_over(rows: list[Row], rival: str, mine: Callable[[Row], str | None]) -> dict[str, Any] | None:
-    pairs = []
-    for row in rows:
-        them, us = best_rival(row) if rival == "best" else rival, mine(row)
-        if them and us and (a := seconds_of(row, them)) and (b := seconds_of(row, us)):
-            pairs.append((a, b))
-    return {**timing.geometric_mean_ratio(pairs)._asdict(), "layers": len(pairs)} if pairs else None
-
-
-def scaling(rows: list[Row], few: int, many: int) -> dict[str, Any] | None:
-    """How many times faster fastconv is with `many` threads than with `few`, on the large layers: mean and least."""
-    by_problem: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        by_problem.setdefault(row["problem"], {})[row["threads"]] = row
-    ratios = []
-    for found in by_problem.values():
-        if few in found and many in found and found[few]["gflop"] >= LARGE:
-            a, b = (found[t]["peers"].get(ours(found[t]), {}).get("median_s") for t in (few, many))
-            if a and b:
-                ratios.append(a / b)
-    return {"mean": timing.geometric_mean(ratios), "least": min(ratios), "layers": len(ratios)} if ratios else None
 
 
 def head(result: dict[str, Any]) -> str:
     """What ran where."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     machine = result["machine"]
-    text = f"{machine['cpu']}, {machine['cores']} cores; commit {result['commit']}; {result['date']}\n{versions}"
+    commit = f"; commit {result['commit']}" if "commit" in result else ""
+    text = f"{machine['cpu']}, {machine['cores']} cores{commit}; {result['date']}\n{versions}"
+    if result.get("missing"):
+        text += f'\nnot installed, or not running: {", ".join(result["missing"])} (pip install "fastconv[bench]")'
     if machine["load"] > BUSY:
         text += f"\nload {machine['load']:.1f}: the machine is busy, these figures say little"
     return text
 
 
-def print_layers(title: str, rows: list[Row], summary: dict[str, Any]) -> None:
+def print_result(result: dict[str, Any]) -> None:
+    """A table with its summary for each pass and thread count."""
+    for about in result["summary"]:
+        pass_, t = about["pass"], about["threads"]
+        rows = [row for row in result["rows"] if (row["pass"], row["threads"]) == (pass_, t)]
+        print_layers(f"{pass_}, {t} thread{'s' if t > 1 else ''}", rows, about)
+
+
+def print_layers(title: str, rows: list[Row], about: dict[str, Any]) -> None:
     """Speeds with errors, our ratio to PyTorch and to the best rival, our share of the peak."""
     names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
-    header = ["layer", "GFLOP", *names, f"x {BASELINE} [95 %]", "x best", "% of peak", "algorithm"]
+    titles = [name.replace("_", "\n").replace("@", "\n") for name in names]
+    header = ["layer", "GFLOP", *titles, f"x {BASELINE}", "x best\n[95 %]", "% of\npeak", "algorithm"]
     body = []
     for row in rows:
         mine = ours(row)
         over, share, best = ratio(row, BASELINE, mine), peak_share(row, mine), ratio(row, best_rival(row), mine)
         cells = [row["layer"], f"{row['gflop']:.3f}", *(_speed(row, name) for name in names)]
-        cells += [str(over) if over else "-", f"{best.value:.2f}" if best else "-"]
+        cells += [f"{over.value:.2f}" if over else "-", str(best) if best else "-"]
         cells += [f"{100 * share:.0f}" if share is not None else "-", row["peers"].get(mine, {}).get("algorithm", "-")]
         body.append(cells)
-    print_table(f"{title}: effective GFLOP/s (largest error relative to the largest result)", header, body)
+    print_table(f"{title}: effective GFLOP/s and largest error relative to the largest result", header, body)
     for row in rows:
         for name, entry in row["peers"].items():
             if "wrong" in entry:
@@ -126,34 +60,43 @@ def print_layers(title: str, rows: list[Row], summary: dict[str, Any]) -> None:
         f"  {name}: {entry['refused']}" for row in rows for name, entry in row["peers"].items() if "refused" in entry
     )
     print("\n".join(refusals), end="\n" if refusals else "")
-    for row in rows[:1]:
-        if row.get("peak_gflops"):
-            print(f"  multiply-add peak: {timing.median([p for r in rows for p in r['peak_gflops']]):.1f} GFLOP/s")
-    print_summary(summary)
+    if peaks := [p for row in rows for p in row.get("peak_gflops", [])]:
+        print(f"  multiply-add peak: {timing.median(peaks):.1f} GFLOP/s")
+    print_summary(about)
     print()
 
 
-def print_summary(summary: dict[str, Any]) -> None:
+def print_summary(about: dict[str, Any]) -> None:
     for key, who in (("speed_over", "fastconv"), ("one_shot_over", "fastconv one-shot")):
-        for rival, mean in summary[key].items():
+        for rival, mean in about[key].items():
             estimate = timing.Estimate(mean["value"], mean["low"], mean["high"])
             print(f"  {who} over {rival}: {estimate}, geometric mean over {mean['layers']} layers")
-    if share := summary["peak_share"]:
-        print(
-            f"  share of the peak on {share['layers']} dense layers of at least {LARGE} GFLOP: "
-            f"{100 * share['mean']:.0f} % (geometric mean), {100 * share['least']:.0f} % (least)"
-        )
+    for key, title in (("lost", f"below {SLOW} of the best rival"), ("ncnn_3x3", "over ncnn on 3x3 layers")):
+        if found := about[key]:
+            texts = [f"{layer} {e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]" for layer, e in found.items()]
+            print(f"  {title} ({len(texts)}): {'; '.join(texts)}")
+    lines = [(f"share of the peak on dense layers of at least {LARGE} GFLOP", about["peak_share"])]
+    lines += [(f"{isa} over the instruction set in use", spread) for isa, spread in about["isa_over"].items()]
+    lines += [(f"most threads over fewest on layers of at least {LARGE} GFLOP", about.get("scaling"))]
+    for title, spread in lines:
+        if spread:
+            print(
+                f"  {title}: {spread['mean']:.2f} (geometric mean of {spread['layers']}), "
+                f"least {spread['least']:.2f} ({spread['least_layer']})"
+            )
 
 
 def _speed(row: Row, name: str) -> str:
     entry = row["peers"].get(name, {})
     if "median_s" not in entry:
         return "wrong" if "wrong" in entry else "-"
-    return f"{row['gflop'] / entry['median_s']:.1f} ({entry['error']:.0e})"
+    speed = row["gflop"] / entry["median_s"]
+    mark = "*" if name == best_rival(row) and is_rival(name) else ""
+    return f"{mark}{speed:.{1 if speed < 100 else 0}f} {entry['error']:.0e}"
 
 
 def print_table(title: str, header: list[str], body: list[list[str]]) -> None:
-    """With rich where it is installed and writes to a terminal; else aligned text."""
+    """With rich where it is installed and writes to a terminal; else aligned text. A heading may have several lines."""
     if sys.stdout.isatty():
         try:
             from rich.console import Console
@@ -168,7 +111,8 @@ def print_table(title: str, header: list[str], body: list[list[str]]) -> None:
                 table.add_row(*cells)
             Console().print(table)
             return
-    rows = [header, *body]
+    heads = [list(line) for line in zip_longest(*(name.split("\n") for name in header), fillvalue="")]
+    rows = [*heads, *body]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     print(title)
     for row in rows:

@@ -110,15 +110,23 @@ class Worker:
     """The client: a rival's process, started here, ended by `close` or at the end of a `with` block."""
 
     def __init__(self, name: str, threads: int, variables: dict[str, str] | None = None) -> None:
-        self.name, self.threads = name, threads
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(BOOT), name, str(threads)],
-            env=environment(threads, **(variables or {})),
+        self.name, self.threads, self.variables = name, threads, variables or {}
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-P", str(BOOT), self.name, str(self.threads)],
+            env=environment(self.threads, **self.variables),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
         )
+
+    def restart(self) -> None:
+        """A new process, after one that failed."""
+        self.close()
+        self.process = self._start()
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """One request and its answer.

@@ -80,19 +80,29 @@ REFERENCES = {
 ALL = {**PEERS, **TRAINERS, **REFERENCES}
 
 
+def entry(name: str) -> Entry:
+    """The entry of a rival; of name@isa that of the name.
+
+    Raises:
+        ValueError: no such rival.
+    """
+    found = ALL.get(name.partition("@")[0])
+    if found is None:
+        raise ValueError(f"there is no peer {name!r}; known: {', '.join(ALL)}")
+    return found
+
+
 def installed(name: str) -> bool:
     """Whether the package of a rival is there.
 
     Raises:
         ValueError: no such rival.
     """
-    if name not in ALL:
-        raise ValueError(f"there is no peer {name!r}; known: {', '.join(ALL)}")
-    return importlib.util.find_spec(ALL[name].package) is not None
+    return importlib.util.find_spec(entry(name).package) is not None
 
 
 def create(name: str, threads: int) -> Peer:
     """The rival, its packages imported into this process."""
-    entry = ALL[name]
-    peer: Peer = getattr(importlib.import_module(f".{entry.module}", __name__), entry.cls)(threads)
+    module, cls, _ = entry(name)
+    peer: Peer = getattr(importlib.import_module(f".{module}", __name__), cls)(threads)
     return peer
