@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bench import calibrate, compare
+from bench import report as markdown
 from fastconv.bench import measure, peers, problems, report, summary, timing
 from fastconv.bench.worker import Worker, WorkerError
 from fastconv.cli import main
@@ -156,6 +157,8 @@ def test_the_command_measures_one_problem(tmp_path, capsys):
     assert result["summary"][0]["isa_over"]["scalar"]["layers"] == 1
     assert files[1].stat().st_size > 1000
     assert "effective GFLOP/s" in capsys.readouterr().out
+    page = "\n".join(markdown.page([result]))
+    assert "| others (1) | fwd | 1 |" in page and f"| {SMALL} |" in page
 
 
 def test_the_command_says_what_it_does_not_know(capsys):

@@ -98,7 +98,8 @@ def layers_of(options: argparse.Namespace) -> list[Any]:
         if pass_ not in problems.PASSES:
             raise ValueError(f"--passes: {pass_!r} is none of {', '.join(problems.PASSES)}")
     if text == QUICK:
-        return problems.load(problems.LAYERS, passes or ("fwd",), options.only)[1::5]
+        each = [problems.load(problems.LAYERS, (pass_,), options.only) for pass_ in passes or ("fwd",)]
+        return [layer for layers in each for layer in layers[1::5]]
     if len(options.what) == 1 and " " not in text.strip():
         return problems.load(problems.find(text), passes or ("fwd",), options.only)
     first = text.split()[0]

@@ -38,7 +38,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
     cpu, layers = result["machine"]["cpu"], len({row["layer"] for row in rows})
-    figure.suptitle(f"{layers} layers on {cpu}: each point a layer, outlined the means; up and left is better")
+    figure.suptitle(
+        f"{layers} layers on {cpu}\na point: a layer; outlined: geometric means of those that count",
+        fontsize=10,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
@@ -54,13 +57,13 @@ def _part(ax: Any, title: str, rows: list[Row], names: list[str]) -> None:
         size = 24 if is_rival(name) else 60
         ax.scatter(errors, speeds, s=size, c=colour, marker=marker, alpha=0.5, linewidths=0)
         means = timing.geometric_mean(errors), timing.geometric_mean(speeds)
-        label = name.replace("_", " ")
+        label = f"{name.replace('_', ' ')} ({len(points)})" if len(points) < len(rows) else name.replace("_", " ")
         ax.scatter(*means, s=170, c=colour, marker=marker, edgecolors="black", linewidths=1.1, label=label, zorder=3)
     peaks = [p for row in rows for p in row.get("peak_gflops", [])]
     if peaks:
         ax.axhline(timing.median(peaks), color="0.4", linestyle=":", linewidth=1)
-        ax.text(0.99, timing.median(peaks), "multiply-add peak", transform=ax.get_yaxis_transform(), ha="right",
-                va="bottom", fontsize=8, color="0.4")  # fmt: skip
+        ax.text(0.02, timing.median(peaks), "multiply-add peak", transform=ax.get_yaxis_transform(), va="bottom",
+                fontsize=8, color="0.4")  # fmt: skip
     ax.set(title=title, xscale="log", yscale="log")
     ax.grid(True, which="major", color="0.9")
     ax.set_axisbelow(True)

@@ -15,7 +15,6 @@ import numpy as np
 from .. import models
 from . import Array, Prepared, RefusedError, Task
 
-CHECKED_STEPS = 5
 RATE, MOMENTUM = 0.01, 0.9
 Step = Callable[[], Any]  # one training step; returns the loss
 
@@ -37,7 +36,7 @@ class Training:
             raise RefusedError(f"{type(self).__name__} trains, it has no single {task['kind']}")
         images, labels = models.batch(task["model"], task["batch"], task["seed"])
         step = self.build(task["model"], images, labels, task["seed"])
-        losses = [float(step()) for _ in range(CHECKED_STEPS)]
+        losses = [float(step()) for _ in range(models.MODELS[task["model"]].checked_steps)]
         # The timed steps go on from here; each costs the same.
         return Prepared(step, lambda _: np.asarray(losses), {"last_checked_loss": losses[-1]})
 
@@ -53,7 +52,7 @@ class FastconvTraining(Training):
     def build(self, name: str, images: Array, labels: Array, seed: int) -> Step:
         import fastconv as fc
 
-        model = models.MODELS[name][0](fc.nn)
+        model = models.MODELS[name].build(fc.nn)
         shapes = {key: np.shape(value) for key, value in model.state_dict().items()}
         model.load_state_dict(models.initial_state(shapes, seed))
         model.to(self.dtype)
@@ -89,7 +88,7 @@ class TorchTraining(Training):
     def build(self, name: str, images: Array, labels: Array, seed: int) -> Step:
         torch: Any = importlib.import_module("torch")
         torch.set_grad_enabled(True)
-        model = models.MODELS[name][0](torch.nn)
+        model = models.MODELS[name].build(torch.nn)
         shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         state = models.initial_state(shapes, seed)
         model.load_state_dict({key: torch.from_numpy(np.asarray(value)) for key, value in state.items()})

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole training step against PyTorch: `python -m bench.train_lenet --threads 1,2`."""
+"""A whole training step against PyTorch: `python -m bench.train --threads 1,2`.
+
+Forward, cross-entropy, backward and SGD with momentum. The losses of the first steps are checked before it is timed.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ ERROR_LIMIT = 1e-3
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(prog="python -m bench.train_lenet", description="time a training step")
+    p = argparse.ArgumentParser(prog="python -m bench.train", description="time a training step")
     defaults = measure.Settings()
-    p.add_argument("--models", default="lenet5,residual_blocks", help=f"of {', '.join(MODELS)} (default %(default)s)")
-    p.add_argument("--batch", type=int, default=64, help="images in a step (default %(default)s)")
+    p.add_argument("--models", default="resnet20,vgg11", help=f"of {', '.join(MODELS)} (default %(default)s)")
+    p.add_argument("--batch", type=int, help="images in a step (default: the model's own)")
     p.add_argument("--threads", default="1,2", help="thread counts, by commas (default %(default)s)")
     p.add_argument("--rounds", type=int, default=defaults.rounds, help="samples of each (default %(default)s)")
     p.add_argument("--min-sample", type=float, default=0.1, help="seconds (default %(default)s)")
@@ -33,7 +36,7 @@ def main() -> int:
     arguments = p.parse_args()
     settings = measure.Settings(rounds=arguments.rounds, min_sample_s=arguments.min_sample, error_limit=ERROR_LIMIT)
     threads = [int(t) for t in arguments.threads.split(",")]
-    result: dict[str, Any] = {"format": report.FORMAT, "kind": "train", **repository.surroundings("bench.train_lenet")}
+    result: dict[str, Any] = {"format": report.FORMAT, "kind": "train", **repository.surroundings("bench.train")}
     result |= {"settings": dataclasses.asdict(settings), "options": {"isa": arguments.isa}, "rows": []}
     names = ("reference_torch_train", "reference_fastconv_train")
     with contextlib.ExitStack() as stack:
@@ -42,11 +45,12 @@ def main() -> int:
         result["versions"] = measure.versions(teams[threads[0]])
         print(report.head(result))
         for model in arguments.models.split(","):
-            task = {"kind": "train", "model": model, "batch": arguments.batch, "seed": settings.seed}
+            batch = arguments.batch or MODELS[model].batch
+            task = {"kind": "train", "model": model, "batch": batch, "seed": settings.seed}
             name, reference = measure.reference_result(task, references, names)
             for t in threads:
                 row = measure.measure(task, teams[t], reference, settings)
-                about = {"problem": f"train {model} n{arguments.batch}", "layer": model, "reference": name}
+                about = {"problem": f"train {model} n{batch}", "layer": model, "reference": name}
                 result["rows"].append({**about, **row})
     table(result["rows"])
     print("saved:", repository.save(result, arguments.out))
