@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from itertools import zip_longest
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from . import timing
 from .summary import LARGE, SLOW, Row, best_rival, is_rival, ours, peak_share, ratio
 
+FEW = 2  # layers up to which each has a table of its own
 FORMAT = 1  # of the JSON; raised when a reader must change
 BASELINE = "torch"
 BUSY = 0.7  # load average from which others take a core; barriers between threads suffer most from that
@@ -40,18 +42,11 @@ def print_result(result: dict[str, Any]) -> None:
 
 def print_layers(title: str, rows: list[Row], about: dict[str, Any]) -> None:
     """Speeds with errors, our ratio to PyTorch and to the best rival, our share of the peak."""
-    names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
-    titles = [name.replace("_", "\n").replace("@", "\n") for name in names]
-    header = ["layer", "GFLOP", *titles, f"x {BASELINE}", "x best\n[95 %]", "% of\npeak", "algorithm"]
-    body = []
-    for row in rows:
-        mine = ours(row)
-        over, share, best = ratio(row, BASELINE, mine), peak_share(row, mine), ratio(row, best_rival(row), mine)
-        cells = [row["layer"], f"{row['gflop']:.3f}", *(_speed(row, name) for name in names)]
-        cells += [f"{over.value:.2f}" if over else "-", str(best) if best else "-"]
-        cells += [f"{100 * share:.0f}" if share is not None else "-", row["peers"].get(mine, {}).get("algorithm", "-")]
-        body.append(cells)
-    print_table(f"{title}: effective GFLOP/s and largest error relative to the largest result", header, body)
+    if len(rows) <= FEW:
+        for row in rows:
+            print_row(f"{title}: {row['layer']}", row)
+    else:
+        print_table(f"{title}: effective GFLOP/s and largest error relative to the largest result", *_cells(rows))
     for row in rows:
         for name, entry in row["peers"].items():
             if "wrong" in entry:
@@ -62,15 +57,59 @@ def print_layers(title: str, rows: list[Row], about: dict[str, Any]) -> None:
     print("\n".join(refusals), end="\n" if refusals else "")
     if peaks := [p for row in rows for p in row.get("peak_gflops", [])]:
         print(f"  multiply-add peak: {timing.median(peaks):.1f} GFLOP/s")
-    print_summary(about)
+    if len(rows) > FEW:
+        print_summary(about)
     print()
 
 
+def print_row(title: str, row: Row) -> None:
+    """One layer: a line for each rival, the fastest first."""
+    mine, body = ours(row), []
+    timed = {name: entry for name, entry in row["peers"].items() if "median_s" in entry}
+    for name in sorted(timed, key=lambda name: timed[name]["median_s"]):
+        entry, over, share = timed[name], ratio(row, name, mine), peak_share(row, name)
+        cells = [name, f"{1e3 * entry['median_s']:.3f}", f"{row['gflop'] / entry['median_s']:.1f}"]
+        cells += [f"{entry['error']:.0e}", f"{100 * share:.0f}" if share is not None else "-"]
+        cells += [str(over) if over and name != mine else "-"]
+        body.append([*cells, entry.get("algorithm", "-") if name.startswith("fastconv") else ""])
+    header = ["who", "ms", "GFLOP/s", "error", "% of peak", f"time over {mine}'s [95 %]", "algorithm"]
+    print_table(title, header, body)
+
+
+def _cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Heading and lines of a table with a line for each layer. A narrow terminal gets fastconv and the best rivals."""
+    names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
+    narrow = sys.stdout.isatty() and shutil.get_terminal_size().columns < 80 + 13 * len(names)
+    if narrow:
+        names = [name for name in names if not is_rival(name)]
+    titles = [name.replace("_", "\n").replace("@", "\n") for name in names]
+    titles += ["best rival"] if narrow else []
+    header = ["layer", "GFLOP", *titles, f"x {BASELINE}", "x best\n[95 %]", "% of\npeak", "algorithm"]
+    body = []
+    for row in rows:
+        mine = ours(row)
+        over, share, best = ratio(row, BASELINE, mine), peak_share(row, mine), ratio(row, best_rival(row), mine)
+        cells = [row["layer"], f"{row['gflop']:.3f}", *(_speed(row, name) for name in names)]
+        if narrow:
+            rival = best_rival(row)
+            cells.append(f"{rival} {_speed(row, rival)}" if rival else "-")
+        cells += [f"{over.value:.2f}" if over else "-", str(best) if best else "-"]
+        cells += [f"{100 * share:.0f}" if share is not None else "-", row["peers"].get(mine, {}).get("algorithm", "-")]
+        body.append(cells)
+    return header, body
+
+
 def print_summary(about: dict[str, Any]) -> None:
-    for key, who in (("speed_over", "fastconv"), ("one_shot_over", "fastconv one-shot")):
-        for rival, mean in about[key].items():
-            estimate = timing.Estimate(mean["value"], mean["low"], mean["high"])
-            print(f"  {who} over {rival}: {estimate}, geometric mean over {mean['layers']} layers")
+    body = []
+    for rival in about["speed_over"] | about["one_shot_over"]:
+        means = [about[key].get(rival) for key in ("speed_over", "one_shot_over")]
+        cells = [str(timing.Estimate(m["value"], m["low"], m["high"])) if m else "-" for m in means]
+        body.append([rival, *cells, str(max(m["layers"] for m in means if m))])
+    if body:
+        title = "  how many times faster fastconv is, geometric mean of the layers that count"
+        print_table(
+            title, ["  than", "fastconv [95 %]", "one-shot [95 %]", "layers"], [["  " + b[0], *b[1:]] for b in body]
+        )
     for key, title in (("lost", f"below {SLOW} of the best rival"), ("ncnn_3x3", "over ncnn on 3x3 layers")):
         if found := about[key]:
             texts = [f"{layer} {e['value']:.2f} [{e['low']:.2f}, {e['high']:.2f}]" for layer, e in found.items()]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ class Mnn:
             net.setSessionHint(WINOGRAD_LEVEL, self.winograd_level)
         session = net.createSession({"backend": "CPU", "precision": "high", "numThread": self.threads})
         x, y = net.getSessionInput(session), net.getSessionOutput(session)
-        if tuple(y.getShape()) != layer.y_shape:
-            raise RefusedError(f"MNN answers in the shape {tuple(y.getShape())}, not {layer.y_shape}")
+        shape = tuple(y.getShape())  # of one axis, it has another of size 1 behind
+        if math.prod(shape) != math.prod(layer.y_shape):
+            raise RefusedError(f"MNN answers in the shape {shape}, not {layer.y_shape}")
         held = layer.array("x", task["seed"])
         given = MNN.Tensor(layer.x_shape, MNN.Halide_Type_Float, held, MNN.Tensor_DimensionType_Caffe)
 
@@ -57,8 +59,8 @@ class Mnn:
             net.runSession(session)
 
         def result(_: None) -> Array:
-            out = np.empty(layer.y_shape, np.float32)
-            copy = MNN.Tensor(layer.y_shape, MNN.Halide_Type_Float, out, MNN.Tensor_DimensionType_Caffe)
+            out = np.empty(shape, np.float32)
+            copy = MNN.Tensor(shape, MNN.Halide_Type_Float, out, MNN.Tensor_DimensionType_Caffe)
             y.copyToHostTensor(copy)
             return np.array(copy.getNumpyData(), np.float32).reshape(layer.y_shape)
 
