@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "machine.h"
 #include "parallel.h"
 #include "rounding.h"
 

@@ -2,7 +2,7 @@
 // float16 and bfloat16 arrays to float32 and back (kernels/convert.cc), in parallel.
 #pragma once
 
-#include "algorithm.h"
+#include "machine.h"
 #include "problem.h"
 
 namespace fastconv {

@@ -107,9 +107,10 @@ struct LineMap {
   bool shared;
   int64_t first, lines, length;
 
-  LineMap(const ColumnAxis& a, int64_t first_point, int64_t points) : first(first_point) {
+  // `longest`: a shared line is no longer than that.
+  LineMap(const ColumnAxis& a, int64_t first_point, int64_t points, int64_t longest = INT64_MAX) : first(first_point) {
     const int64_t shared_length = points + ceil_div(std::abs(reach_of(a)), a.step);
-    shared = a.step * shared_length <= a.taps * points;
+    shared = a.step * shared_length <= a.taps * points && shared_length <= longest;
     lines = shared ? a.step : a.taps;
     length = shared ? shared_length : points;
   }
@@ -126,6 +127,69 @@ struct LineMap {
   }
 };
 
+// One line of cells in every channel, padding included: what halo buffers are made of.
+//
+// Padding of every mode is made here. A row beyond the plane is the row that it shows; so is a cell beyond the row, and
+// the cells on one side show a walk of constant step (back for reflect, none for replicate, on for circular), a
+// gather like that of the row itself.
+template <class T>
+class LineGather {
+ public:
+  LineGather(const GemmKernelsOf<T>& table, const ColumnGrid& column_grid)
+      : kernels(table), grid(column_grid), axis(grid.axis[2]), border(border_value<T>(grid)) {}
+
+  // dst[channel * pitch + i] for i < length: cells of an input row from coordinate `at` on, a step apart.
+  void line(const ImageLayout& layout, const T* row, int64_t at, int64_t length, int64_t channels, T* dst,
+            int64_t pitch) const {
+    const int64_t step = axis.step;
+    const auto [first, last] = Inside(at, step, length, axis.size);
+    if (grid.padding_mode == PaddingMode::kZeros) {  // zeros come with the copy
+      if (layout.layout == Layout::kChannelsFirst)
+        return kernels.gather_row(length, first, last, row + at, step, layout.channel_pitch, dst, pitch, channels);
+      if (first > 0) value(first, channels, dst, pitch);
+      return cells(layout, row, at + first * step, step, last - first, length - first, channels, dst + first, pitch);
+    }
+    side(layout, row, at, first, channels, dst, pitch);
+    cells(layout, row, at + first * step, step, last - first, last - first, channels, dst + first, pitch);
+    side(layout, row, at + last * step, length - last, channels, dst + last, pitch);
+  }
+  // The same of a row that shows none of the tensor.
+  void value(int64_t count, int64_t channels, T* dst, int64_t pitch) const {
+    const int64_t last = grid.padding_mode == PaddingMode::kConstant ? count : 0;
+    kernels.gather_row(count, 0, last, &border, 0, 0, dst, pitch, channels);
+  }
+
+ private:
+  // Cells on one side of the row.
+  void side(const ImageLayout& layout, const T* row, int64_t at, int64_t count, int64_t channels, T* dst,
+            int64_t pitch) const {
+    if (count == 0) return;
+    const int64_t size = axis.size, from = padded_source(grid.padding_mode, at, size), step = axis.step;
+    // A line may be longer than what is read of it: beyond the padding no walk is defined.
+    if (from < 0 || from >= size) return value(count, channels, dst, pitch);
+    if (grid.padding_mode == PaddingMode::kReplicate)
+      return cells(layout, row, from, 0, count, count, channels, dst, pitch);
+    if (grid.padding_mode == PaddingMode::kReflect)
+      return cells(layout, row, from, -step, std::min(count, from / step + 1), count, channels, dst, pitch);
+    cells(layout, row, from, step, std::min(count, (size - 1 - from) / step + 1), count, channels, dst, pitch);
+  }
+  // dst[channel * pitch + i] = row[from + i * step], i < shown; 0 from there to count.
+  void cells(const ImageLayout& layout, const T* row, int64_t from, int64_t step, int64_t shown, int64_t count,
+             int64_t channels, T* dst, int64_t pitch) const {
+    if (count == 0) return;
+    const T* src = row + from * layout.pixel_step();
+    if (layout.layout == Layout::kChannelsFirst)
+      kernels.gather_row(count, 0, shown, src, step, layout.channel_pitch, dst, pitch, channels);
+    else  // channels lie side by side: a transposition
+      kernels.transpose(shown, channels, count, src, step * layout.channel_pitch, dst, pitch);
+  }
+
+  const GemmKernelsOf<T>& kernels;
+  const ColumnGrid& grid;
+  const ColumnAxis& axis;
+  const T border;
+};
+
 // The grid rows of a strip within one (image, outermost coordinate).
 struct Slab {
   int64_t n, o0, row, rows, entry;
@@ -134,10 +198,6 @@ struct Slab {
 // Gathers in two steps. The input rows that a strip reads are copied once into a halo buffer, padding included,
 // strides taken apart: halo[channel][tap 0][row entry][line][element]. The rows of a panel are then whole vectors
 // copied from there: a run may write past its end, because the next run, or the next row, overwrites that.
-//
-// Padding of every mode is made here. A row beyond the plane is the row that it shows; so is a cell beyond the row, and
-// the cells on one side show a walk of constant step (back for reflect, none for replicate, on for circular), a
-// gather like that of the row itself.
 template <class T>
 class HaloGather {
  public:
@@ -145,7 +205,7 @@ class HaloGather {
       : kernels(table),
         grid(column_grid),
         a(grid.axis),
-        value(border_value<T>(grid)),
+        gather(table, column_grid),
         row_map(a[1], 1),
         lines(line_map(grid, column, columns)) {
     int64_t most_rows = 1;
@@ -192,9 +252,9 @@ class HaloGather {
                          (shown ? (depth * a[1].size + row) * a[2].size : 0) * layout.pixel_step();
           for (int64_t line = 0; line < lines.lines; ++line, dst += lines.length) {
             if (shown)
-              fill_line(layout, src, lines.coordinate(a[2], line), channels, dst);
+              gather.line(layout, src, lines.coordinate(a[2], line), lines.length, channels, dst, channel_pitch());
             else
-              fill_value(lines.length, channels, dst);
+              gather.value(lines.length, channels, dst, channel_pitch());
           }
         }
       }
@@ -244,55 +304,10 @@ class HaloGather {
     return grid.taps() * static_cast<int64_t>(sizeof(int64_t) / sizeof(T));
   }
 
-  // lines.length elements, `step` apart, of an input row from coordinate `at` on, in every channel.
-  void fill_line(const ImageLayout& layout, const T* row, int64_t at, int64_t channels, T* dst) const {
-    const int64_t step = a[2].step, length = lines.length;
-    const auto [first, last] = Inside(at, step, length, a[2].size);
-    if (grid.padding_mode == PaddingMode::kZeros) {  // zeros come with the copy
-      if (layout.layout == Layout::kChannelsFirst)
-        return kernels.gather_row(length, first, last, row + at, step, layout.channel_pitch, dst, channel_pitch(),
-                                  channels);
-      if (first > 0) fill_value(first, channels, dst);
-      return copy_cells(layout, row, at + first * step, step, last - first, length - first, channels, dst + first);
-    }
-    fill_border(layout, row, at, first, channels, dst);
-    copy_cells(layout, row, at + first * step, step, last - first, last - first, channels, dst + first);
-    fill_border(layout, row, at + last * step, length - last, channels, dst + last);
-  }
-
-  // Cells on one side of the row.
-  void fill_border(const ImageLayout& layout, const T* row, int64_t at, int64_t count, int64_t channels, T* dst) const {
-    if (count == 0) return;
-    const int64_t size = a[2].size, from = padded_source(grid.padding_mode, at, size);
-    // A line may be longer than what is read of it: beyond the padding no walk is defined.
-    if (from < 0 || from >= size) return fill_value(count, channels, dst);
-    if (grid.padding_mode == PaddingMode::kReplicate)
-      return copy_cells(layout, row, from, 0, count, count, channels, dst);
-    if (grid.padding_mode == PaddingMode::kReflect)
-      return copy_cells(layout, row, from, -a[2].step, std::min(count, from / a[2].step + 1), count, channels, dst);
-    copy_cells(layout, row, from, a[2].step, std::min(count, (size - 1 - from) / a[2].step + 1), count, channels, dst);
-  }
-
-  // dst[channel][i] = row[from + i * step], i < shown; 0 from there to count.
-  void copy_cells(const ImageLayout& layout, const T* row, int64_t from, int64_t step, int64_t shown, int64_t count,
-                  int64_t channels, T* dst) const {
-    if (count == 0) return;
-    const T* src = row + from * layout.pixel_step();
-    if (layout.layout == Layout::kChannelsFirst)
-      kernels.gather_row(count, 0, shown, src, step, layout.channel_pitch, dst, channel_pitch(), channels);
-    else  // channels lie side by side: a transposition
-      kernels.transpose(shown, channels, count, src, step * layout.channel_pitch, dst, channel_pitch());
-  }
-
-  void fill_value(int64_t count, int64_t channels, T* dst) const {
-    const int64_t last = grid.padding_mode == PaddingMode::kConstant ? count : 0;
-    kernels.gather_row(count, 0, last, &value, 0, 0, dst, channel_pitch(), channels);
-  }
-
   const GemmKernelsOf<T>& kernels;
   const ColumnGrid& grid;
   const ColumnAxis* a;
-  const T value;  // beyond the tensor
+  const LineGather<T> gather;
   RowMap row_map;
   const LineMap lines;
   Slab slabs[kMostColumns];

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loss_ops.h"
 
-#include "machine.h"
 #include "streaming.h"
 #include "workspace.h"
 

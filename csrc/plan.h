@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "algorithm.h"
+#include "machine.h"
 
 namespace fastconv {
 

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "kernels/pointwise_kernels.h"
-#include "machine.h"
 #include "streaming.h"
 
 namespace fastconv {

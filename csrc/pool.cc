@@ -8,7 +8,6 @@
 #include <cstdio>
 
 #include "kernels/pool_kernels.h"
-#include "machine.h"
 #include "streaming.h"
 #include "workspace.h"
 

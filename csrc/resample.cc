@@ -3,7 +3,6 @@
 #include "resample.h"
 
 #include "kernels/window_kernels.h"
-#include "machine.h"
 #include "streaming.h"
 #include "workspace.h"
 

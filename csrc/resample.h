@@ -3,7 +3,7 @@
 // double.
 #pragma once
 
-#include "algorithm.h"
+#include "machine.h"
 
 namespace fastconv {
 

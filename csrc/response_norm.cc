@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "kernels/window_kernels.h"
-#include "machine.h"
 #include "streaming.h"
 #include "workspace.h"
 

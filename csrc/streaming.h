@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "algorithm.h"
+#include "machine.h"
 #include "parallel.h"
 #include "rounding.h"
 

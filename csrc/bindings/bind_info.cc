@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "../machine.h"
 #include "../parallel.h"
 #include "../registry.h"
 #include "arrays.h"

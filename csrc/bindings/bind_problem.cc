@@ -4,7 +4,6 @@
 
 #include <cstring>
 
-#include "../machine.h"
 #include "../registry.h"
 #include "arrays.h"
 #include "conv_arguments.h"

@@ -2,7 +2,7 @@
 // What the bindings of the operations other than convolution share.
 #pragma once
 
-#include "../algorithm.h"
+#include "../machine.h"
 #include "arrays.h"
 
 namespace fastconv {

@@ -80,6 +80,7 @@ struct ImplicitKernels {
 };
 
 struct DirectKernels;     // direct_kernels.h
+struct GroupedKernels;    // grouped_kernels.h
 struct PoolKernels;       // pool_kernels.h
 struct PoolNormKernels;   // pool_kernels.h
 struct PointwiseKernels;  // pointwise_kernels.h
@@ -99,6 +100,7 @@ struct KernelTable {
   const GemmKernels* gemm;
   const DepthwiseKernels* depthwise;
   const DirectKernels* direct;
+  const GroupedKernels* grouped;
   const ImplicitKernels* implicit;
   const PoolKernels* pool_planes;   // channels first
   const PoolKernels* pool_windows;  // channels first, windows of different sizes

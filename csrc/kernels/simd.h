@@ -62,7 +62,8 @@ FC_INLINE V<T> splat(T x) {
 }
 
 // load_lanes: lanes first <= i < last of p, zero elsewhere. load_bits: lanes whose bit is set. store_first: the first
-// `count` lanes, all of them when count is larger, none when it is not positive. No other memory is touched.
+// `count` lanes, all of them when count is larger, none when it is not positive. store_bits: lanes whose bit is set. No
+// other memory is touched.
 #if defined(FC_ISA_AVX512)
 FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
   return (V<float>)_mm512_maskz_loadu_ps((__mmask16)lane_bits(first, last, 16), p);
@@ -81,6 +82,10 @@ FC_INLINE void store_first(float* p, V<float> v, int64_t count) {
 }
 FC_INLINE void store_first(double* p, V<double> v, int64_t count) {
   _mm512_mask_storeu_pd(p, (__mmask8)lane_bits(0, count, 8), (__m512d)v);
+}
+FC_INLINE void store_bits(float* p, V<float> v, uint32_t bits) { _mm512_mask_storeu_ps(p, (__mmask16)bits, (__m512)v); }
+FC_INLINE void store_bits(double* p, V<double> v, uint32_t bits) {
+  _mm512_mask_storeu_pd(p, (__mmask8)bits, (__m512d)v);
 }
 #elif defined(FC_ISA_AVX2)
 FC_INLINE V<float> load_lanes(const float* p, int64_t first, int64_t last) {
@@ -121,6 +126,14 @@ FC_INLINE void store_first(double* p, V<double> v, int64_t count) {
   }
   if (count >= 1) _mm_store_sd(p, part);
 }
+FC_INLINE void store_bits(float* p, V<float> v, uint32_t bits) {
+  if (bits == 0xff) return store(p, v);
+  _mm256_maskstore_ps(p, bit_mask32(bits), (__m256)v);
+}
+FC_INLINE void store_bits(double* p, V<double> v, uint32_t bits) {
+  if (bits == 0xf) return store(p, v);
+  _mm256_maskstore_pd(p, bit_mask64(bits), (__m256d)v);
+}
 #else
 template <class T>
 FC_INLINE V<T> load_lanes(const T* p, int64_t first, int64_t last) {
@@ -142,6 +155,13 @@ template <class T>
 FC_INLINE void store_first(T* p, V<T> v, int64_t count) {
   if (count >= Vec<T>::lanes) return store(p, v);
   for (int64_t i = 0; i < count; ++i) p[i] = v[i];
+}
+template <class T>
+FC_INLINE void store_bits(T* p, V<T> v, uint32_t bits) {
+  constexpr uint32_t all = (1u << Vec<T>::lanes) - 1;
+  if (bits == all) return store(p, v);
+  for (int i = 0; i < Vec<T>::lanes; ++i)
+    if (bits >> i & 1) p[i] = v[i];
 }
 #endif
 
@@ -186,6 +206,26 @@ FC_INLINE void transpose_square(V<T>* v) {
       v[i + half] = __builtin_shuffle(a, b, high);
     }
   }
+}
+
+// Lane i becomes the sum of the lanes of v[i]: the transposition with its halves added, 30 shuffles for 16 vectors.
+template <class T>
+FC_INLINE V<T> sum_square(V<T>* v) {
+  constexpr int lanes = Vec<T>::lanes;
+  typedef typename Vec<T>::ints I;
+#pragma GCC unroll 4
+  for (int half = 1; half < lanes; half *= 2) {
+    I low{}, high{};
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+      low[i] = (i & half) ? lanes + (i - half) : i;
+      high[i] = (i & half) ? lanes + i : i + half;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; i += 2 * half)
+      v[i] = __builtin_shuffle(v[i], v[i + half], low) + __builtin_shuffle(v[i], v[i + half], high);
+  }
+  return v[0];
 }
 
 // Every other element of p, where bit 2 i is set; zero elsewhere.
