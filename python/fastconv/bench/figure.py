@@ -35,6 +35,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     limit = result["settings"]["error_limit"]
     for ax in axes.flat:
         ax.axvline(limit, color="0.4", linestyle="--", linewidth=1)
+        ax.text(limit, 0.02, "limit ", transform=ax.get_xaxis_transform(), ha="right", fontsize=8, color="0.4")
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
     cpu, layers = result["machine"]["cpu"], len({row["layer"] for row in rows})
@@ -57,7 +58,10 @@ def _part(ax: Any, title: str, rows: list[Row], names: list[str]) -> None:
         size = 24 if is_rival(name) else 60
         ax.scatter(errors, speeds, s=size, c=colour, marker=marker, alpha=0.5, linewidths=0)
         means = timing.geometric_mean(errors), timing.geometric_mean(speeds)
-        label = f"{name.replace('_', ' ')} ({len(points)})" if len(points) < len(rows) else name.replace("_", " ")
+        label = name.replace("_", " ")
+        if len(points) < len(rows):
+            note = f"{len(points)} of {len(rows)}"
+            ax.annotate(note, means, xytext=(8, -9), textcoords="offset points", fontsize=7, zorder=4)
         ax.scatter(*means, s=170, c=colour, marker=marker, edgecolors="black", linewidths=1.1, label=label, zorder=3)
     peaks = [p for row in rows for p in row.get("peak_gflops", [])]
     if peaks:
