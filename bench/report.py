@@ -21,6 +21,10 @@ OVER_BEST = {"fwd": 1.3, "bwd_data": 1.8, "bwd_filter": 2.0}
 ONE_SHOT_OVER_TORCH, OVER_NCNN_3X3, PEAK_SHARE = 1.8, 1.1, 0.8
 TWO_THREADS, TWO_THREADS_LEAST, AVX2 = 1.8, 1.4, 0.75
 TRAINING, REGRET = 1.3, 0.05
+OVER_POOLS = {("max", "fwd"): 8.0, ("average", "fwd"): 8.0, ("average", "bwd"): 6.0, ("max", "bwd"): 1.2}
+OVER_POOLS_LAST, COPY_SHARE = 1.1, 0.75
+MERGED = ("layers", "train", "pools")  # kinds whose rows come together from all files
+BEYOND_L2 = 4 << 20  # bytes of x and y together
 RIVALS = ("torch", "torch_channels_last", "onnxruntime", "openvino", "ncnn")  # with a column of their own
 TRAINERS = ("torch_train", "torch_train_channels_last")
 
@@ -172,6 +176,44 @@ def training(rows: list[Row]) -> list[str]:
     return table(header, body)
 
 
+def pool_ratios(rows: list[Row], suffix: str) -> timing.Estimate | None:
+    """Ours over PyTorch's in one layout."""
+    pairs = [
+        (summary.seconds_of(row, f"torch_pool{suffix}"), summary.seconds_of(row, f"fastconv_pool{suffix}"))
+        for row in rows
+    ]
+    known = [(theirs, ours) for theirs, ours in pairs if theirs and ours]
+    return timing.geometric_mean_ratio(known) if known else None
+
+
+def copy_shares(rows: list[Row], suffix: str) -> list[float]:
+    """Bytes of x and y per second over those of a copy in the same round, of maps beyond the L2 cache."""
+    found = []
+    for row in rows:
+        seconds = summary.seconds_of(row, f"fastconv_pool{suffix}")
+        if seconds and row["bytes"] > BEYOND_L2:
+            pairs = zip(seconds, row["copy_gbs"], strict=True)
+            found.append(timing.median([1e-9 * row["bytes"] / s / gbs for s, gbs in pairs]))
+    return found
+
+
+def pools(rows: list[Row]) -> list[str]:
+    keys = dict.fromkeys((row["op"], row["pass"], row["threads"]) for row in rows)
+    body = []
+    for op, pass_, t in keys:
+        part = [row for row in rows if (row["op"], row["pass"], row["threads"]) == (op, pass_, t)]
+        cells = [f"{op} {pass_} ({len(part)})", str(t)]
+        for suffix, wanted in (("", OVER_POOLS[op, pass_]), ("_channels_last", OVER_POOLS_LAST)):
+            over, shares = pool_ratios(part, suffix), copy_shares(part, suffix)
+            cells.append(goal(over.value, wanted, f"{over} ({wanted})") if over else "-")
+            mean = timing.geometric_mean(shares) if shares else None
+            cells.append(f"{goal(mean, COPY_SHARE)}, {min(shares):.2f} ({len(shares)})" if shares else "-")
+        body.append(cells)
+    share = f"of the copy beyond L2: mean ({COPY_SHARE}), least"
+    header = ["pooling (shapes)", "threads", "over PyTorch NCHW", share, "over PyTorch channels_last", share]
+    return table(header, body)
+
+
 def calibration(result: dict[str, Any]) -> list[str]:
     body = [
         [
@@ -220,11 +262,13 @@ def page(results: list[dict[str, Any]]) -> list[str]:
         lines += ["## Layers", "", *overview(rows), *scaling(rows)]
     if trained := merged(results, "train"):
         lines += ["## Training steps", "", *training(trained)]
+    if pooled := merged(results, "pools"):
+        lines += ["## Pooling", "", *pools(pooled)]
     sections: dict[str, Callable[[dict[str, Any]], list[str]]] = {"calibration": calibration}
     for result in results:
         if result["kind"] in sections:
             lines += [f"## {result['kind'].capitalize()}", "", *sections[result["kind"]](result)]
-        elif result["kind"] not in ("layers", "train") and any("peers" in row for row in result.get("rows", [])):
+        elif result["kind"] not in MERGED and any("peers" in row for row in result.get("rows", [])):
             lines += [f"## {result['kind'].capitalize()}", "", *anything(result)]
     for name, of_list in by_list(rows).items():
         for pass_, t, part in parts(of_list):
