@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "machine.h"
 #include "parallel.h"
 #include "rounding.h"
 

@@ -2,7 +2,7 @@
 // float16 and bfloat16 arrays to float32 and back (kernels/convert.cc), in parallel.
 #pragma once
 
-#include "machine.h"
+#include "algorithm.h"
 #include "problem.h"
 
 namespace fastconv {

@@ -3,7 +3,7 @@
 // normalisation (one group, one pixel) are special cases. T is float or double.
 #pragma once
 
-#include "machine.h"
+#include "algorithm.h"
 
 namespace fastconv {
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loss_ops.h"
 
+#include "machine.h"
 #include "streaming.h"
 #include "workspace.h"
 

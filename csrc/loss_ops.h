@@ -2,8 +2,8 @@
 // Softmax and losses on dense arrays. T is float or double.
 #pragma once
 
+#include "algorithm.h"
 #include "kernels/norm_kernels.h"
-#include "machine.h"
 
 namespace fastconv {
 

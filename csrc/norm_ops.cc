@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "kernels/norm_kernels.h"
+#include "machine.h"
 #include "moments.h"
 #include "streaming.h"
 #include "workspace.h"

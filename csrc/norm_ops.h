@@ -2,7 +2,7 @@
 // Per-channel sums, batch normalisation on dense arrays. T is float or double.
 #pragma once
 
-#include "machine.h"
+#include "algorithm.h"
 
 namespace fastconv {
 

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "algorithm.h"
-#include "machine.h"
 
 namespace fastconv {
 

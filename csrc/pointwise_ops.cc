@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/pointwise_kernels.h"
+#include "machine.h"
 #include "streaming.h"
 
 namespace fastconv {

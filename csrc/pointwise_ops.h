@@ -2,7 +2,7 @@
 // Operations on one element at a time, and optimiser steps, on dense arrays of `count` elements. T is float or double.
 #pragma once
 
-#include "machine.h"
+#include "algorithm.h"
 #include "problem.h"
 
 namespace fastconv {

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "kernels/pool_kernels.h"
+#include "machine.h"
 #include "streaming.h"
 #include "workspace.h"
 

@@ -3,6 +3,7 @@
 #include "resample.h"
 
 #include "kernels/window_kernels.h"
+#include "machine.h"
 #include "streaming.h"
 #include "workspace.h"
 

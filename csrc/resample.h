@@ -3,7 +3,7 @@
 // double.
 #pragma once
 
-#include "machine.h"
+#include "algorithm.h"
 
 namespace fastconv {
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kernels/window_kernels.h"
+#include "machine.h"
 #include "streaming.h"
 #include "workspace.h"
 

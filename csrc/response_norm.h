@@ -3,7 +3,7 @@
 // window across channels or along the spatial axes. T is float or double.
 #pragma once
 
-#include "machine.h"
+#include "algorithm.h"
 
 namespace fastconv {
 

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "machine.h"
+#include "algorithm.h"
 #include "parallel.h"
 #include "rounding.h"
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../machine.h"
 #include "../parallel.h"
 #include "../registry.h"
 #include "arrays.h"

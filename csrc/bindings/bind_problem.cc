@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "../machine.h"
 #include "../registry.h"
 #include "arrays.h"
 #include "conv_arguments.h"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "op_arguments.h"
 
+#include "../machine.h"
+
 namespace fastconv {
 
 const Machine& default_machine() {

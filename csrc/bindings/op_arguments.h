@@ -2,7 +2,7 @@
 // What the bindings of the operations other than convolution share.
 #pragma once
 
-#include "../machine.h"
+#include "../algorithm.h"
 #include "arrays.h"
 
 namespace fastconv {

@@ -12,7 +12,6 @@
 // Masked loads stand in for padding: a tap outside adds 0 * w, which is nothing unless w is not finite. Tiles say
 // whether all sums are finite, so that the caller can compute the few others again without the padding.
 #include "direct_kernels.h"
-#include "kernel_table.h"
 #include "simd.h"
 
 namespace fastconv::FC_ISA {

@@ -11,7 +11,6 @@
 //
 // A sum is one chain over the steps, whatever tile the point falls into.
 #include "grouped_kernels.h"
-#include "kernel_table.h"
 #include "simd.h"
 
 namespace fastconv::FC_ISA {

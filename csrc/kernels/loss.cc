@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Softmax and cross-entropy over rows.
-#include "kernel_table.h"
 #include "norm_kernels.h"
 #include "simd.h"
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums are float64 in four vectors of running sums (planes) or one per column, so that float32 data lose nothing; the
 // variance is taken from the chunk's own mean while the chunk is in L1, which also serves float64 data.
-#include "kernel_table.h"
 #include "norm_kernels.h"
 #include "simd.h"
 

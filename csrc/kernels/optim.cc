@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Optimiser steps, each array read and written once.
-#include "kernel_table.h"
 #include "pointwise_kernels.h"
 #include "simd.h"
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses of one x and one target t at a time, their sums and their slopes in x. alpha is the Huber loss's delta or the
 // smooth absolute loss's beta.
-#include "kernel_table.h"
 #include "norm_kernels.h"
 #include "simd.h"
 

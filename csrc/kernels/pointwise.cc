@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernel_table.h"
 #include "pointwise_kernels.h"
 #include "simd.h"
 

@@ -7,7 +7,6 @@
 //
 // and where powers are signed, the sum is of sign(x) |x|^p and dx = sum of dy * (|x| / |y|)^(p - 1). p = 1 is a plain
 // sum. Lanes lie along the channels (channels last), or along the columns of one window at a time (channels first).
-#include "kernel_table.h"
 #include "pool_kernels.h"
 #include "simd.h"
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pooling of pixels (channels last): a window's taps are folded in registers, along the channels.
-#include "kernel_table.h"
 #include "pool_kernels.h"
 #include "simd.h"
 

@@ -8,7 +8,6 @@
 //               ----------------      tap 1          |       |
 //
 // Averages go back the other way: the output rows over one input row are folded, then added up tap by tap.
-#include "kernel_table.h"
 #include "pool_kernels.h"
 #include "simd.h"
 

@@ -2,7 +2,6 @@
 // Pooling of planes (channels first) by windows of different sizes, as adaptive and global pooling have them: one
 // window at a time, lanes along its columns, which are neighbours (dilation 1). The order of a sum comes from the
 // window alone.
-#include "kernel_table.h"
 #include "pool_kernels.h"
 #include "simd.h"
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weighted sums of neighbours along one axis: lanes lie along the axes behind it (mix), or there are none (gather).
-#include "kernel_table.h"
 #include "simd.h"
 #include "window_kernels.h"
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Local response normalisation: y = x s^-beta with s = k + alpha (sum of squares over a window). The sums are plain,
 // tap by tap: nothing is subtracted again, so nothing cancels.
-#include "kernel_table.h"
 #include "norm_kernels.h"
 #include "simd.h"
 #include "window_kernels.h"

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Group and layer normalisation: one row has one mean and one variance. Both come in float64; where a row is worked on
 // in T, the part of the mean that T cannot hold goes into the constant term.
-#include "kernel_table.h"
 #include "norm_kernels.h"
 #include "simd.h"
 

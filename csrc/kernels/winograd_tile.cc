@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The matrix product of one Winograd point: lanes are written channels, rows are tiles; and the way of its results to a
 // channels-first tensor.
-#include "kernel_table.h"
 #include "simd.h"
 #include "winograd_kernels.h"
 

@@ -11,7 +11,6 @@
 // A tile of F(4x4, 3x3) has (4 + 6) * 12 multiply-adds in its input transform, 60 stores and 60 loads, since two of six
 // columns are shared with the next tile; (6 + 4) * 12 in its output transform, 36 loads and 16 stores.
 #include "../winograd_math.h"
-#include "kernel_table.h"
 #include "simd.h"
 #include "winograd_kernels.h"
 
