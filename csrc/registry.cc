@@ -5,11 +5,13 @@
 
 namespace fastconv {
 
-extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kImplicitGemm, kIm2colGemm, kDirect, kReference;
+extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kWinogradF4x43x3, kWinogradF2x23x3, kImplicitGemm,
+    kIm2colGemm, kDirect, kReference;
 
 namespace {
-const Algorithm* const kAlgorithms[] = {&kDepthwise,  &kGrouped, &kPointwise1x1, &kImplicitGemm,
-                                        &kIm2colGemm, &kDirect,  &kReference};
+const Algorithm* const kAlgorithms[] = {&kDepthwise,       &kGrouped,         &kPointwise1x1,
+                                        &kWinogradF4x43x3, &kWinogradF2x23x3, &kImplicitGemm,
+                                        &kIm2colGemm,      &kDirect,          &kReference};
 }
 
 int algorithm_count() { return sizeof kAlgorithms / sizeof kAlgorithms[0]; }

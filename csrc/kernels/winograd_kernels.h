@@ -39,6 +39,9 @@ struct WinogradKernels {  // winograd_tile.cc
   // ones made zero by `relu`, for row < rows <= L and column < columns; bias and residual may be null.
   void (*store_rows)(int64_t rows, int64_t columns, const float* src, float* dst, int64_t dst_pitch, const float* bias,
                      const float* residual, bool relu);
+  // The same for channels last: pixels dst_pitch apart.
+  void (*store_pixels)(int64_t columns, int64_t channels, const float* src, float* dst, int64_t dst_pitch,
+                       const float* bias, const float* residual, bool relu);
 };
 
 }  // namespace fastconv

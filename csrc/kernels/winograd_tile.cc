@@ -105,9 +105,21 @@ void store_rows(int64_t rows, int64_t columns, const float* src, float* dst, int
   }
 }
 
+void store_pixels(int64_t columns, int64_t channels, const float* src, float* dst, int64_t dst_pitch, const float* bias,
+                  const float* residual, bool relu) {
+  const V<float> shift = bias ? load_lanes(bias, 0, channels) : V<float>{};
+  for (int64_t x = 0; x < columns; ++x, src += L, dst += dst_pitch) {
+    V<float> y = load(src);
+    if (bias) y += shift;
+    if (residual) y += load_lanes(residual + x * dst_pitch, 0, channels);
+    if (relu) y = select<float>(y < V<float>{}, V<float>{}, y);
+    store_first(dst, y, channels);
+  }
+}
+
 }  // namespace
 
 const WinogradKernels kWinogradKernels = {
-    L, kVectors, {0, most_rows(1), most_rows(2), most_rows(3), most_rows(4)}, multiply, store_rows};
+    L, kVectors, {0, most_rows(1), most_rows(2), most_rows(3), most_rows(4)}, multiply, store_rows, store_pixels};
 
 }  // namespace fastconv::FC_ISA

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+// The three schedules of Winograd convolution. For a block of tiles and a group of pieces (a piece is at most four
+// vectors of written channels, the width of a register tile):
+//
+//   V[point][block of channels][tile][lane]   <- input transform
+//   for each piece:
+//     for each point, for each chunk of at most kChunk channels, for some tiles at a time:  one register tile
+//       products[point][vector][tile][lane] (+)= V * U[point][channel][vector][lane]
+//     output transform of the piece
+//
+//   fused          V of one block of tiles, small enough for L2, by the thread that uses it; threads share blocks
+//   staged         few tiles or many channels: V of many tiles is made together, then threads share (block, piece)
+//   fused-weight   staged, and U of one piece and one chunk is made just before its use: large weights and few tiles
+//
+// Sums of a chunk start from zero and are added in ascending order of the chunks in all of them, whatever n is, so that
+// they give the same bits.
+#include "winograd.h"
+
+#include <cstdio>
+
+#include "../parallel.h"
+
+namespace fastconv {
+namespace {
+
+constexpr int64_t kChunk = 128;           // channels of one chain of multiply-adds
+constexpr int64_t kBlockTiles = 42;       // of a fused block
+constexpr int64_t kJointTiles = 64;       // of a block of the staged schedules
+constexpr int64_t kWholeBytes = 6 << 20;  // of transformed weights that a plan keeps
+constexpr int64_t kPad = 48;              // elements between points, so that they do not share cache sets
+
+const WinogradTransforms& transforms_of(const WinogradForm& form, const Machine& m) {
+  return form.m == 2 ? m.kernels->winograd_transforms->f23 : m.kernels->winograd_transforms->f43;
+}
+
+enum class Schedule { kFused, kStaged, kFusedWeight };
+
+// How a problem is cut. Nothing here depends on the number of threads, and no bit of a result on anything here.
+struct Blocking {
+  const WinogradKernels& kernels;
+  const WinogradGeometry g;
+  Schedule schedule;
+  bool keeps_whole;  // a plan keeps transformed weights, otherwise turned ones
+  int64_t pieces;    // of a group
+  int64_t block;     // tiles of a block
+  int64_t blocks;    // of all tiles
+  int64_t slab;      // blocks whose V is made together
+  int64_t depth;     // read channels times depth taps: steps of a sum
+  int64_t depth_blocks;
+
+  Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m)
+      : kernels(*m.kernels->winograd), g(p, transforms_of(form, m), kernels.lanes) {
+    pieces = ceil_div(g.written_vectors(), int64_t{kernels.vectors});
+    depth = g.depth_taps * g.read;
+    depth_blocks = g.depth_taps * g.read_blocks();
+    keeps_whole = whole_elements() * 4 <= kWholeBytes;
+    const int64_t tiles = std::max<int64_t>(1, g.tiles);
+    const int64_t fused_blocks = ceil_div(tiles, kBlockTiles);
+    const bool v_is_small = g.points * depth_blocks * g.lanes * kBlockTiles * 4 <= 2 * m.l2_bytes;
+    if (fused_blocks >= 4 && v_is_small) {
+      schedule = Schedule::kFused;
+      blocks = fused_blocks + fused_blocks % 2;
+      slab = 1;
+    } else {
+      schedule = tiles <= kJointTiles && !keeps_whole ? Schedule::kFusedWeight : Schedule::kStaged;
+      blocks = ceil_div(tiles, kJointTiles);
+      slab = std::min<int64_t>(blocks, 4);
+    }
+    block = ceil_div(tiles, blocks);
+    blocks = ceil_div(tiles, block);
+  }
+
+  // Vectors of a piece begin here; they are as many as can be equal.
+  int64_t piece_vector(int64_t piece) const { return piece * g.written_vectors() / pieces; }
+  int64_t u_pitch(int64_t vectors, int64_t steps) const { return steps * vectors * g.lanes + kPad; }
+  int64_t v_block_pitch(int64_t tiles) const { return tiles * g.lanes; }
+  int64_t v_pitch(int64_t tiles) const { return depth_blocks * tiles * g.lanes + kPad; }
+  int64_t products_pitch() const { return kernels.vectors * block * g.lanes + kPad; }
+  // Transformed weights: [group][piece][point][channel][vector][lane].
+  int64_t piece_elements(int64_t vectors) const { return g.points * u_pitch(vectors, depth); }
+  int64_t piece_offset(int64_t group, int64_t piece) const {
+    return group * group_elements() + g.points * (piece_vector(piece) * g.lanes * depth + piece * kPad);
+  }
+  int64_t group_elements() const { return g.points * (g.written_vectors() * g.lanes * depth + pieces * kPad); }
+  int64_t whole_elements() const { return g.groups * group_elements(); }
+  int64_t packed_elements() const { return keeps_whole ? whole_elements() : winograd_turned_elements(g); }
+};
+
+// Parts of the workspace, in bytes.
+struct Room {
+  int64_t whole = 0, joint = 0;                     // of all threads
+  int64_t v = 0, products = 0, u = 0, scratch = 0;  // of one
+  Room(const Blocking& b, bool packed) {
+    const WinogradGeometry& g = b.g;
+    const auto bytes = [](int64_t elements) { return aligned(elements * static_cast<int64_t>(sizeof(float))); };
+    if (b.schedule != Schedule::kFusedWeight && !(packed && b.keeps_whole)) whole = bytes(b.whole_elements());
+    if (b.schedule == Schedule::kFused)
+      v = bytes(g.points * b.v_pitch(b.block));
+    else
+      joint = b.slab * bytes(g.groups * g.points * b.v_pitch(b.block));
+    products = bytes(g.points * b.products_pitch());
+    if (b.schedule == Schedule::kFusedWeight)
+      u = bytes(g.points * b.u_pitch(b.kernels.vectors, std::min(kChunk, g.read)));
+    scratch = bytes(std::max(WinogradInput::scratch(g, b.block), WinogradOutput::scratch(g)));
+  }
+  int64_t shared() const { return whole + joint; }
+  int64_t each() const { return v + products + u + scratch; }
+};
+
+// u for whole pieces.
+void transform_whole(const Blocking& b, const WinogradFilter& filter, const Parallel& parallel, float* u) {
+  const WinogradGeometry& g = b.g;
+  constexpr int64_t kShare = 32;  // channels
+  const int64_t shares = ceil_div(g.read, kShare);
+  parallel_for(parallel, g.groups * b.pieces * shares, [&](int64_t item, int) {
+    const int64_t piece = item / shares % b.pieces, group = item / shares / b.pieces;
+    const int64_t channel = item % shares * kShare, count = std::min(kShare, g.read - channel);
+    const int64_t vector = b.piece_vector(piece), vectors = b.piece_vector(piece + 1) - vector;
+    for (int64_t tap = 0; tap < g.depth_taps; ++tap)
+      filter.transform(group, vector, vectors, tap, channel, count,
+                       u + b.piece_offset(group, piece) + (tap * g.read + channel) * vectors * g.lanes,
+                       b.u_pitch(vectors, b.depth));
+  });
+}
+
+class Run {
+ public:
+  Run(const Blocking& blocking, const ConvProblem& problem, const RunContext& context)
+      : b(blocking),
+        g(b.g),
+        p(problem),
+        r(context),
+        room(b, r.packed_w != nullptr),
+        workspace(static_cast<char*>(r.workspace)),
+        input(p, r, g),
+        output(p, r, g),
+        filter{p, gemm_kernels<float>(*r.machine), g, static_cast<const float*>(r.w), nullptr} {}
+
+  void run() {
+    if (g.tiles == 0) return;
+    if (r.packed_w && !b.keeps_whole) filter.turned = static_cast<const float*>(r.packed_w);
+    if (room.whole > 0) {
+      transform_whole(b, filter, r.parallel, reinterpret_cast<float*>(workspace));
+      whole = reinterpret_cast<const float*>(workspace);
+    } else if (b.schedule != Schedule::kFusedWeight) {
+      whole = static_cast<const float*>(r.packed_w);
+    }
+    if (b.schedule == Schedule::kFused)
+      parallel_for(r.parallel, b.blocks * g.groups,
+                   [&](int64_t item, int slot) { fused(item / g.groups, item % g.groups, slot); });
+    else
+      for (int64_t first = 0; first < b.blocks; first += b.slab) staged(first, std::min(b.slab, b.blocks - first));
+  }
+
+ private:
+  struct Scratch {
+    float *v, *products, *u, *rest;
+  };
+  Scratch scratch(int slot) const {
+    char* at = workspace + room.shared() + slot * room.each();
+    Scratch s;
+    s.v = reinterpret_cast<float*>(at);
+    s.products = reinterpret_cast<float*>(at += room.v);
+    s.u = reinterpret_cast<float*>(at += room.products);
+    s.rest = reinterpret_cast<float*>(at += room.u);
+    return s;
+  }
+  int64_t block_tiles(int64_t block) const { return std::min(b.block, g.tiles - block * b.block); }
+
+  void fused(int64_t block, int64_t group, int slot) const {
+    const Scratch s = scratch(slot);
+    const int64_t tiles = block_tiles(block);
+    for (int64_t i = 0; i < b.depth_blocks; ++i) transform_input(block, group, i, s.v, s.rest);
+    for (int64_t piece = 0; piece < b.pieces; ++piece) {
+      multiply(group, piece, tiles, s.v, s.products);
+      finish(block, tiles, group, piece, s);
+    }
+  }
+
+  void staged(int64_t first, int64_t blocks) const {
+    float* joint = reinterpret_cast<float*>(workspace + room.whole);
+    const int64_t of_group = g.points * b.v_pitch(b.block), of_block = room.joint / b.slab / 4;
+    parallel_for(r.parallel, blocks * g.groups * b.depth_blocks, [&](int64_t item, int slot) {
+      const int64_t i = item % b.depth_blocks, group = item / b.depth_blocks % g.groups;
+      const int64_t block = item / b.depth_blocks / g.groups;
+      transform_input(first + block, group, i, joint + block * of_block + group * of_group, scratch(slot).rest);
+    });
+    // Blocks of one piece follow each other: they share its weights.
+    parallel_for(r.parallel, g.groups * b.pieces * blocks, [&](int64_t item, int slot) {
+      const int64_t block = item % blocks, piece = item / blocks % b.pieces, group = item / blocks / b.pieces;
+      const Scratch s = scratch(slot);
+      const float* v = joint + block * of_block + group * of_group;
+      const int64_t tiles = block_tiles(first + block);
+      if (b.schedule == Schedule::kFusedWeight)
+        multiply_fused(group, piece, tiles, v, s);
+      else
+        multiply(group, piece, tiles, v, s.products);
+      finish(first + block, tiles, group, piece, s);
+    });
+  }
+
+  void transform_input(int64_t block, int64_t group, int64_t i, float* v, float* rest) const {
+    const int64_t tap = i / g.read_blocks();
+    input.transform(block * b.block, block_tiles(block), group, tap, i % g.read_blocks(),
+                    v + i * b.v_block_pitch(b.block), b.v_pitch(b.block), rest);
+  }
+
+  // One chunk of one point: channels [channel, channel + channels) of a depth tap. u begins with the chunk.
+  void multiply_chunk(int64_t vectors, int64_t tiles, int64_t tap, int64_t channel, int64_t channels, const float* v,
+                      const float* u, float* products) const {
+    const int64_t pitch = b.v_block_pitch(b.block);
+    const float* from = v + (tap * g.read_blocks() + channel / g.lanes) * pitch;
+    const int64_t parts = ceil_div(tiles, int64_t{b.kernels.tile_rows[vectors]});
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t tile = part * tiles / parts, rows = (part + 1) * tiles / parts - tile;
+      b.kernels.multiply(static_cast<int>(rows), static_cast<int>(vectors), channels, from + tile * g.lanes, pitch, u,
+                         products + tile * g.lanes, b.block * g.lanes, tap > 0 || channel > 0);
+    }
+  }
+
+  void multiply(int64_t group, int64_t piece, int64_t tiles, const float* v, float* products) const {
+    const int64_t vectors = b.piece_vector(piece + 1) - b.piece_vector(piece);
+    const float* u = whole + b.piece_offset(group, piece);
+    for (int64_t point = 0; point < g.points; ++point)
+      for (int64_t tap = 0; tap < g.depth_taps; ++tap)
+        for (int64_t c = 0; c < g.read; c += kChunk)
+          multiply_chunk(vectors, tiles, tap, c, std::min(kChunk, g.read - c), v + point * b.v_pitch(b.block),
+                         u + point * b.u_pitch(vectors, b.depth) + (tap * g.read + c) * vectors * g.lanes,
+                         products + point * b.products_pitch());
+  }
+
+  void multiply_fused(int64_t group, int64_t piece, int64_t tiles, const float* v, const Scratch& s) const {
+    const int64_t vector = b.piece_vector(piece), vectors = b.piece_vector(piece + 1) - vector;
+    const int64_t pitch = b.u_pitch(vectors, std::min(kChunk, g.read));
+    for (int64_t tap = 0; tap < g.depth_taps; ++tap)
+      for (int64_t c = 0; c < g.read; c += kChunk) {
+        const int64_t channels = std::min(kChunk, g.read - c);
+        filter.transform(group, vector, vectors, tap, c, channels, s.u, pitch);
+        for (int64_t point = 0; point < g.points; ++point)
+          multiply_chunk(vectors, tiles, tap, c, channels, v + point * b.v_pitch(b.block), s.u + point * pitch,
+                         s.products + point * b.products_pitch());
+      }
+  }
+
+  void finish(int64_t block, int64_t tiles, int64_t group, int64_t piece, const Scratch& s) const {
+    const int64_t vector = b.piece_vector(piece), vectors = b.piece_vector(piece + 1) - vector;
+    output.transform(block * b.block, tiles, group, vector * g.lanes, vectors, s.products, b.products_pitch(),
+                     b.block * g.lanes, s.rest);
+  }
+
+  const Blocking& b;
+  const WinogradGeometry& g;
+  const ConvProblem& p;
+  const RunContext& r;
+  const Room room;
+  char* workspace;
+  const WinogradInput input;
+  const WinogradOutput output;
+  WinogradFilter filter;
+  const float* whole = nullptr;
+};
+
+}  // namespace
+
+bool winograd_why_not(const WinogradForm& form, const ConvProblem& p, char* text) {
+  text[0] = 0;
+  if (p.dtype != DType::kFloat32)
+    snprintf(text, kTextCapacity, "%s transforms f32, got %s", form.name, name_of(p.dtype));
+  else if (p.pass == Pass::kBackwardFilter)
+    snprintf(text, kTextCapacity, "%s computes fwd and bwd_data, got bwd_filter", form.name);
+  else if (p.filter[1] != form.r || p.filter[2] != form.r)
+    snprintf(text, kTextCapacity, "%s needs a filter of %d x %d (or any depth of it), got %lld x %lld", form.name,
+             form.r, form.r, static_cast<long long>(p.filter[1]), static_cast<long long>(p.filter[2]));
+  else if (p.filter[0] > 16)
+    snprintf(text, kTextCapacity, "%s sums at most 16 taps along the depth, got %lld", form.name,
+             static_cast<long long>(p.filter[0]));
+  else if (p.stride[0] != 1 || p.stride[1] != 1 || p.stride[2] != 1)
+    snprintf(text, kTextCapacity, "%s needs stride 1, got %lld x %lld x %lld", form.name,
+             static_cast<long long>(p.stride[0]), static_cast<long long>(p.stride[1]),
+             static_cast<long long>(p.stride[2]));
+  else if (p.pass == Pass::kBackwardData && shows_cells(p.padding_mode))
+    snprintf(text, kTextCapacity, "%s computes bwd_data of zero and constant padding, got padding mode %s", form.name,
+             name_of(p.padding_mode));
+  return text[0] != 0;
+}
+
+double winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
+  const Blocking b(form, p, m);
+  const WinogradGeometry& g = b.g;
+  const double tiles = static_cast<double>(g.tiles), groups = static_cast<double>(g.groups);
+  const double read = static_cast<double>(b.depth_blocks * g.lanes),
+               written = static_cast<double>(g.written_vectors() * g.lanes);
+  const double points = static_cast<double>(g.points);
+  const double products = 2 * points * tiles * static_cast<double>(b.depth) * written * groups;
+  return 3e-6 + products * 1.1 / m.flops_f32 + tiles * groups * points * (read + written) * 0.15e-9 +
+         static_cast<double>(b.depth) * written * groups * points * 0.05e-9;
+}
+
+int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
+                                 bool packed) {
+  const Room room(Blocking(form, p, m), packed);
+  return room.shared() + slots * room.each();
+}
+
+int64_t winograd_packed_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
+  return Blocking(form, p, m).packed_elements() * static_cast<int64_t>(sizeof(float));
+}
+
+int winograd_pack(const WinogradForm& form, const ConvProblem& p, const Machine& m, const Parallel& parallel,
+                  const void* w, void* packed) {
+  const Blocking b(form, p, m);
+  const float* weights = static_cast<const float*>(w);
+  if (b.keeps_whole)
+    transform_whole(b, {p, gemm_kernels<float>(m), b.g, weights, nullptr}, parallel, static_cast<float*>(packed));
+  else
+    winograd_turn(p, m, b.g, parallel, weights, static_cast<float*>(packed));
+  return 0;
+}
+
+int winograd_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
+  const Blocking b(form, p, *r.machine);
+  Run(b, p, r).run();
+  return 0;
+}
+
+}  // namespace fastconv

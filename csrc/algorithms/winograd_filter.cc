@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights for Winograd's matrix products. Both passes read the same w: forward, lanes are k and the channels summed
+// over c; backward-data the other way round, with the taps of a plane reversed.
+#include "../parallel.h"
+#include "winograd.h"
+
+namespace fastconv {
+namespace {
+
+// dst[channel][tap][lane] of `count` channels read, for the rows of one vector of written channels.
+void turn(const WinogradGeometry& g, const GemmKernelsOf<float>& kernels, const float* w, int64_t group, int64_t vector,
+          int64_t channel, int64_t count, float* dst) {
+  const int64_t taps = g.all_taps(), row = vector * g.lanes, rows = std::min(g.lanes, g.written - row);
+  w += group * g.written * g.read * taps;
+  if (g.forward)
+    return kernels.transpose(rows, count * taps, g.lanes, w + (row * g.read + channel) * taps, g.read * taps, dst,
+                             g.lanes);
+  for (int64_t c = channel; c < channel + count; ++c, dst += taps * g.lanes)
+    kernels.transpose(rows, taps, g.lanes, w + (c * g.written + row) * taps, taps, dst, g.lanes);
+}
+
+}  // namespace
+
+int64_t winograd_turned_elements(const WinogradGeometry& g) {
+  return g.groups * g.written_vectors() * g.lanes * g.read * g.all_taps();
+}
+
+void winograd_turn(const ConvProblem&, const Machine& m, const WinogradGeometry& g, const Parallel& parallel,
+                   const float* w, float* turned) {
+  const int64_t vectors = g.written_vectors();
+  parallel_for(parallel, g.groups * vectors, [&](int64_t item, int) {
+    turn(g, gemm_kernels<float>(m), w, item / vectors, item % vectors, 0, g.read,
+         turned + item * g.read * g.all_taps() * g.lanes);
+  });
+}
+
+void WinogradFilter::transform(int64_t group, int64_t vector, int64_t vectors, int64_t tap, int64_t channel,
+                               int64_t channels, float* u, int64_t point_pitch) const {
+  const int64_t plane = g.r * g.r * g.lanes, filter = g.depth_taps * plane, u_pitch = vectors * g.lanes;
+  constexpr int64_t kRoom = 16 << 10;  // bytes; a few channels at a time stay in L1
+  alignas(64) float few[kRoom / sizeof(float)];
+  for (int64_t v = 0; v < vectors; ++v) {
+    if (turned) {
+      const float* taps = turned + ((group * g.written_vectors() + vector + v) * g.read + channel) * filter;
+      g.transforms->filter(channels, taps + tap * plane, filter, !g.forward, u + v * g.lanes, point_pitch, u_pitch);
+      continue;
+    }
+    const int64_t room = kRoom / static_cast<int64_t>(sizeof(float)) / filter;
+    for (int64_t c = 0; c < channels; c += room) {
+      const int64_t count = std::min(room, channels - c);
+      turn(g, kernels, w, group, vector + v, channel + c, count, few);
+      g.transforms->filter(count, few + tap * plane, filter, !g.forward, u + c * u_pitch + v * g.lanes, point_pitch,
+                           u_pitch);
+    }
+  }
+}
+
+}  // namespace fastconv

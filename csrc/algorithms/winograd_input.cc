@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// The cells that a segment reads are brought once into cells[row][column][lane], padding included: a transposition of
+// channels-first rows, a copy of channels-last pixels. They stay in L1 for the transforms of all tile rows of the
+// segment, which share all but r - 1 rows.
+#include "../halo.h"
+#include "winograd.h"
+
+namespace fastconv {
+
+WinogradGeometry::WinogradGeometry(const ConvProblem& p, const WinogradTransforms& t, int lane_count)
+    : transforms(&t), forward(p.pass != Pass::kBackwardData), m(t.m), r(t.r), points(t.n * t.n), lanes(lane_count) {
+  groups = p.groups;
+  written = (forward ? p.k : p.c) / groups;
+  read = (forward ? p.c : p.k) / groups;
+  for (int a = 0; a < kMaxSpatial; ++a) {
+    read_size[a] = forward ? p.size[a] : output_size(p, a);
+    written_size[a] = forward ? output_size(p, a) : p.size[a];
+    dilation[a] = p.dilation[a];
+    pad[a] = p.pad_begin[a];
+  }
+  depth_taps = p.filter[0];
+  depths = written_size[0];
+  int64_t axis_tiles[2] = {0, 0};
+  for (int a = 0; a < 2; ++a) {
+    phases[a] = std::min(dilation[a + 1], written_size[a + 1]);
+    for (int64_t phase = 0; phase < phases[a]; ++phase) axis_tiles[a] += axis_of(a + 1, phase).tiles;
+  }
+  plane_tiles = axis_tiles[0] * axis_tiles[1];
+  tiles = p.n * depths * plane_tiles;
+}
+
+int64_t WinogradGeometry::segment_cells(int64_t block_tiles) const {
+  if (tiles == 0) return 0;
+  const int64_t across = axis_of(2, 0).tiles, strips = ceil_div(across, kWinogradStrip);
+  const int64_t narrow = std::max<int64_t>(1, axis_of(2, phases[1] - 1).tiles / strips);
+  const int64_t rows = std::min(axis_of(1, 0).tiles, (block_tiles + narrow - 2) / narrow + 1);
+  const int64_t wide = std::min(across, kWinogradStrip);
+  return (rows * m + r - 1) * (wide * m + r - 1) * lanes;
+}
+
+WinogradInput::WinogradInput(const ConvProblem& p, const RunContext& r, const WinogradGeometry& geometry)
+    : g(geometry),
+      kernels(gemm_kernels<float>(*r.machine)),
+      padding_mode(g.forward ? p.padding_mode : PaddingMode::kZeros),
+      pad_value(padding_mode == PaddingMode::kConstant ? static_cast<float>(r.pad_value) : 0.0f),
+      layout{g.forward ? p.x_layout : p.y_layout, g.forward ? r.x_batch_pitch : r.y_batch_pitch,
+             g.forward ? r.x_channel_pitch : r.y_channel_pitch},
+      read(static_cast<const float*>(g.forward ? r.x : r.y)) {}
+
+int64_t WinogradInput::scratch(const WinogradGeometry& g, int64_t block_tiles) {
+  return g.segment_cells(block_tiles) + (kWinogradStrip * g.m + g.r + g.lanes) * g.lanes;
+}
+
+void WinogradInput::transform(int64_t first, int64_t tiles, int64_t group, int64_t tap, int64_t block, float* v,
+                              int64_t point_pitch, float* scratch) const {
+  const int64_t channels = std::min(g.lanes, g.read - block * g.lanes);
+  float* row = scratch;
+  float* cells = scratch + (kWinogradStrip * g.m + g.r + g.lanes) * g.lanes;
+  const int n = g.transforms->n;
+  each_segment(g, first, tiles, [&](const WinogradSegment& s) {
+    load_cells(s, group * g.read + block * g.lanes, channels, tap, cells, row);
+    const int64_t pitch = (s.width * g.m + g.r - 1) * g.lanes;
+    each_tile_row(s, [&](int64_t tile_row, int64_t column, int64_t count, int64_t index) {
+      const float* rows[8];
+      const float* at = cells + (tile_row - s.first_row()) * g.m * pitch + (column - s.column) * g.m * g.lanes;
+      for (int i = 0; i < n; ++i) rows[i] = at + i * pitch;
+      g.transforms->input(count, rows, v + index * g.lanes, point_pitch);
+    });
+  });
+}
+
+void WinogradInput::load_cells(const WinogradSegment& s, int64_t channel, int64_t channels, int64_t tap, float* cells,
+                               float* line) const {
+  const int64_t lanes = g.lanes, width = s.width * g.m + g.r - 1, row_count = s.rows() * g.m + g.r - 1;
+  const int64_t step = g.dilation[2], size = g.read_size[2];
+  const int64_t first_row = s.first_row() * g.m, first_column = s.column * g.m;
+  const int64_t start = first_column * step + s.axis[1].base;
+  // Cells beyond those that the last point reads belong to results that are dropped.
+  const int64_t shown = std::min(width, s.axis[1].points + g.r - 1 - first_column);
+  const auto [first, last] = Inside(start, step, shown, size);
+  const int64_t depth = padded_source(padding_mode, g.depth_coordinate(s.depth, tap), g.read_size[0]);
+  const float* image = read + s.image * layout.batch_pitch + channel * layout.channel_step();
+  for (int64_t i = 0; i < row_count; ++i, cells += width * lanes) {
+    if (first_row + i >= s.axis[0].points + g.r - 1) {
+      std::fill_n(cells, width * lanes, 0.0f);
+      continue;
+    }
+    const int64_t y = padded_source(padding_mode, (first_row + i) * g.dilation[1] + s.axis[0].base, g.read_size[1]);
+    if (depth == kOutside || y == kOutside) {
+      std::fill_n(cells, width * lanes, pad_value);
+      continue;
+    }
+    const float* row = image + (depth * g.read_size[1] + y) * size * layout.pixel_step();
+    const float* src = row + (start + first * step) * layout.pixel_step();
+    float* inside = cells + first * lanes;
+    if (first < last && layout.layout == Layout::kChannelsLast) {
+      kernels.gather_row(lanes, 0, channels, src, 1, step * layout.channel_pitch, inside, lanes, last - first);
+    } else if (first < last && step == 1) {
+      kernels.transpose(channels, last - first, lanes, src, layout.channel_pitch, inside, lanes);
+    } else if (first < last) {
+      kernels.gather_row(last - first, 0, last - first, src, step, layout.channel_pitch, line, width, channels);
+      kernels.transpose(channels, last - first, lanes, line, width, inside, lanes);
+    }
+    for (int64_t x = 0; x < first; ++x) load_border(row, start + x * step, channels, cells + x * lanes);
+    for (int64_t x = last; x < shown; ++x) load_border(row, start + x * step, channels, cells + x * lanes);
+    std::fill_n(cells + shown * lanes, (width - shown) * lanes, 0.0f);
+  }
+}
+
+// One cell of padding beside a row.
+void WinogradInput::load_border(const float* row, int64_t coordinate, int64_t channels, float* cell) const {
+  const int64_t x = padded_source(padding_mode, coordinate, g.read_size[2]);
+  if (x == kOutside) {
+    std::fill_n(cell, g.lanes, pad_value);
+    return;
+  }
+  const float* src = row + x * layout.pixel_step();
+  for (int64_t c = 0; c < channels; ++c) cell[c] = src[c * layout.channel_step()];
+  std::fill_n(cell + channels, g.lanes - channels, 0.0f);
+}
+
+}  // namespace fastconv

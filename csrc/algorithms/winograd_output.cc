@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// The end of Winograd's way: the output transform of one row of tiles, then bias, residual, activation and the way to
+// the tensor, a transposition for channels first.
+#include "winograd.h"
+
+namespace fastconv {
+
+WinogradOutput::WinogradOutput(const ConvProblem& problem, const RunContext& context, const WinogradGeometry& geometry)
+    : p(problem),
+      r(context),
+      g(geometry),
+      winograd(*r.machine->kernels->winograd),
+      kernels(gemm_kernels<float>(*r.machine)),
+      layout{g.forward ? p.y_layout : p.x_layout, g.forward ? r.y_batch_pitch : r.x_batch_pitch,
+             g.forward ? r.y_channel_pitch : r.x_channel_pitch},
+      written(static_cast<float*>(g.forward ? r.y : r.x)) {}
+
+int64_t WinogradOutput::scratch(const WinogradGeometry& g) {
+  // Cells of m rows; rows of pixels and of a residual, for dilated problems.
+  return (g.m + 2) * kWinogradStrip * g.m * g.lanes;
+}
+
+void WinogradOutput::transform(int64_t first, int64_t tiles, int64_t group, int64_t channel, int64_t vectors,
+                               const float* products, int64_t point_pitch, int64_t vector_pitch, float* scratch) const {
+  const int64_t pitch = kWinogradStrip * g.m * g.lanes;
+  each_segment(g, first, tiles, [&](const WinogradSegment& s) {
+    for (int64_t v = 0; v < vectors; ++v) {
+      const int64_t at = channel + v * g.lanes, channels = std::min(g.lanes, g.written - at);
+      each_tile_row(s, [&](int64_t row, int64_t column, int64_t count, int64_t index) {
+        g.transforms->output(count, products + v * vector_pitch + index * g.lanes, point_pitch, scratch, pitch);
+        const int64_t columns = std::min(count * g.m, s.axis[1].points - column * g.m);
+        const int64_t rows = std::min(g.m, s.axis[0].points - row * g.m);
+        for (int64_t i = 0; i < rows; ++i)
+          store_row(s, row * g.m + i, column * g.m, columns, group * g.written + at, channels, scratch + i * pitch,
+                    scratch + g.m * pitch);
+      });
+    }
+  });
+}
+
+// Points `column` to `column` + `columns` of one row of the plane.
+void WinogradOutput::store_row(const WinogradSegment& s, int64_t row, int64_t column, int64_t columns, int64_t channel,
+                               int64_t channels, const float* cells, float* scratch) const {
+  const int64_t step = g.dilation[2];
+  const int64_t y = s.axis[0].first + row * g.dilation[1], x = s.axis[1].first + column * step;
+  const int64_t pixel = (s.depth * g.written_size[1] + y) * g.written_size[2] + x;
+  float* dst = written + s.image * layout.batch_pitch + channel * layout.channel_step() + pixel * layout.pixel_step();
+  const float* bias = r.bias ? static_cast<const float*>(r.bias) + channel : nullptr;
+  const float* residual = r.residual ? static_cast<const float*>(r.residual) + (dst - written) : nullptr;
+  const bool relu = p.activation == Activation::kRelu, more = !relu && p.activation != Activation::kNone;
+  const int32_t activation = static_cast<int32_t>(p.activation);
+  const float alpha = static_cast<float>(r.alpha);
+  if (layout.layout == Layout::kChannelsLast) {
+    const int64_t pitch = step * layout.channel_pitch;
+    winograd.store_pixels(columns, channels, cells, dst, pitch, bias, residual, relu);
+    if (more) kernels.epilogue(columns, channels, dst, pitch, nullptr, nullptr, 0, activation, alpha);
+  } else if (step == 1) {
+    winograd.store_rows(channels, columns, cells, dst, layout.channel_pitch, bias, residual, relu);
+    if (more) kernels.epilogue(channels, columns, dst, layout.channel_pitch, nullptr, nullptr, 0, activation, alpha);
+  } else {
+    float* residual_rows = scratch + columns * g.lanes;
+    winograd.store_rows(channels, columns, cells, scratch, columns, nullptr, nullptr, false);
+    if (residual)
+      kernels.gather_row(columns, 0, columns, residual, step, layout.channel_pitch, residual_rows, columns, channels);
+    kernels.epilogue(channels, columns, scratch, columns, bias, residual ? residual_rows : nullptr, columns, activation,
+                     alpha);
+    for (int64_t c = 0; c < channels; ++c, dst += layout.channel_pitch)
+      for (int64_t i = 0; i < columns; ++i) dst[i * step] = scratch[c * columns + i];
+  }
+}
+
+}  // namespace fastconv
