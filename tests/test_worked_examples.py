@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The eight worked examples of lectures on convolution, to the last digit: every algorithm, both dtypes.
+"""The eight worked examples of lectures on convolution, to the last digit: all that is exact on integers, both dtypes.
 
 facts/worked_examples.json holds what the lectures print and, where they print nothing, what was worked out by hand.
 All of them are cross-correlations; the first one, with its asymmetric filters, proves it.
@@ -30,8 +30,9 @@ def everywhere(x, w, dtype, bias=None, stride=1, pad=0):
     results = {"numpy": reference.conv(a.x, a.w, a.bias, stride, pad)[0]}
     for isa in _core.info()["isas"]:
         for row in supported(case, isa=isa):
-            options = _core.Options(algorithm=row["name"], precision=1e9, isa=isa)
-            results[f"{row['name']} on {isa}"] = run_core(case, a, options)[0]
+            if row["exact_on_integers"]:
+                options = _core.Options(algorithm=row["name"], precision=1e9, isa=isa)
+                results[f"{row['name']} on {isa}"] = run_core(case, a, options)[0]
     assert len(results) > 1
     return results.items()
 

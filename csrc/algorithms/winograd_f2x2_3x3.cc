@@ -21,6 +21,6 @@ int run(const ConvProblem* p, const RunContext* r) { return winograd_run(kForm, 
 }  // namespace
 
 extern const Algorithm kWinogradF2x23x3;
-const Algorithm kWinogradF2x23x3 = {kForm.name, 4.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run};
+const Algorithm kWinogradF2x23x3 = {kForm.name, 2.5, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run};
 
 }  // namespace fastconv

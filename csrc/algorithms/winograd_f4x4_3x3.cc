@@ -21,6 +21,6 @@ int run(const ConvProblem* p, const RunContext* r) { return winograd_run(kForm, 
 }  // namespace
 
 extern const Algorithm kWinogradF4x43x3;
-const Algorithm kWinogradF4x43x3 = {kForm.name, 8.0, 0, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run};
+const Algorithm kWinogradF4x43x3 = {kForm.name, 7.0, 0, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run};
 
 }  // namespace fastconv
