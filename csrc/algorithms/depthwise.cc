@@ -14,6 +14,7 @@
 #include "../machine.h"
 #include "../parallel.h"
 #include "../rounding.h"
+#include "depthwise.h"
 
 namespace fastconv {
 namespace {
@@ -311,6 +312,7 @@ int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
 
 template <class T>
 void run_as(const ConvProblem& p, const RunContext& r) {
+  if (depthwise_planes_serve(p)) return depthwise_planes_run<T>(p, r);
   const Depthwise<T> depthwise(p, r);
   if (p.pass == Pass::kBackwardFilter)
     depthwise.run_filter();

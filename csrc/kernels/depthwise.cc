@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Depthwise rows: a vector is neighbouring pixels, a tap is one broadcast weight and one unaligned load. Blocks of
 // 4 vectors x 1 tap keep 4 chains of multiply-adds going; each pixel's sum is one chain in tap order.
-#include "kernel_table.h"
+#include "depthwise_kernels.h"
 #include "simd.h"
 
 namespace fastconv::FC_ISA {

@@ -40,22 +40,6 @@ struct GemmKernels {
   GemmKernelsOf<double> f64;
 };
 
-// ---- depthwise.cc: one channel, straight from the halo buffer (csrc/halo.h) ------------------------------------
-template <class T>
-struct DepthwiseKernelsOf {
-  // y[i] = sum over taps, in order, of w[tap] * x[offsets[tap] + i]. Up to two vectors of x beyond `count` are read.
-  void (*row)(int64_t count, int64_t taps, const int64_t* offsets, const T* w, const T* x, T* y);
-  // sums[tap][lane] += y[i] * x[offsets[tap] + i], i = lane modulo the number of lanes. Nothing beyond count is read.
-  void (*filter_row)(int64_t count, int64_t taps, const int64_t* offsets, const T* x, const T* y, T* sums);
-  // w[tap] += sum of sums[tap][...], in a fixed tree.
-  void (*filter_finish)(int64_t taps, const T* sums, T* w);
-  int lanes;
-};
-struct DepthwiseKernels {
-  DepthwiseKernelsOf<float> f32;
-  DepthwiseKernelsOf<double> f64;
-};
-
 // ---- convert.cc: float16 and bfloat16, whose bits are uint16_t, to float32 and back -------------------------------
 struct HalfKernels {
   void (*widen)(int64_t count, const uint16_t* half, float* single);
@@ -79,6 +63,8 @@ struct ImplicitKernels {
   ImplicitKernelsOf<double> f64;
 };
 
+struct DepthwiseKernels;  // depthwise_kernels.h
+struct DepthwisePlaneKernels;
 struct DirectKernels;     // direct_kernels.h
 struct GroupedKernels;    // grouped_kernels.h
 struct PoolKernels;       // pool_kernels.h
@@ -99,6 +85,7 @@ struct KernelTable {
   int vector_bytes;
   const GemmKernels* gemm;
   const DepthwiseKernels* depthwise;
+  const DepthwisePlaneKernels* depthwise_planes;
   const DirectKernels* direct;
   const GroupedKernels* grouped;
   const ImplicitKernels* implicit;

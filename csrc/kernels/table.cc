@@ -11,6 +11,7 @@ namespace fastconv::FC_ISA {
 extern const ConvertKernels kConvertKernels;
 extern const GemmKernels kGemmKernels;
 extern const DepthwiseKernels kDepthwiseKernels;
+extern const DepthwisePlaneKernels kDepthwisePlaneKernels;
 extern const DirectKernels kDirectKernels;
 extern const GroupedKernels kGroupedKernels;
 extern const ImplicitKernels kImplicitKernels;
@@ -30,11 +31,11 @@ extern const WinogradKernels kWinogradKernels;
 extern const WinogradTransformTable kWinogradTransforms;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA),   kVectorBytes,        &kGemmKernels,     &kDepthwiseKernels,
-                            &kDirectKernels,     &kGroupedKernels,    &kImplicitKernels, &kPoolPlaneKernels,
-                            &kPoolWindowKernels, &kPoolPixelKernels,  &kPoolNormKernels, &kPointwiseKernels,
-                            &kOptimKernels,      &kNormKernels,       &kRowNormKernels,  &kResponseNormKernels,
-                            &kResampleKernels,   &kLossKernels,       &kPairLossKernels, &kConvertKernels,
-                            &kWinogradKernels,   &kWinogradTransforms};
+const KernelTable kTable = {FC_STRING(FC_ISA),       kVectorBytes,        &kGemmKernels,       &kDepthwiseKernels,
+                            &kDepthwisePlaneKernels, &kDirectKernels,     &kGroupedKernels,    &kImplicitKernels,
+                            &kPoolPlaneKernels,      &kPoolWindowKernels, &kPoolPixelKernels,  &kPoolNormKernels,
+                            &kPointwiseKernels,      &kOptimKernels,      &kNormKernels,       &kRowNormKernels,
+                            &kResponseNormKernels,   &kResampleKernels,   &kLossKernels,       &kPairLossKernels,
+                            &kConvertKernels,        &kWinogradKernels,   &kWinogradTransforms};
 
 }  // namespace fastconv::FC_ISA

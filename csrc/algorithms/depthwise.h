@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ways of the depthwise convolution. Each says whether it serves a problem; the halo buffer serves every one.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+
+#include "../algorithm.h"
+#include "../im2col.h"
+#include "../kernels/depthwise_kernels.h"
+#include "../machine.h"
+#include "../rounding.h"
+
+namespace fastconv {
+
+// Grid points of one axis that share the rows they read: o = residue + residues * j reads, for the t-th of its taps in
+// ascending order, the coordinate begin(residue) + pitch * (step * j + t). A kernel has one step.
+struct SharedRows {
+  int64_t residues = 1, pitch = 1, step;
+  bool fits = true;
+
+  SharedRows(const ColumnAxis& a, int64_t kernel_step) : step(kernel_step) {
+    const int64_t distance = std::abs(a.offset_step);
+    if (a.taps <= 1 && a.step % step == 0)
+      pitch = a.step / step;
+    else if (a.columns == 1)
+      pitch = distance;
+    else if (a.step == 1 && step == 1)
+      residues = pitch = distance;
+    else
+      fits = a.step == step && distance == 1;
+  }
+  int64_t begin(const ColumnAxis& a, int64_t residue) const {
+    return a.offset + std::min<int64_t>(0, (a.taps - 1) * a.offset_step) + residue * a.step;
+  }
+  int64_t points(const ColumnAxis& a, int64_t residue) const { return ceil_div(a.columns - residue, residues); }
+};
+
+// The filter coordinates of an axis in ascending order of what they read: first + step * t.
+struct TapOrder {
+  int64_t first, step;
+  explicit TapOrder(const ColumnAxis& a) : first(a.first_tap), step(a.tap_step) {
+    if (a.offset_step > 0) return;
+    first += (a.taps - 1) * a.tap_step;
+    step = -step;
+  }
+};
+
+inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
+
+// Axis `a` of phase `phase` of the pass; forward has one phase.
+inline ColumnAxis phase_axis(const ConvProblem& p, int a, int64_t phase) {
+  if (p.pass != Pass::kBackwardData) return forward_grid(p).axis[a];
+  constexpr Side kX[kMaxSpatial] = {Side::kAlong, Side::kAlong, Side::kAlong};
+  int64_t phases[kMaxSpatial] = {0, 0, 0};
+  phases[a] = phase;
+  return backward_data_grid(p, kX, phases).axis[a];
+}
+inline int64_t phases_of(const ConvProblem& p, int a) {
+  return p.pass == Pass::kBackwardData ? phase_count(p, a) : 1;
+}
+
+// Beyond the image there are zeros, or nothing is read there.
+inline bool pads_with_zeros(const ConvProblem& p) {
+  if (p.padding_mode == PaddingMode::kZeros) return true;
+  for (int a = 0; a < kMaxSpatial; ++a)
+    if (p.pad_begin[a] + p.pad_end[a] != 0) return false;
+  return true;
+}
+
+// What a sum goes through in the kernels, min(max(sum + bias, low), high), and what is left to do after them.
+template <class T>
+struct DepthwiseStore {
+  T low = -std::numeric_limits<T>::infinity(), high = std::numeric_limits<T>::infinity();
+  bool more;  // a residual, or another activation
+
+  DepthwiseStore(const ConvProblem& p, const RunContext& r)
+      : more(r.residual || (p.activation != Activation::kNone && p.activation != Activation::kRelu &&
+                            p.activation != Activation::kRelu6)) {
+    if (more || p.activation == Activation::kNone) return;
+    low = T(0);
+    if (p.activation == Activation::kRelu6) high = T(6);
+  }
+};
+
+bool depthwise_planes_serve(const ConvProblem& problem);
+template <class T>
+void depthwise_planes_run(const ConvProblem& problem, const RunContext& context);
+
+}  // namespace fastconv

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+// Depthwise, channels first, forward and backward-data: planes are read where they lie and written once.
+//   for each image, block of channels and strip of rows (the items that threads share):
+//     for each channel written, for each of its planes along the depth:
+//       for each set of rows that share what they read: kernel calls (csrc/kernels/depthwise_planes.cc)
+// Such a set is all rows, every d-th one of a filter with dilation d, or every second one of backward-data with stride
+// 2. A tall filter takes several calls, which add to y. One long row is cut into rows of one vector: neighbours share
+// what a filter longer than a vector reads.
+#include <vector>
+
+#include "../parallel.h"
+#include "depthwise.h"
+
+namespace fastconv {
+namespace {
+
+constexpr int64_t kItemElements = 16 << 10;  // of a block of channels, read and written
+constexpr int64_t kItems = 8;
+constexpr int64_t kTallRows = 4;  // of a group of a filter taller than the kernels know
+constexpr int64_t kFewestVectors = 4;  // of a long row that is cut
+
+template <class T>
+const DepthwisePlaneKernelsOf<T>& plane_kernels(const Machine& m) {
+  if constexpr (sizeof(T) == 8)
+    return m.kernels->depthwise_planes->f64;
+  else
+    return m.kernels->depthwise_planes->f32;
+}
+
+DepthwiseWay way_of(const ConvProblem& p) {
+  if (p.pass == Pass::kForward) return p.stride[2] == 1 ? DepthwiseWay::kPlain : DepthwiseWay::kEvenOdd;
+  return phases_of(p, 2) == 1 ? DepthwiseWay::kPlain : DepthwiseWay::kInterleaved;
+}
+
+// How the columns of a row are read, the same for every row.
+struct Columns {
+  DepthwiseWay way;
+  int64_t stride, sets;  // elements read per column, pixels written
+  int64_t columns, pixels, vectors, left, right;
+  std::vector<DepthwiseStep> steps;
+  std::vector<uint32_t> bits;  // see DepthwisePlane
+
+  Columns(const ConvProblem& p, int lanes)
+      : way(way_of(p)),
+        stride(way == DepthwiseWay::kEvenOdd ? 2 : 1),
+        sets(way == DepthwiseWay::kInterleaved ? 2 : 1) {
+    const ColumnAxis axis = phase_axis(p, 2, 0);
+    columns = axis.columns;
+    pixels = axis.out_size;
+    vectors = ceil_div(columns, lanes);
+    for (int64_t phase = 0; phase < sets; ++phase) add_taps(phase_axis(p, 2, phase), static_cast<int>(phase));
+    find_bits(axis.size, lanes);
+  }
+
+  const uint32_t* bits_of(int64_t vector) const {
+    const int64_t shared = right > left ? right - left - 1 : 0;
+    const int64_t row = vector <= left ? vector : vector < right ? left : vector - shared;
+    return bits.data() + row * static_cast<int64_t>(steps.size());
+  }
+
+ private:
+  void add_taps(const ColumnAxis& a, int tap) {
+    const TapOrder order(a);
+    const int64_t start = a.offset + std::min<int64_t>(0, (a.taps - 1) * a.offset_step);
+    for (int64_t t = 0; t < a.taps; ++t) {
+      const int64_t at = start + t * std::abs(a.offset_step), w = order.first + t * order.step;
+      if (way == DepthwiseWay::kEvenOdd && t % 2 == 1) {
+        steps.back().w[1] = w, steps.back().taps = 3;
+        continue;
+      }
+      auto step = std::find_if(steps.begin(), steps.end(), [&](const DepthwiseStep& s) { return s.x >= at; });
+      if (step == steps.end() || step->x != at) step = steps.insert(step, DepthwiseStep{at, {0, 0}, 0, 0});
+      step->w[tap] = w, step->taps |= 1 << tap;
+    }
+  }
+  void find_bits(int64_t size, int64_t lanes) {
+    const int64_t width = lanes * stride;
+    left = 0, right = vectors;
+    if (!steps.empty()) {
+      left = std::clamp(ceil_div(std::max<int64_t>(0, -steps.front().x), width), int64_t{0}, vectors);
+      right = std::clamp(floor_div(size - steps.back().x, width), left, vectors);
+    }
+    for (int64_t v = 0; v < vectors; v = v == left && right > left ? right : v + 1)
+      for (const DepthwiseStep& step : steps) {
+        uint32_t set = 0;
+        for (int64_t i = 0; i < width; ++i) {
+          const int64_t at = v * width + i + step.x;
+          if (at >= 0 && at < size) set |= 1u << i;
+        }
+        bits.push_back(set);
+      }
+  }
+};
+
+template <class T>
+class Planes {
+ public:
+  Planes(const ConvProblem& problem, const RunContext& context)
+      : p(problem),
+        r(context),
+        kernels(plane_kernels<T>(*r.machine)),
+        forward(p.pass == Pass::kForward),
+        multiplier(p.k / p.groups),
+        read_plane(forward ? x_plane(p) : y_plane(p)),
+        columns(p, kernels.lanes),
+        store(p, r),
+        whole(static_cast<size_t>(columns.steps.size()), ~0u) {
+    for (int a = 0; a < kMaxSpatial; ++a) written_size[a] = forward ? output_size(p, a) : p.size[a];
+    slices.resize(static_cast<size_t>(written_size[0]));
+    for (int64_t phase = 0; phase < phases_of(p, 0); ++phase) {
+      const ColumnAxis depth = phase_axis(p, 0, phase);
+      for (int64_t o = 0; o < depth.columns; ++o)
+        add_calls(depth, o, slices[static_cast<size_t>(depth.out_first + o * depth.out_step)]);
+    }
+  }
+
+  void run() const {
+    const int64_t channels = forward ? p.k : p.c, elements = x_plane(p) + y_plane(p);
+    const int64_t block = std::clamp(kItemElements / std::max<int64_t>(1, elements), int64_t{1}, channels);
+    const int64_t blocks = ceil_div(channels, block), rows = written_size[1];
+    const int64_t wanted = written_size[0] > 1 ? 1 : ceil_div(kItems, std::max<int64_t>(1, p.n * blocks));
+    const int64_t height = std::max<int64_t>(1, aligned_rows(ceil_div(rows, wanted)));
+    const int64_t strips = rows > 0 ? ceil_div(rows, height) : 0;
+    parallel_for(r.parallel, p.n * blocks * strips, [&](int64_t item, int) {
+      const int64_t n = item / strips / blocks, first = item / strips % blocks * block;
+      const int64_t row = item % strips * height, last_row = std::min(rows, row + height);
+      for (int64_t channel = first; channel < std::min(channels, first + block); ++channel)
+        compute(n, channel, row, last_row);
+    });
+  }
+
+ private:
+  // A kernel call of every channel: pointers are those of the first, what is counted from them.
+  struct Call {
+    DepthwisePlane<T> plane;
+    int filter_rows;
+    int64_t x, y, w;
+    int64_t first, unit;  // image rows written: first + unit * j
+    int64_t step;
+    size_t group;
+  };
+  struct Slice {
+    std::vector<Call> calls;
+    std::vector<DepthwiseGroup> groups;
+  };
+
+  // Multiples of both block heights of the kernels would be best; strips are few.
+  static int64_t aligned_rows(int64_t rows) { return ceil_div(rows, 8) * 8; }
+
+  void add_calls(const ColumnAxis& depth, int64_t o, Slice& slice) {
+    const int64_t plane_read = read_plane / depth.size;
+    std::vector<DepthwiseGroup> groups;
+    for (int64_t m = 0; m < (forward ? 1 : multiplier); ++m)
+      for (int64_t t = 0; t < depth.taps; ++t) {
+        const int64_t at = o * depth.step + depth.offset + t * depth.offset_step;
+        if (at < 0 || at >= depth.size) continue;
+        const int64_t tap = (depth.first_tap + t * depth.tap_step) * p.filter[1] * p.filter[2];
+        groups.push_back({m * r.y_channel_pitch * !forward + at * plane_read, m * taps(p) + tap, 0});
+      }
+    for (int64_t phase = 0; phase < phases_of(p, 1); ++phase) {
+      const ColumnAxis a = phase_axis(p, 1, phase);
+      const SharedRows shared(a, columns.stride);
+      for (int64_t residue = 0; residue < std::min(shared.residues, a.columns); ++residue)
+        add_rows(groups, a, shared, residue, slice);
+    }
+  }
+
+  void add_rows(const std::vector<DepthwiseGroup>& groups, const ColumnAxis& a, const SharedRows& shared,
+                int64_t residue, Slice& slice) const {
+    const int64_t begin = shared.begin(a, residue), read_width = phase_axis(p, 2, 0).size;
+    const TapOrder order(a);
+    Call call{};
+    call.plane = plane_of(shared.points(a, residue));
+    call.plane.x_row = shared.pitch * read_width;
+    call.plane.y_row = a.out_step * shared.residues * columns.pixels;
+    call.plane.w_row = order.step * p.filter[2];
+    call.plane.first_row = ceil_div(std::max<int64_t>(0, -begin), shared.pitch);
+    call.plane.last_row = floor_div(a.size - 1 - begin, shared.pitch) + 1;
+    call.first = a.out_first + residue * a.out_step;
+    call.unit = a.out_step * shared.residues;
+    call.step = shared.step;
+    call.x = begin * read_width;
+    call.y = call.first * columns.pixels;
+    call.w = order.first * p.filter[2];
+    const bool one_row = a.columns == 1 && a.taps <= 1 && columns.right - columns.left >= kFewestVectors;
+    if (one_row && begin >= 0 && begin < a.size && !groups.empty()) return add_long_row(call, groups, slice);
+    add_tall(call, a.taps, groups, slice);
+  }
+
+  DepthwisePlane<T> plane_of(int64_t rows) const {
+    DepthwisePlane<T> plane{};
+    plane.rows = rows;
+    plane.columns = columns.columns;
+    plane.pixels = columns.pixels;
+    plane.step = columns.steps.data();
+    plane.steps = static_cast<int64_t>(columns.steps.size());
+    plane.bits = columns.bits.data();
+    plane.left = columns.left, plane.right = columns.right;
+    return plane;
+  }
+
+  // As few filter rows as the kernels know, or groups of them and the rest.
+  void add_tall(Call call, int64_t filter_rows, const std::vector<DepthwiseGroup>& groups, Slice& slice) const {
+    const int most = kernels.most_filter_rows[static_cast<int>(columns.way)];
+    const bool known = filter_rows <= most && filter_rows != 6;
+    const int64_t height = known ? std::max<int64_t>(1, filter_rows) : kTallRows;
+    const std::vector<DepthwiseGroup> none;
+    if (filter_rows == 0 || groups.empty()) return add(call, 1, none, slice);
+    std::vector<DepthwiseGroup> tall;
+    for (const DepthwiseGroup& group : groups)
+      for (int64_t row = 0; row + height <= filter_rows; row += height)
+        tall.push_back({group.x, group.w + row * call.plane.w_row, row});
+    add(call, height, tall, slice);
+    const int64_t rest = filter_rows % height;
+    if (rest == 0) return;
+    call.plane.accumulate = true;
+    tall.clear();
+    for (const DepthwiseGroup& group : groups)
+      tall.push_back({group.x, group.w + (filter_rows - rest) * call.plane.w_row, filter_rows - rest});
+    add(call, rest, tall, slice);
+  }
+
+  void add(Call call, int64_t filter_rows, const std::vector<DepthwiseGroup>& groups, Slice& slice) const {
+    call.filter_rows = static_cast<int>(filter_rows);
+    call.group = slice.groups.size();
+    call.plane.groups = static_cast<int64_t>(groups.size());
+    slice.groups.insert(slice.groups.end(), groups.begin(), groups.end());
+    slice.calls.push_back(call);
+  }
+
+  // The edges as they are; the vectors between them as rows of one vector each.
+  void add_long_row(Call call, const std::vector<DepthwiseGroup>& groups, Slice& slice) const {
+    const int64_t lanes = kernels.lanes;
+    const auto shifted = [&](int64_t vector) {
+      Call part = call;
+      part.x += vector * lanes * columns.stride;
+      part.y += vector * lanes * columns.sets;
+      part.plane.columns -= vector * lanes;
+      part.plane.pixels -= vector * lanes * columns.sets;
+      part.plane.bits = columns.bits_of(vector);
+      part.plane.left = part.plane.right = 0;
+      return part;
+    };
+    if (columns.left > 0) {
+      Call edge = shifted(0);
+      edge.plane.columns = columns.left * lanes;
+      edge.plane.pixels = edge.plane.columns * columns.sets;
+      add_tall(edge, 1, groups, slice);
+    }
+    if (columns.right < columns.vectors) add_tall(shifted(columns.right), 1, groups, slice);
+    Call middle = shifted(columns.left);
+    middle.plane.rows = columns.right - columns.left;
+    middle.plane.columns = lanes;
+    middle.plane.pixels = lanes * columns.sets;
+    middle.plane.first_row = std::numeric_limits<int64_t>::min() / 2;
+    middle.plane.last_row = std::numeric_limits<int64_t>::max() / 2;
+    middle.plane.x_row = lanes * columns.stride / middle.step;
+    middle.plane.y_row = lanes * columns.sets;
+    middle.plane.right = 1;
+    middle.plane.bits = whole.data();
+    middle.unit = 0;
+    // Steps a vector apart are filter rows.
+    const int64_t steps = static_cast<int64_t>(columns.steps.size()), block = kTallRows * lanes;
+    const bool shares = columns.way == DepthwiseWay::kPlain && steps > lanes &&
+                        columns.steps[1].x == columns.steps[0].x + 1;
+    if (!shares) return add_tall(middle, 1, groups, slice);
+    middle.plane.w_row = (columns.steps[1].w[0] - columns.steps[0].w[0]) * lanes;
+    for (int64_t first = 0; first < steps; first += block) {
+      const int64_t count = std::min(block, steps - first), height = count / lanes, full = count % lanes;
+      const auto add_steps = [&](int64_t step, int64_t number, int64_t filter_rows) {
+        if (number <= 0) return;
+        middle.plane.step = columns.steps.data() + step;
+        middle.plane.steps = number;
+        add(middle, filter_rows, groups, slice);
+        middle.plane.accumulate = true;
+      };
+      add_steps(first, full, height + 1);
+      if (height > 0) add_steps(first + full, lanes - full, height);
+    }
+  }
+
+  void compute(int64_t n, int64_t channel, int64_t row, int64_t last_row) const {
+    const int64_t from = forward ? channel / multiplier : channel, k = forward ? channel : channel * multiplier;
+    const T* read = forward ? static_cast<const T*>(r.x) + n * r.x_batch_pitch + from * r.x_channel_pitch
+                            : static_cast<const T*>(r.y) + n * r.y_batch_pitch + k * r.y_channel_pitch;
+    T* written = forward ? static_cast<T*>(r.y) + n * r.y_batch_pitch + channel * r.y_channel_pitch
+                         : static_cast<T*>(r.x) + n * r.x_batch_pitch + channel * r.x_channel_pitch;
+    const T* w = static_cast<const T*>(r.w) + k * taps(p);
+    const T bias = r.bias ? static_cast<const T*>(r.bias)[channel] : T(0);
+    const int64_t plane = written_size[1] * written_size[2];
+    for (const Slice& slice : slices) {
+      for (size_t i = 0; i < slice.calls.size(); ++i) {
+        const Call& call = slice.calls[i];
+        DepthwisePlane<T> at = call.plane;
+        at.x = read + call.x;
+        at.y = written + call.y;
+        at.w = w + call.w;
+        at.group = slice.groups.data() + call.group;
+        at.bias = at.accumulate ? T(0) : bias;
+        const bool last = i + 1 == slice.calls.size() || !slice.calls[i + 1].plane.accumulate;
+        at.low = last ? store.low : -std::numeric_limits<T>::infinity();
+        at.high = last ? store.high : std::numeric_limits<T>::infinity();
+        if (call.unit > 0) {
+          const int64_t j = ceil_div(std::max<int64_t>(0, row - call.first), call.unit);
+          at.rows = std::min(at.rows, ceil_div(std::max<int64_t>(0, last_row - call.first), call.unit)) - j;
+          if (at.rows <= 0) continue;
+          at.x += j * call.step * at.x_row;
+          at.y += j * at.y_row;
+          at.first_row -= j * call.step, at.last_row -= j * call.step;
+        }
+        kernels.rows(columns.way, call.filter_rows, at.rows)(&at);
+      }
+      if (store.more) finish(written, row, last_row);
+      written += plane;
+    }
+  }
+
+  void finish(T* plane, int64_t row, int64_t last_row) const {
+    T* at = plane + row * written_size[2];
+    const T* residual = r.residual ? static_cast<const T*>(r.residual) + (at - static_cast<T*>(r.y)) : nullptr;
+    gemm_kernels<T>(*r.machine).epilogue(1, (last_row - row) * written_size[2], at, 0, nullptr, residual, 0,
+                                         static_cast<int32_t>(p.activation), T(r.alpha));
+  }
+
+  const ConvProblem& p;
+  const RunContext& r;
+  const DepthwisePlaneKernelsOf<T>& kernels;
+  const bool forward;
+  const int64_t multiplier, read_plane;
+  int64_t written_size[kMaxSpatial];
+  const Columns columns;
+  const DepthwiseStore<T> store;
+  const std::vector<uint32_t> whole;
+  std::vector<Slice> slices;
+};
+
+}  // namespace
+
+bool depthwise_planes_serve(const ConvProblem& p) {
+  if (p.x_layout != Layout::kChannelsFirst || p.y_layout != Layout::kChannelsFirst || !pads_with_zeros(p)) return false;
+  if (p.pass == Pass::kBackwardFilter || x_plane(p) == 0 || y_plane(p) == 0) return false;
+  const DepthwiseWay way = way_of(p);
+  const ColumnAxis columns = phase_axis(p, 2, 0), rows = phase_axis(p, 1, 0);
+  if (way == DepthwiseWay::kEvenOdd && (columns.step != 2 || (columns.offset_step != 1 && columns.taps > 1))) return false;
+  if (way == DepthwiseWay::kInterleaved && phases_of(p, 2) != 2) return false;
+  return SharedRows(rows, way == DepthwiseWay::kEvenOdd ? 2 : 1).fits;
+}
+
+template <class T>
+void depthwise_planes_run(const ConvProblem& p, const RunContext& r) {
+  Planes<T>(p, r).run();
+}
+template void depthwise_planes_run<float>(const ConvProblem&, const RunContext&);
+template void depthwise_planes_run<double>(const ConvProblem&, const RunContext&);
+
+}  // namespace fastconv
