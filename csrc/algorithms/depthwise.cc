@@ -6,6 +6,8 @@
 //     for each channel written, for each run of grid points: one kernel row
 // Backward-data reads y in phases of x (csrc/im2col.h). Backward-filter keeps one vector of sums per tap over a strip,
 // adds strips in order and images in a pairwise tree. Refuses more than one input channel per group.
+#include "depthwise.h"
+
 #include <algorithm>
 #include <cstdio>
 
@@ -14,7 +16,6 @@
 #include "../machine.h"
 #include "../parallel.h"
 #include "../rounding.h"
-#include "depthwise.h"
 
 namespace fastconv {
 namespace {
@@ -300,6 +301,9 @@ double estimate(const ConvProblem* p, const Machine* m) {
 
 template <class T>
 int64_t workspace_as(const ConvProblem& p, const Machine& m, int slots) {
+  if (depthwise_planes_serve(p)) return 0;
+  if (depthwise_filter_serves(p)) return depthwise_filter_bytes(p);
+  if (depthwise_pixels_serve(p)) return depthwise_pixels_bytes<T>(p, m);
   const Blocking b(p, gemm_kernels<T>(m).nr);
   return Depthwise<T>::parts_bytes(p, b) + slots * Depthwise<T>::slot_bytes(b, depthwise_kernels<T>(m).lanes);
 }
@@ -313,6 +317,8 @@ int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
 template <class T>
 void run_as(const ConvProblem& p, const RunContext& r) {
   if (depthwise_planes_serve(p)) return depthwise_planes_run<T>(p, r);
+  if (depthwise_filter_serves(p)) return depthwise_filter_run<T>(p, r);
+  if (depthwise_pixels_serve(p)) return depthwise_pixels_run<T>(p, r);
   const Depthwise<T> depthwise(p, r);
   if (p.pass == Pass::kBackwardFilter)
     depthwise.run_filter();

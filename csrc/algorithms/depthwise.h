@@ -57,9 +57,7 @@ inline ColumnAxis phase_axis(const ConvProblem& p, int a, int64_t phase) {
   phases[a] = phase;
   return backward_data_grid(p, kX, phases).axis[a];
 }
-inline int64_t phases_of(const ConvProblem& p, int a) {
-  return p.pass == Pass::kBackwardData ? phase_count(p, a) : 1;
-}
+inline int64_t phases_of(const ConvProblem& p, int a) { return p.pass == Pass::kBackwardData ? phase_count(p, a) : 1; }
 
 // Beyond the image there are zeros, or nothing is read there.
 inline bool pads_with_zeros(const ConvProblem& p) {
@@ -72,14 +70,15 @@ inline bool pads_with_zeros(const ConvProblem& p) {
 // What a sum goes through in the kernels, min(max(sum + bias, low), high), and what is left to do after them.
 template <class T>
 struct DepthwiseStore {
-  T low = -std::numeric_limits<T>::infinity(), high = std::numeric_limits<T>::infinity();
+  T low = 0, high = std::numeric_limits<T>::infinity();
+  bool clamps = false;
   bool more;  // a residual, or another activation
 
   DepthwiseStore(const ConvProblem& p, const RunContext& r)
       : more(r.residual || (p.activation != Activation::kNone && p.activation != Activation::kRelu &&
                             p.activation != Activation::kRelu6)) {
     if (more || p.activation == Activation::kNone) return;
-    low = T(0);
+    clamps = true;
     if (p.activation == Activation::kRelu6) high = T(6);
   }
 };
@@ -87,5 +86,16 @@ struct DepthwiseStore {
 bool depthwise_planes_serve(const ConvProblem& problem);
 template <class T>
 void depthwise_planes_run(const ConvProblem& problem, const RunContext& context);
+
+bool depthwise_filter_serves(const ConvProblem& problem);
+int64_t depthwise_filter_bytes(const ConvProblem& problem);  // of workspace
+template <class T>
+void depthwise_filter_run(const ConvProblem& problem, const RunContext& context);
+
+bool depthwise_pixels_serve(const ConvProblem& problem);  // every pass, channels last
+template <class T>
+int64_t depthwise_pixels_bytes(const ConvProblem& problem, const Machine& machine);
+template <class T>
+void depthwise_pixels_run(const ConvProblem& problem, const RunContext& context);
 
 }  // namespace fastconv

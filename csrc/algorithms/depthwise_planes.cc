@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kItemElements = 16 << 10;  // of a block of channels, read and written
 constexpr int64_t kItems = 8;
-constexpr int64_t kTallRows = 4;  // of a group of a filter taller than the kernels know
+constexpr int64_t kTallRows = 4;       // of a group of a filter taller than the kernels know
 constexpr int64_t kFewestVectors = 4;  // of a long row that is cut
 
 template <class T>
@@ -41,9 +41,7 @@ struct Columns {
   std::vector<uint32_t> bits;  // see DepthwisePlane
 
   Columns(const ConvProblem& p, int lanes)
-      : way(way_of(p)),
-        stride(way == DepthwiseWay::kEvenOdd ? 2 : 1),
-        sets(way == DepthwiseWay::kInterleaved ? 2 : 1) {
+      : way(way_of(p)), stride(way == DepthwiseWay::kEvenOdd ? 2 : 1), sets(way == DepthwiseWay::kInterleaved ? 2 : 1) {
     const ColumnAxis axis = phase_axis(p, 2, 0);
     columns = axis.columns;
     pixels = axis.out_size;
@@ -261,8 +259,8 @@ class Planes {
     middle.unit = 0;
     // Steps a vector apart are filter rows.
     const int64_t steps = static_cast<int64_t>(columns.steps.size()), block = kTallRows * lanes;
-    const bool shares = columns.way == DepthwiseWay::kPlain && steps > lanes &&
-                        columns.steps[1].x == columns.steps[0].x + 1;
+    const bool shares =
+        columns.way == DepthwiseWay::kPlain && steps > lanes && columns.steps[1].x == columns.steps[0].x + 1;
     if (!shares) return add_tall(middle, 1, groups, slice);
     middle.plane.w_row = (columns.steps[1].w[0] - columns.steps[0].w[0]) * lanes;
     for (int64_t first = 0; first < steps; first += block) {
@@ -298,8 +296,8 @@ class Planes {
         at.group = slice.groups.data() + call.group;
         at.bias = at.accumulate ? T(0) : bias;
         const bool last = i + 1 == slice.calls.size() || !slice.calls[i + 1].plane.accumulate;
-        at.low = last ? store.low : -std::numeric_limits<T>::infinity();
-        at.high = last ? store.high : std::numeric_limits<T>::infinity();
+        at.clamps = last && store.clamps;
+        at.low = store.low, at.high = store.high;
         if (call.unit > 0) {
           const int64_t j = ceil_div(std::max<int64_t>(0, row - call.first), call.unit);
           at.rows = std::min(at.rows, ceil_div(std::max<int64_t>(0, last_row - call.first), call.unit)) - j;
@@ -318,8 +316,9 @@ class Planes {
   void finish(T* plane, int64_t row, int64_t last_row) const {
     T* at = plane + row * written_size[2];
     const T* residual = r.residual ? static_cast<const T*>(r.residual) + (at - static_cast<T*>(r.y)) : nullptr;
-    gemm_kernels<T>(*r.machine).epilogue(1, (last_row - row) * written_size[2], at, 0, nullptr, residual, 0,
-                                         static_cast<int32_t>(p.activation), T(r.alpha));
+    gemm_kernels<T>(*r.machine)
+        .epilogue(1, (last_row - row) * written_size[2], at, 0, nullptr, residual, 0,
+                  static_cast<int32_t>(p.activation), T(r.alpha));
   }
 
   const ConvProblem& p;
@@ -341,7 +340,8 @@ bool depthwise_planes_serve(const ConvProblem& p) {
   if (p.pass == Pass::kBackwardFilter || x_plane(p) == 0 || y_plane(p) == 0) return false;
   const DepthwiseWay way = way_of(p);
   const ColumnAxis columns = phase_axis(p, 2, 0), rows = phase_axis(p, 1, 0);
-  if (way == DepthwiseWay::kEvenOdd && (columns.step != 2 || (columns.offset_step != 1 && columns.taps > 1))) return false;
+  if (way == DepthwiseWay::kEvenOdd && (columns.step != 2 || (columns.offset_step != 1 && columns.taps > 1)))
+    return false;
   if (way == DepthwiseWay::kInterleaved && phases_of(p, 2) != 2) return false;
   return SharedRows(rows, way == DepthwiseWay::kEvenOdd ? 2 : 1).fits;
 }

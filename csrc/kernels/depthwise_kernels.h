@@ -45,7 +45,7 @@ struct DepthwiseGroup {
 template <class T>
 struct DepthwisePlane {
   const T* x;
-  int64_t x_row;  // of two read rows
+  int64_t x_row;                // of two read rows
   int64_t first_row, last_row;  // the read rows that exist
   T* y;
   int64_t y_row, rows, columns;  // columns are lanes: pairs of pixels where they are interleaved
@@ -58,20 +58,20 @@ struct DepthwisePlane {
   // Which elements a step reads: bits[vector][step], whole vectors from `left` to below `right` share one row.
   const uint32_t* bits;
   int64_t left, right;
-  bool accumulate;    // to what is there
-  T bias, low, high;  // y = min(max(sum + bias, low), high)
+  bool accumulate;  // to what is there
+  bool clamps;      // y = min(max(sum + bias, low), high)
+  T bias, low, high;
 };
 
-// Sums over a plane for rows x taps of the filter: sums[r][t][lane] += y[j][i] * x[step_of_rows * j + r][i ...].
+// Sums over a plane for a tile of the filter: sums[r][t][lane] += y[j][i] * x[stride * j + r][x_of[t] + stride * i].
 template <class T>
 struct DepthwiseTaps {
   const T* x;
   int64_t x_row, first_row, last_row;
   const T* y;
   int64_t y_row, rows, columns;
-  const DepthwiseStep* step;  // those of the tile
-  int64_t steps;              // of the whole filter row: the pitch of `bits`
-  const uint32_t *bits, *y_bits;
+  const int64_t* x_of;   // where column 0 reads; with stride 2 of every second tap
+  const uint32_t* bits;  // as in DepthwisePlane; elements whose column does not exist are left out too
   int64_t left, right;
   T* sums;
 };
@@ -86,6 +86,61 @@ struct DepthwisePlaneKernelsOf {
 struct DepthwisePlaneKernels {
   DepthwisePlaneKernelsOf<float> f32;
   DepthwisePlaneKernelsOf<double> f64;
+};
+
+template <class T>
+struct DepthwiseTapsKernelsOf {
+  int lanes, most_filter_rows, most_taps;
+  // Filter rows up to the most, an odd number of taps up to the most.
+  void (*(*taps)(int stride, int filter_rows, int taps))(const DepthwiseTaps<T>*);
+};
+struct DepthwiseTapsKernels {
+  DepthwiseTapsKernelsOf<float> f32;
+  DepthwiseTapsKernelsOf<double> f64;
+};
+
+// ---- Lanes are channels ------------------------------------------------------------------------------------------
+
+// One column written: the filter columns [first, first + count) lie inside, the first of them reads at `x`.
+struct DepthwiseColumn {
+  int64_t x, first, count;
+};
+// y[j][i][c] = sum over groups, filter columns s and filter rows r of w[r][s][c] * x[step * j + r][column i, s][c].
+template <class T>
+struct DepthwisePixels {
+  const T* x;
+  int64_t x_row, x_step;  // of two rows; of two filter columns
+  int64_t first_row, last_row;
+  T* y;
+  int64_t y_row, y_pixel, rows, columns, channels;
+  const T* w;
+  int64_t w_row, w_step;
+  const DepthwiseGroup* group;
+  int64_t groups;
+  const DepthwiseColumn* column;
+  const T* bias;  // null: none
+  bool accumulate, clamps;
+  T low, high;
+};
+// sums[r][t][c] += y[j][i][c] * x[step * j + r][column i, t][c] for one vector of channels and a tile of the filter.
+template <class T>
+struct DepthwisePixelTaps {
+  const T* x;
+  int64_t x_row, x_step, first_row, last_row;
+  const T* y;
+  int64_t y_row, y_pixel, rows, columns, channels;
+  const DepthwiseColumn* column;  // of the tile
+  T* sums;
+};
+template <class T>
+struct DepthwisePixelKernelsOf {
+  int lanes, most_filter_rows, most_tile_rows, most_tile_taps;
+  void (*(*rows)(int step, int filter_rows, int64_t rows))(const DepthwisePixels<T>*);
+  void (*(*taps)(int step, int filter_rows, int taps))(const DepthwisePixelTaps<T>*);
+};
+struct DepthwisePixelKernels {
+  DepthwisePixelKernelsOf<float> f32;
+  DepthwisePixelKernelsOf<double> f64;
 };
 
 }  // namespace fastconv

@@ -14,35 +14,8 @@ namespace fastconv::FC_ISA {
 extern const DepthwisePlaneKernels kDepthwisePlaneKernels;
 namespace {
 
-#if defined(FC_ISA_AVX512)
-constexpr bool kMasksAreFree = true;
-#else
-constexpr bool kMasksAreFree = false;
-#endif
+#include "depthwise_rows.h"
 
-// Bits first .. last - 1 of 32.
-FC_INLINE uint32_t row_bits(int64_t first, int64_t last) {
-  if (first < 0) first = 0;
-  if (last > 32) last = 32;
-  if (last <= first) return 0;
-  return (last - first == 32 ? ~0u : (1u << (last - first)) - 1u) << first;
-}
-
-template <class T, bool WHOLE>
-FC_INLINE V<T> load_some(const T* p, uint32_t bits) {
-  if constexpr (WHOLE) return load(p);
-  return load_bits(p, bits);
-}
-
-template <class T>
-FC_INLINE void deinterleave(V<T> a, V<T> b, V<T>* even, V<T>* odd) {
-  constexpr int lanes = Vec<T>::lanes;
-  typename Vec<T>::ints low{}, high{};
-#pragma GCC unroll 16
-  for (int i = 0; i < lanes; ++i) low[i] = 2 * i, high[i] = 2 * i + 1;
-  *even = __builtin_shuffle(a, b, low);
-  *odd = __builtin_shuffle(a, b, high);
-}
 template <class T>
 FC_INLINE void interleave(V<T> even, V<T> odd, V<T>* a, V<T>* b) {
   constexpr int lanes = Vec<T>::lanes;
@@ -56,18 +29,8 @@ FC_INLINE void interleave(V<T> even, V<T> odd, V<T>* a, V<T>* b) {
   *b = __builtin_shuffle(even, odd, high);
 }
 
-// acc[o] += w[r] * v for the written rows o that read row `i` by filter row r.
-template <class T, int STEP, int FILTER, int ROWS>
-FC_INLINE void spread(int i, const V<T>* w, V<T> v, V<T>* acc) {
-#pragma GCC unroll 8
-  for (int r = 0; r < FILTER; ++r) {
-    const int o = i - r;
-    if (o >= 0 && o % STEP == 0 && o / STEP < ROWS) acc[o / STEP] += w[r] * v;
-  }
-}
-
 // One filter column: `TAPS` says which of a step's two taps exist.
-template <class T, DepthwiseWay WAY, int TAPS, int FILTER, int ROWS, bool WHOLE>
+template <class T, DepthwiseWay WAY, int TAPS, int FILTER, int ROWS, bool INNER>
 FC_INLINE void add_step(const DepthwisePlane<T>& p, const DepthwiseStep& step, const T* x, const T* w, uint32_t bits,
                         uint32_t valid, V<T> (*acc)[ROWS]) {
   constexpr int lanes = Vec<T>::lanes, stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
@@ -80,43 +43,55 @@ FC_INLINE void add_step(const DepthwisePlane<T>& p, const DepthwiseStep& step, c
     if (TAPS & 2) w1[r] = splat(w[step.w[1] + r * p.w_row]);
   }
   const T* at = x + step.x;
+  asm("" : "+r"(valid));  // else each of its bits is kept in a place of its own
 #pragma GCC unroll 32
   for (int i = 0; i < read; ++i, at += p.x_row) {
-    if (!(valid >> i & 1)) continue;
+    if (!INNER && !(valid >> i & 1)) continue;
     if constexpr (WAY == DepthwiseWay::kEvenOdd) {
       V<T> even, odd;
-      deinterleave<T>(load_some<T, WHOLE>(at, bits), load_some<T, WHOLE>(at + lanes, bits >> lanes), &even, &odd);
+      deinterleave<T>(load_some<T, INNER>(at, bits), load_some<T, INNER>(at + lanes, bits >> lanes), &even, &odd);
       if (TAPS & 1) spread<T, stride, FILTER, ROWS>(i, w0, even, acc[0]);
       if (TAPS & 2) spread<T, stride, FILTER, ROWS>(i, w1, odd, acc[0]);
     } else {
-      const V<T> v = load_some<T, WHOLE>(at, bits);
+      const V<T> v = load_some<T, INNER>(at, bits);
       if (TAPS & 1) spread<T, stride, FILTER, ROWS>(i, w0, v, acc[0]);
       if (TAPS & 2) spread<T, stride, FILTER, ROWS>(i, w1, v, acc[second]);
     }
   }
 }
 
-template <class T, DepthwiseWay WAY, int FILTER, int ROWS, bool WHOLE>
-FC_INLINE void add_groups(const DepthwisePlane<T>& p, int64_t row, int64_t column, const uint32_t* bits,
-                          V<T> (*acc)[ROWS]) {
-  constexpr int stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
-  for (int64_t g = 0; g < p.groups; ++g) {
-    const DepthwiseGroup& group = p.group[g];
-    const int64_t first = row * stride + group.row;
-    const uint32_t valid = row_bits(p.first_row - first, p.last_row - first);
-    const T *x = p.x + group.x + first * p.x_row + column * stride, *w = p.w + group.w;
-    for (int64_t s = 0; s < p.steps; ++s) {
-      const DepthwiseStep& step = p.step[s];
-      if constexpr (WAY == DepthwiseWay::kPlain) {
-        add_step<T, WAY, 1, FILTER, ROWS, WHOLE>(p, step, x, w, bits[s], valid, acc);
-      } else {
-        if (step.taps == 3)
-          add_step<T, WAY, 3, FILTER, ROWS, WHOLE>(p, step, x, w, bits[s], valid, acc);
-        else if (step.taps == 1)
-          add_step<T, WAY, 1, FILTER, ROWS, WHOLE>(p, step, x, w, bits[s], valid, acc);
-        else if constexpr (WAY == DepthwiseWay::kInterleaved)
-          add_step<T, WAY, 2, FILTER, ROWS, WHOLE>(p, step, x, w, bits[s], valid, acc);
-      }
+template <class T, DepthwiseWay WAY, int FILTER, int ROWS, bool INNER>
+FC_INLINE void add_steps(const DepthwisePlane<T>& p, const T* x, const T* w, const uint32_t* bits, uint32_t valid,
+                         V<T> (*acc)[ROWS]) {
+  for (int64_t s = 0; s < p.steps; ++s) {
+    const DepthwiseStep& step = p.step[s];
+    if constexpr (WAY == DepthwiseWay::kPlain) {
+      add_step<T, WAY, 1, FILTER, ROWS, INNER>(p, step, x, w, bits[s], valid, acc);
+    } else {
+      if (step.taps == 3)
+        add_step<T, WAY, 3, FILTER, ROWS, INNER>(p, step, x, w, bits[s], valid, acc);
+      else if (step.taps == 1)
+        add_step<T, WAY, 1, FILTER, ROWS, INNER>(p, step, x, w, bits[s], valid, acc);
+      else if constexpr (WAY == DepthwiseWay::kInterleaved)
+        add_step<T, WAY, 2, FILTER, ROWS, INNER>(p, step, x, w, bits[s], valid, acc);
+    }
+  }
+}
+
+// ALL: of the whole block.
+template <class T, int SETS, int ROWS, bool ALL>
+FC_INLINE void store_rows(const DepthwisePlane<T>& p, T* y, uint32_t stored, int64_t left, V<T> (*acc)[ROWS]) {
+  constexpr int lanes = Vec<T>::lanes;
+  if constexpr (!ALL) asm("" : "+r"(stored));
+#pragma GCC unroll 16
+  for (int o = 0; o < ROWS; ++o, y += p.y_row) {
+    if (!ALL && !(stored >> o & 1)) continue;
+    if constexpr (SETS == 2) interleave<T>(acc[0][o], acc[1][o], &acc[0][o], &acc[1][o]);
+#pragma GCC unroll 2
+    for (int t = 0; t < SETS; ++t) {
+      if (!ALL && p.accumulate) acc[t][o] += load_lanes(y + t * lanes, 0, left - t * lanes);
+      if (!ALL && p.clamps) acc[t][o] = clamp<T>(acc[t][o], p.low, p.high);
+      store_first(y + t * lanes, acc[t][o], left - t * lanes);
     }
   }
 }
@@ -124,8 +99,10 @@ FC_INLINE void add_groups(const DepthwisePlane<T>& p, int64_t row, int64_t colum
 template <class T, DepthwiseWay WAY, int FILTER, int ROWS>
 void rows_of(const DepthwisePlane<T>* plane) {
   constexpr int lanes = Vec<T>::lanes, sets = WAY == DepthwiseWay::kInterleaved ? 2 : 1;
+  constexpr int stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
+  constexpr uint32_t all = static_cast<uint32_t>((uint64_t{1} << ((ROWS - 1) * stride + FILTER)) - 1);
   const DepthwisePlane<T>& p = *plane;
-  const V<T> bias = splat(p.bias), low = splat(p.low), high = splat(p.high);
+  const V<T> bias = splat(p.bias);
   for (int64_t done = 0; done < p.rows; done += ROWS) {
     // The last block begins earlier and stores what is missing.
     const int64_t row = done + ROWS <= p.rows || p.rows < ROWS ? done : p.rows - ROWS;
@@ -133,43 +110,39 @@ void rows_of(const DepthwisePlane<T>* plane) {
     const uint32_t* bits = p.bits;
     for (int64_t column = 0; column < p.columns; column += lanes) {
       const int64_t v = column / lanes, left = p.pixels - column * sets;
-      T* y = p.y + row * p.y_row + column * sets;
       V<T> acc[sets][ROWS];
 #pragma GCC unroll 2
       for (int t = 0; t < sets; ++t)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int o = 0; o < ROWS; ++o) acc[t][o] = bias;
-      const bool whole = v >= p.left && v < p.right;
-      if (whole && !kMasksAreFree)
-        add_groups<T, WAY, FILTER, ROWS, true>(p, row, column, bits, acc);
-      else
-        add_groups<T, WAY, FILTER, ROWS, false>(p, row, column, bits, acc);
-      if (v + 1 <= p.left || v + 1 >= p.right) bits += p.steps;
-#pragma GCC unroll 8
-      for (int o = 0; o < ROWS; ++o, y += p.y_row) {
-        if (!(stored >> o & 1)) continue;
-        V<T> out[sets];
-        if constexpr (sets == 2)
-          interleave<T>(acc[0][o], acc[1][o], &out[0], &out[1]);
+      const bool whole = kMasksAreFree || (v >= p.left && v < p.right);
+      for (const DepthwiseGroup* group = p.group; group < p.group + p.groups; ++group) {
+        const int64_t first = row * stride + group->row;
+        const uint32_t valid = row_bits(p.first_row - first, p.last_row - first) & all;
+        const T *x = p.x + group->x + first * p.x_row + column * stride, *w = p.w + group->w;
+        if (whole && valid == all)
+          add_steps<T, WAY, FILTER, ROWS, true>(p, x, w, bits, valid, acc);
         else
-          out[0] = acc[0][o];
-#pragma GCC unroll 2
-        for (int t = 0; t < sets; ++t) {
-          if (p.accumulate) out[t] += load_lanes(y + t * lanes, 0, left - t * lanes);
-          out[t] = vmax<T>(low, out[t]);  // NaN passes: the second where either is
-          store_first(y + t * lanes, select<T>(high < out[t], high, out[t]), left - t * lanes);
-        }
+          add_steps<T, WAY, FILTER, ROWS, false>(p, x, w, bits, valid, acc);
       }
+      if (v + 1 <= p.left || v + 1 >= p.right) bits += p.steps;
+      T* y = p.y + row * p.y_row + column * sets;
+      if (stored == (1u << ROWS) - 1 && !p.accumulate && !p.clamps)
+        store_rows<T, sets, ROWS, true>(p, y, stored, left, acc);
+      else
+        store_rows<T, sets, ROWS, false>(p, y, stored, left, acc);
     }
   }
 }
 
+// Eight chains of multiply-adds just hide their latency: more where there are registers.
 template <class T, DepthwiseWay WAY, int FILTER>
 auto by_rows(int64_t rows) {
-  // As few as possible computed in vain; of two that are equal the larger.
+  constexpr int kTall = kVectorRegisters >= 32 && WAY != DepthwiseWay::kInterleaved ? 14 : 7;
   if (rows <= 1) return rows_of<T, WAY, FILTER, 1>;
   if (rows <= 4) return rows_of<T, WAY, FILTER, 4>;
-  if ((rows + 6) / 7 * 7 < (rows + 7) / 8 * 8) return rows_of<T, WAY, FILTER, 7>;
+  const int64_t tall = (rows + kTall - 1) / kTall * kTall, eights = (rows + 7) / 8 * 8;
+  if (kTall > 8 ? 4 * tall <= 5 * eights : tall < eights) return rows_of<T, WAY, FILTER, kTall>;
   return rows_of<T, WAY, FILTER, 8>;
 }
 

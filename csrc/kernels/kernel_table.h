@@ -64,7 +64,9 @@ struct ImplicitKernels {
 };
 
 struct DepthwiseKernels;  // depthwise_kernels.h
+struct DepthwisePixelKernels;
 struct DepthwisePlaneKernels;
+struct DepthwiseTapsKernels;
 struct DirectKernels;     // direct_kernels.h
 struct GroupedKernels;    // grouped_kernels.h
 struct PoolKernels;       // pool_kernels.h
@@ -85,7 +87,9 @@ struct KernelTable {
   int vector_bytes;
   const GemmKernels* gemm;
   const DepthwiseKernels* depthwise;
+  const DepthwisePixelKernels* depthwise_pixels;
   const DepthwisePlaneKernels* depthwise_planes;
+  const DepthwiseTapsKernels* depthwise_taps;
   const DirectKernels* direct;
   const GroupedKernels* grouped;
   const ImplicitKernels* implicit;

@@ -11,7 +11,9 @@ namespace fastconv::FC_ISA {
 extern const ConvertKernels kConvertKernels;
 extern const GemmKernels kGemmKernels;
 extern const DepthwiseKernels kDepthwiseKernels;
+extern const DepthwisePixelKernels kDepthwisePixelKernels;
 extern const DepthwisePlaneKernels kDepthwisePlaneKernels;
+extern const DepthwiseTapsKernels kDepthwiseTapsKernels;
 extern const DirectKernels kDirectKernels;
 extern const GroupedKernels kGroupedKernels;
 extern const ImplicitKernels kImplicitKernels;
@@ -31,11 +33,11 @@ extern const WinogradKernels kWinogradKernels;
 extern const WinogradTransformTable kWinogradTransforms;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {FC_STRING(FC_ISA),       kVectorBytes,        &kGemmKernels,       &kDepthwiseKernels,
-                            &kDepthwisePlaneKernels, &kDirectKernels,     &kGroupedKernels,    &kImplicitKernels,
-                            &kPoolPlaneKernels,      &kPoolWindowKernels, &kPoolPixelKernels,  &kPoolNormKernels,
-                            &kPointwiseKernels,      &kOptimKernels,      &kNormKernels,       &kRowNormKernels,
-                            &kResponseNormKernels,   &kResampleKernels,   &kLossKernels,       &kPairLossKernels,
-                            &kConvertKernels,        &kWinogradKernels,   &kWinogradTransforms};
+const KernelTable kTable = {
+    FC_STRING(FC_ISA),       kVectorBytes,           &kGemmKernels,      &kDepthwiseKernels,    &kDepthwisePixelKernels,
+    &kDepthwisePlaneKernels, &kDepthwiseTapsKernels, &kDirectKernels,    &kGroupedKernels,      &kImplicitKernels,
+    &kPoolPlaneKernels,      &kPoolWindowKernels,    &kPoolPixelKernels, &kPoolNormKernels,     &kPointwiseKernels,
+    &kOptimKernels,          &kNormKernels,          &kRowNormKernels,   &kResponseNormKernels, &kResampleKernels,
+    &kLossKernels,           &kPairLossKernels,      &kConvertKernels,   &kWinogradKernels,     &kWinogradTransforms};
 
 }  // namespace fastconv::FC_ISA

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// Depthwise backward-filter, channels first: a tile of the filter is summed in registers over whole planes.
+//   for each part of the images and strips of rows, for each block of channels of y (the items that threads share):
+//     for each channel, for each tile: for each image, plane and set of rows: one kernel call
+//       (csrc/kernels/depthwise_taps.cc), then the lanes are added in a tree
+// Parts come from the problem and are added in a pairwise tree.
+#include <vector>
+
+#include "../parallel.h"
+#include "depthwise.h"
+
+namespace fastconv {
+namespace {
+
+constexpr int64_t kItemElements = 16 << 10;  // of a block of channels, read
+constexpr int64_t kItems = 8;
+constexpr int64_t kFewestRows = 16;  // of a strip
+constexpr int kMostSums = 3 * 7 * 16;
+
+template <class T>
+const DepthwiseTapsKernelsOf<T>& taps_kernels(const Machine& m) {
+  if constexpr (sizeof(T) == 8)
+    return m.kernels->depthwise_taps->f64;
+  else
+    return m.kernels->depthwise_taps->f32;
+}
+
+struct Cut {
+  int64_t block, blocks, strips, parts;
+
+  explicit Cut(const ConvProblem& p) {
+    const int64_t elements = std::max<int64_t>(1, x_plane(p) + y_plane(p)), rows = output_size(p, 1);
+    block = std::clamp(kItemElements / elements, int64_t{1}, p.k);
+    blocks = ceil_div(p.k, block);
+    const int64_t wanted = ceil_div(kItems, blocks);
+    const int64_t most = output_size(p, 0) == 1 ? std::max<int64_t>(1, rows / kFewestRows) : 1;
+    strips = std::clamp(ceil_div(wanted, std::max<int64_t>(1, p.n)), int64_t{1}, most);
+    parts = std::clamp(wanted, int64_t{1}, std::max<int64_t>(1, p.n * strips));
+  }
+};
+
+// Some neighbouring taps of a filter row, and which elements of x they read.
+template <class T>
+struct TapTile {
+  int64_t first, taps;
+  std::vector<int64_t> x_of;
+  std::vector<uint32_t> bits;
+  int64_t left, right;
+
+  TapTile(const ColumnAxis& a, int64_t first_tap, int64_t tap_count, int64_t lanes)
+      : first(first_tap), taps(tap_count) {
+    const int64_t width = lanes * a.step, vectors = ceil_div(a.columns, lanes);
+    for (int64_t t = 0; t < taps; t += a.step) x_of.push_back(a.offset + (first + t) * a.offset_step);
+    left = std::clamp(ceil_div(std::max<int64_t>(0, -x_of.front()), width), int64_t{0}, vectors);
+    right = std::clamp(std::min(floor_div(a.size - x_of.back(), width), a.columns / lanes), left, vectors);
+    for (int64_t v = 0; v < vectors; v = v == left && right > left ? right : v + 1)
+      for (const int64_t x : x_of) {
+        uint32_t set = 0;
+        for (int64_t i = 0; i < width; ++i) {
+          const int64_t at = v * width + i + x;
+          if (at >= 0 && at < a.size && v * lanes + i / a.step < a.columns) set |= 1u << i;
+        }
+        bits.push_back(set);
+      }
+  }
+};
+
+template <class T>
+class Filter {
+ public:
+  Filter(const ConvProblem& problem, const RunContext& context)
+      : p(problem),
+        r(context),
+        kernels(taps_kernels<T>(*r.machine)),
+        grid(forward_grid(p)),
+        stride(static_cast<int>(p.stride[2])),
+        shared(grid.axis[1], stride),
+        cut(p) {
+    // Tiles of 1, 3, 5 or 7 taps.
+    for (int64_t t = 0; t < p.filter[2];) {
+      int64_t count = std::min<int64_t>(kernels.most_taps, p.filter[2] - t);
+      count -= (count + 1) % 2;
+      tiles.emplace_back(grid.axis[2], t, count, kernels.lanes);
+      t += count;
+    }
+  }
+
+  void run() const {
+    const int64_t weights = p.k * taps(p), pitch = aligned(weights * sizeof(T)) / static_cast<int64_t>(sizeof(T));
+    T* sums = static_cast<T*>(cut.parts > 1 ? r.workspace : r.w);
+    parallel_for(r.parallel, cut.parts * cut.blocks, [&](int64_t item, int) {
+      const int64_t part = item / cut.blocks, first = item % cut.blocks * cut.block, units = p.n * cut.strips;
+      for (int64_t k = first; k < std::min(p.k, first + cut.block); ++k)
+        compute(k, part * units / cut.parts, (part + 1) * units / cut.parts, sums + part * pitch + k * taps(p));
+    });
+    if (cut.parts == 1) return;
+    parallel_for(r.parallel, 1, [&](int64_t, int) {
+      gemm_kernels<T>(*r.machine).reduce(weights, cut.parts, sums, pitch, static_cast<T*>(r.w));
+    });
+  }
+
+ private:
+  void compute(int64_t k, int64_t first_unit, int64_t last_unit, T* dw) const {
+    const int64_t height = p.filter[1], width = p.filter[2];
+    for (int64_t t0 = 0; t0 < p.filter[0]; ++t0)
+      for (int64_t t1 = 0; t1 < height; t1 += kernels.most_filter_rows) {
+        const int rows = static_cast<int>(std::min<int64_t>(kernels.most_filter_rows, height - t1));
+        for (const TapTile<T>& tile : tiles) {
+          const int count = static_cast<int>(tile.taps);
+          alignas(64) T sums[kMostSums] = {};
+          T totals[kMostSums / 4] = {};
+          const auto kernel = kernels.taps(stride, rows, count);
+          for (int64_t unit = first_unit; unit < last_unit; ++unit) add_unit(k, unit, t0, t1, tile, kernel, sums);
+          finish(rows * count, sums, totals);
+          for (int i = 0; i < rows; ++i)
+            std::copy(totals + i * count, totals + (i + 1) * count, dw + ((t0 * height + t1 + i) * width + tile.first));
+        }
+      }
+  }
+
+  void finish(int64_t count, const T* sums, T* totals) const {
+    if constexpr (sizeof(T) == 8)
+      r.machine->kernels->depthwise->f64.filter_finish(count, sums, totals);
+    else
+      r.machine->kernels->depthwise->f32.filter_finish(count, sums, totals);
+  }
+
+  void add_unit(int64_t k, int64_t unit, int64_t t0, int64_t t1, const TapTile<T>& tile,
+                void (*kernel)(const DepthwiseTaps<T>*), T* sums) const {
+    const ColumnAxis &depth = grid.axis[0], &a = grid.axis[1], &b = grid.axis[2];
+    const int64_t n = unit / cut.strips, strip = unit % cut.strips;
+    const int64_t first = strip * a.columns / cut.strips, last = (strip + 1) * a.columns / cut.strips;
+    const T* x = static_cast<const T*>(r.x) + n * r.x_batch_pitch + k / (p.k / p.groups) * r.x_channel_pitch;
+    const T* y = static_cast<const T*>(r.y) + n * r.y_batch_pitch + k * r.y_channel_pitch;
+    DepthwiseTaps<T> at{};
+    at.x_row = shared.pitch * b.size;
+    at.y_row = shared.residues * b.columns;
+    at.columns = b.columns;
+    at.x_of = tile.x_of.data();
+    at.bits = tile.bits.data();
+    at.left = tile.left, at.right = tile.right;
+    at.sums = sums;
+    for (int64_t o = 0; o < depth.columns; ++o) {
+      const int64_t plane = o * depth.step + depth.offset + t0 * depth.offset_step;
+      if (plane < 0 || plane >= depth.size) continue;
+      for (int64_t residue = 0; residue < std::min(shared.residues, a.columns); ++residue) {
+        const int64_t j = ceil_div(std::max<int64_t>(0, first - residue), shared.residues);
+        const int64_t end = ceil_div(std::max<int64_t>(0, last - residue), shared.residues);
+        if (j >= end) continue;
+        // The coordinate that the tile's first filter row reads for row j.
+        const int64_t begin = shared.begin(a, residue) + shared.pitch * (shared.step * j + t1);
+        at.rows = end - j;
+        at.first_row = ceil_div(std::max<int64_t>(0, -begin), shared.pitch);
+        at.last_row = floor_div(a.size - 1 - begin, shared.pitch) + 1;
+        at.x = x + (plane * a.size + begin) * b.size;
+        at.y = y + (o * a.columns + residue + shared.residues * j) * b.columns;
+        kernel(&at);
+      }
+    }
+  }
+
+  const ConvProblem& p;
+  const RunContext& r;
+  const DepthwiseTapsKernelsOf<T>& kernels;
+  const ColumnGrid grid;
+  const int stride;
+  const SharedRows shared;
+  const Cut cut;
+  std::vector<TapTile<T>> tiles;
+};
+
+}  // namespace
+
+bool depthwise_filter_serves(const ConvProblem& p) {
+  if (p.x_layout != Layout::kChannelsFirst || p.y_layout != Layout::kChannelsFirst || !pads_with_zeros(p)) return false;
+  if (p.pass != Pass::kBackwardFilter || x_plane(p) == 0 || y_plane(p) == 0) return false;
+  const ColumnAxis columns = phase_axis(p, 2, 0);
+  if (columns.step > 2 || (columns.step == 2 && columns.offset_step != 1 && columns.taps > 1)) return false;
+  return SharedRows(phase_axis(p, 1, 0), columns.step).fits;
+}
+
+int64_t depthwise_filter_bytes(const ConvProblem& p) {
+  const Cut cut(p);
+  return cut.parts > 1 ? cut.parts * aligned(p.k * taps(p) * element_size(p.dtype)) : 0;
+}
+
+template <class T>
+void depthwise_filter_run(const ConvProblem& p, const RunContext& r) {
+  Filter<T>(p, r).run();
+}
+template void depthwise_filter_run<float>(const ConvProblem&, const RunContext&);
+template void depthwise_filter_run<double>(const ConvProblem&, const RunContext&);
+
+}  // namespace fastconv
