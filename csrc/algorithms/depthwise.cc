@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// One input channel per group (any multiplier), any filter, stride, dilation and padding, three passes: rows are
-// computed straight from a halo buffer (csrc/halo.h), one pass over memory.
+// One input channel per group (any multiplier), any filter, stride, dilation and padding, three passes. Most problems
+// are read where they lie: depthwise_planes.cc and depthwise_filter.cc (channels first), depthwise_pixels.cc (last).
+// The others (padding modes that are read, mixed layouts, strides of 3 and more along the rows, multipliers with
+// channels last) are computed here, from a halo buffer (csrc/halo.h), one pass over memory.
 //   for each image, block of groups and strip of grid points (the items that threads share):
 //     copy the input rows of the strip into the halo
 //     for each channel written, for each run of grid points: one kernel row
@@ -97,7 +99,7 @@ class Depthwise {
       });
     };
     Blocking::each_grid(p, phase, r.pad_value);
-    if (!forward && shows_cells(p.padding_mode)) add_border();
+    if (!forward && shows_cells(p.padding_mode)) depthwise_border_run<T>(p, r, nullptr, 0);
   }
 
   void run_filter() const {
@@ -148,30 +150,6 @@ class Depthwise {
   struct Item {
     int64_t group, groups, column, columns, read, written;
   };
-
-  // What padding shows (csrc/border.h). An item has all of it for some planes of x, because its pixels overlap.
-  void add_border() const {
-    const int64_t blocks = ceil_div(p.groups, b.groups);
-    parallel_for(r.parallel, p.n * blocks, [&](int64_t item, int) {
-      const int64_t n = item / blocks, group = item % blocks * b.groups, last = std::min(p.groups, group + b.groups);
-      each_border_run(p, 0, x_plane(p), [&](const BorderRun& run) {
-        for (int64_t g = group; g < last; ++g) add_run(run, n, g);
-      });
-    });
-  }
-
-  void add_run(const BorderRun& run, int64_t n, int64_t g) const {
-    const int64_t x_step = run.target_step * x_layout.pixel_step(), y_step = run.source_step * y_layout.pixel_step();
-    const int64_t k = g * b.multiplier;
-    T* x = static_cast<T*>(r.x) + n * x_layout.batch_pitch + g * x_layout.channel_step() +
-           run.target * x_layout.pixel_step();
-    const T* y = static_cast<const T*>(r.y) + n * y_layout.batch_pitch + k * y_layout.channel_step() +
-                 run.source * y_layout.pixel_step();
-    for (int64_t m = 0; m < b.multiplier; ++m, y += y_layout.channel_step()) {
-      const T factor = w[(k + m) * b.taps + run.tap];
-      for (int64_t i = 0; i < run.count; ++i) x[i * x_step] += factor * y[i * y_step];
-    }
-  }
 
   void compute(const ColumnGrid& grid, const Buffers& at, const Item& i) const {
     const int64_t count = grid.taps();
@@ -289,14 +267,31 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   return text[0] != 0;
 }
 
+// Read where it lies: lanes beyond the last column are computed too, each plane costs a call for every tile, and memory
+// is what large maps wait for. Constants fitted to one core of an Ice Lake server.
+double estimate_in_place(const ConvProblem& p, const Machine& m, double peak) {
+  const int64_t lanes = m.kernels->vector_bytes / element_size(p.dtype);
+  const bool last = p.x_layout == Layout::kChannelsLast, filter = p.pass == Pass::kBackwardFilter;
+  const int64_t points = last ? p.c : output_size(p, 2);
+  const double fill = static_cast<double>(ceil_div(points, lanes) * lanes) / static_cast<double>(points);
+  const double sums = 2 * fill * static_cast<double>(multiply_adds(p)) / (filter ? 0.6 * peak : 1.05 * peak);
+  const double bytes = static_cast<double>(tensor_bytes(p));
+  const double memory = bytes / (bytes > static_cast<double>(m.l2_bytes) ? 20e9 : 50e9);
+  const double tiles = filter ? static_cast<double>(ceil_div(p.filter[1], 3) * ceil_div(p.filter[2], 7)) : 1;
+  const double planes = static_cast<double>(p.n * p.k * output_size(p, 0) * (last ? 0 : 1));
+  return sums + memory + tiles * planes * (filter ? 0.15e-6 : 0.04e-6);
+}
+
 double estimate(const ConvProblem* p, const Machine* m) {
   const double macs = static_cast<double>(multiply_adds(*p));
   const double peak = p->dtype == DType::kFloat64 ? m->flops_f64 : m->flops_f32;
+  const bool border = p->pass == Pass::kBackwardData && shows_cells(p->padding_mode);
+  const double terms = border ? border_terms(*p) * static_cast<double>(p->n * p->k) * 0.5e-9 : 0.0;
+  if (depthwise_planes_serve(*p) || depthwise_filter_serves(*p) || depthwise_pixels_serve(*p))
+    return 2e-6 + estimate_in_place(*p, *m, peak) + terms;
   // A fifth of the peak on rows of 56 and more, and a copy of x and y.
   const double elements = static_cast<double>(tensor_bytes(*p) / element_size(p->dtype));
-  const bool border = p->pass == Pass::kBackwardData && shows_cells(p->padding_mode);
-  const double terms = border ? border_terms(*p) * static_cast<double>(p->n * p->k) : 0.0;
-  return 2e-6 + 10.0 * macs / peak + elements * 0.1e-9 + terms * 1e-9;
+  return 2e-6 + 10.0 * macs / peak + elements * 0.1e-9 + terms;
 }
 
 template <class T>

@@ -59,9 +59,9 @@ inline ColumnAxis phase_axis(const ConvProblem& p, int a, int64_t phase) {
 }
 inline int64_t phases_of(const ConvProblem& p, int a) { return p.pass == Pass::kBackwardData ? phase_count(p, a) : 1; }
 
-// Beyond the image there are zeros, or nothing is read there.
+// Beyond the image there are zeros, or nothing is read there. Backward-data begins with the gradient of zero padding.
 inline bool pads_with_zeros(const ConvProblem& p) {
-  if (p.padding_mode == PaddingMode::kZeros) return true;
+  if (p.padding_mode == PaddingMode::kZeros || p.pass == Pass::kBackwardData) return true;
   for (int a = 0; a < kMaxSpatial; ++a)
     if (p.pad_begin[a] + p.pad_end[a] != 0) return false;
   return true;
@@ -82,6 +82,10 @@ struct DepthwiseStore {
     if (p.activation == Activation::kRelu6) high = T(6);
   }
 };
+
+// Backward-data, where padding shows cells of x. `turned`: the weights as [tap][pitch] of channels, or null.
+template <class T>
+void depthwise_border_run(const ConvProblem& problem, const RunContext& context, const T* turned, int64_t pitch);
 
 bool depthwise_planes_serve(const ConvProblem& problem);
 template <class T>

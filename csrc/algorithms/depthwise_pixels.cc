@@ -99,6 +99,7 @@ class Pixels {
         for (int64_t o = 0; o < depth.columns; ++o) compute(n, channel, row, last_row, depth, o, w);
       }
     });
+    if (!forward && shows_cells(p.padding_mode)) depthwise_border_run<T>(p, r, w, pitch);
   }
 
   void run_filter() const {

@@ -125,6 +125,7 @@ class Planes {
       for (int64_t channel = first; channel < std::min(channels, first + block); ++channel)
         compute(n, channel, row, last_row);
     });
+    if (!forward && shows_cells(p.padding_mode)) depthwise_border_run<T>(p, r, nullptr, 0);
   }
 
  private:
