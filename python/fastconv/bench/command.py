@@ -131,7 +131,8 @@ def measure(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any
     choice = run.Choice(names, options.threads, options.isa, options.algorithm, precision)
     layers = layers_of(options)
     minutes = run.seconds_needed(layers, choice, settings) / 60
-    print(f"{len(layers)} problems, with {' and '.join(map(str, options.threads))} threads: some {minutes:.1f} minutes")
+    threads = " and ".join(map(str, options.threads))
+    print(f"problems: {len(layers)}, threads: {threads}; about {minutes:.1f} minutes", flush=True)
     result = run.run(layers, choice, settings, about)
     report.print_result(result)
     if options.figure:

@@ -149,7 +149,8 @@ def start(names: list[str], threads: int, isa: str | None) -> Iterator[dict[str,
 def versions(workers: Mapping[str, Worker]) -> dict[str, str]:
     found: dict[str, str] = {"python": platform.python_version()}
     for worker in workers.values():
-        found = worker.ask("versions") | found  # of two instruction sets the first is told
+        told = worker.ask("versions")
+        found |= {key: value for key, value in told.items() if key not in found}  # of two instruction sets the first
     return found
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ class OneShot:
             raise RuntimeError(f"fastconv computes with {_core.get_threads()} threads, {threads} were asked for")
 
     def versions(self) -> dict[str, str]:
-        return {"fastconv": version("fastconv"), "isa": str(fc.info()["isa"]), "numpy": np.__version__}
+        return {"fastconv": fc.__version__, "isa": str(fc.info()["isa"]), "numpy": np.__version__}
 
     def prepare(self, task: Task) -> Prepared:
         if task["kind"] != "conv":
