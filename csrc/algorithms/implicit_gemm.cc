@@ -1,118 +1,71 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dense convolution as a matrix product whose column matrix is never built, forward and backward-data:
-//   written[pixel][row] = sum over (channel, tap) of read[place of pixel + offset of tap][channel] *
-//   w[channel][tap][row] rows are the channels written (fwd: K/g of y; bwd_data: C/g of x), channels those read; a
-//   pixel is one of the phase's grid (im2col.h); forward has one phase.
+//   written[pixel][row] = sum over (channel, tap) of read[place of pixel for tap][channel] * w[channel][tap][row]
+// rows are the channels written (fwd: K/g of y; bwd_data: C/g of x), channels those read; a pixel is one of the
+// phase's grid (im2col.h); forward has one phase.
 //
 //   for each strip of pixels, one group and a share of its rows (the items that threads share):
-//     copy what the strip reads, all channels, to the halo buffer (halo.h)          in L2
+//     find the places where its pixels are read; channels first with padding: copy them to the halo buffer (halo.h)
 //     for each block of rows, at most 4 vectors:
-//       for each block of steps (channel, tap): its weights, at most 32 KiB         in L1
-//         for every 6 pixels: one register tile, sums[pixel][row]                   in L2
-//       turn the sums to rows of pixels, finish and store them
+//       for each block of depth (taps and channels): its weights, at most 16 KiB         in L1
+//         for every 6 pixels: one register tile                                          sums in L2
+//       channels last: the sums are where they belong, finish them; else turn them to rows of pixels, finish, store
 //
 // Against im2col_gemm: nothing is expanded tap by tap, and a tile takes any 6 pixels, so that 7 x 7 and 14 x 14 planes
 // fill it. It refuses backward-filter, backward-data of padding that shows cells, and 16-bit types. Few rows leave
 // lanes empty: im2col_gemm, whose lanes are pixels, is then the better one.
 // Lanes of channels and a register tile of pixels are those of Zhang, Franchetti, Low, "High performance zero-memory
-// overhead direct convolutions", ICML 2018; here the halo is copied, for padding, strides and either layout.
+// overhead direct convolutions", ICML 2018; the lists of pixels per tap those of Dukhan, "The indirect convolution
+// algorithm", 2019.
 #include <algorithm>
 #include <cstdio>
 #include <type_traits>
 
-#include "../algorithm.h"
-#include "../halo.h"
 #include "../machine.h"
 #include "../parallel.h"
-#include "../rounding.h"
 #include "../strip_store.h"
 #include "../weight_rows.h"
-#include "column_gemm_blocking.h"
+#include "implicit_gemm_blocking.h"
+#include "implicit_gemm_places.h"
 
 namespace fastconv {
 namespace {
 
-constexpr int64_t kLeastStrip = 48;  // pixels; otherwise a strip's halo takes half of L2
-constexpr int64_t kImageAlone = 96;  // pixels from which an image's strips do not join the next one's
+constexpr int64_t kLineBytes = 64;
 
 template <class T>
-const ImplicitKernelsOf<T>& tiles_of(const Machine& m) {
-  if constexpr (std::is_same_v<T, float>)
-    return m.kernels->implicit->f32;
+using Blocking = ImplicitBlocking<T>;
+
+// dst[tap][channel][row of the block] for channels first .. first + count.
+template <class T>
+void pack_channels(const ConvProblem& p, const Machine& m, const Blocking<T>& b, const ColumnGrid& grid, const T* w,
+                   int64_t group, int64_t block, int64_t first, int64_t count, T* dst) {
+  const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
+  const int64_t rows = std::min(width, b.rows - begin);
+  w += group * b.rows * b.channels * b.all_taps;
+  if (b.forward)
+    b.tiles.reorder(rows, count, b.all_taps, width, w + (begin * b.channels + first) * b.all_taps,
+                    b.channels * b.all_taps, dst);
   else
-    return m.kernels->implicit->f64;
+    pack_gradient_rows(p, gemm_kernels<T>(m), grid, w + (first * b.rows + begin) * b.all_taps, b.rows, count,
+                       b.all_taps, rows, width, 1, count, dst);
 }
 
-// The geometry and blocking of one problem; nothing here depends on the number of threads.
-template <class T>
-struct Blocking {
-  const ImplicitKernelsOf<T>& tiles;
-  bool forward;
-  int64_t groups, rows, channels;  // per group: written, read
-  int64_t all_taps, largest_taps;  // of the filter; of a phase
-  int64_t vectors, row_blocks, row_shares;
-  int64_t channel_block;  // channels of a block of steps
-  int64_t strip;          // pixels
-  bool direct;            // rows of pixels lie in the written tensor itself
-  int64_t halo_elements;
-
-  Blocking(const ConvProblem& p, const Machine& m) : tiles(tiles_of<T>(m)) {
-    forward = p.pass == Pass::kForward;
-    groups = p.groups;
-    rows = (forward ? p.k : p.c) / groups;
-    channels = (forward ? p.c : p.k) / groups;
-    all_taps = taps(p);
-    vectors = ceil_div(rows, int64_t{tiles.lanes});
-    row_blocks = ceil_div(vectors, int64_t{tiles.vectors});
-    largest_taps = 1;
-    int64_t pixels = 1, phases = 1;
-    each_phase(p, [&](const ColumnGrid& grid, int64_t) {
-      largest_taps = std::max(largest_taps, grid.taps());
-      pixels = std::max(pixels, grid.columns());
-    });
-    for (int a = 0; a < kMaxSpatial; ++a) phases *= forward ? 1 : phase_count(p, a);
-    // A block of weights takes 16 KiB of L1; twice as much was 8 % slower (Ice Lake server, 48 KiB).
-    const int64_t row_bytes = tiles.vectors * tiles.lanes * static_cast<int64_t>(sizeof(T));
-    const int64_t steps = row_bytes >= 256 ? 64 : 256;
-    channel_block = std::clamp(steps / largest_taps, int64_t{1}, channels);
-    channel_block = ceil_div(channels, ceil_div(channels, channel_block));  // as equal as can be
-    const Layout layout = forward ? p.y_layout : p.x_layout;
-    direct = layout == Layout::kChannelsFirst && phases == 1 && (p.n == 1 || pixels >= kImageAlone);
-    const int64_t all_pixels = std::max<int64_t>(1, direct ? pixels : p.n * pixels);
-    strip = std::min(kMostColumns, all_pixels);
-    for (;; strip = std::max(kLeastStrip, ceil_div(strip, int64_t{2}))) {
-      halo_elements = 0;
-      each_phase(p, [&](const ColumnGrid& grid, int64_t) {
-        if (grid.taps() > 0) halo_elements = std::max(halo_elements, HaloGather<T>::scratch(grid, strip, channels, 64));
-      });
-      if (halo_elements * static_cast<int64_t>(sizeof(T)) <= m.l2_bytes / 2 || strip <= kLeastStrip) break;
-    }
-    // Equal shares, in whole tiles.
-    const int64_t shares = ceil_div(all_pixels, strip);
-    strip = std::min(strip, ceil_div(ceil_div(all_pixels, shares), int64_t{tiles.pixels}) * tiles.pixels);
-    const int64_t items = phases * groups * shares * (direct ? p.n : 1);
-    row_shares = std::clamp(ceil_div(kItems, std::max<int64_t>(1, items)), int64_t{1}, row_blocks);
-  }
-
-  // In elements from the group's first row; the last block may end beyond the last row.
-  int64_t block_begin(int64_t block) const { return block * vectors / row_blocks * tiles.lanes; }
-  int64_t width() const { return int64_t{tiles.vectors} * tiles.lanes; }
-  int64_t group_elements() const { return vectors * tiles.lanes * channels * all_taps; }
-};
-
-// dst[group][phase][block of rows][channel][tap][row of the block]
+// dst[group][phase][block of rows][block of channels][tap][channel][row of the block]
 template <class T>
 void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
   const Blocking<T> b(p, m);
-  const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
     parallel_for(parallel, b.groups * b.row_blocks, [&](int64_t item, int) {
       const int64_t group = item / b.row_blocks, block = item % b.row_blocks;
       const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
       T* dst = static_cast<T*>(packed) + group * b.group_elements() +
                (before * b.vectors * b.tiles.lanes + begin * grid.taps()) * b.channels;
-      pack_weight_rows(p, kernels, grid, static_cast<const T*>(w) + group * b.rows * b.channels * b.all_taps, b.rows,
-                       b.channels, b.all_taps, begin, std::min(width, b.rows - begin), width, dst);
+      for (int64_t c = 0; c < b.channels; c += b.channel_block) {
+        const int64_t count = std::min(b.channel_block, b.channels - c);
+        pack_channels(p, m, b, grid, static_cast<const T*>(w), group, block, c, count, dst);
+        dst += count * grid.taps() * width;
+      }
     });
   });
 }
@@ -126,98 +79,167 @@ class Product {
         kernels(gemm_kernels<T>(*r.machine)),
         b(p, *r.machine),
         store(p, r, kernels),
-        weights(packed_w),
+        packed(packed_w),
         scratch_(scratch),
         read_layout{b.forward ? p.x_layout : p.y_layout, b.forward ? r.x_batch_pitch : r.y_batch_pitch,
                     b.forward ? r.x_channel_pitch : r.y_channel_pitch},
-        read(static_cast<const T*>(b.forward ? r.x : r.y)) {}
+        write_layout{b.forward ? p.y_layout : p.x_layout, b.forward ? r.y_batch_pitch : r.x_batch_pitch,
+                     b.forward ? r.y_channel_pitch : r.x_channel_pitch},
+        read(static_cast<const T*>(b.forward ? r.x : r.y)),
+        written(static_cast<T*>(b.forward ? r.y : r.x)) {}
 
-  // Scratch of a worker: halo; pixels and offsets; sums[pixel][row]; rows of pixels, and those of a residual.
+  // Scratch of a worker.
   struct Room {
-    int64_t halo, places, offsets, sums, turned;
-    Room(const Blocking<T>& b, bool residual) {
-      const int64_t pixels = ceil_div(b.strip, int64_t{b.tiles.pixels}) * b.tiles.pixels;
-      halo = aligned(b.halo_elements * sizeof(T));
-      places = aligned(pixels * sizeof(int64_t));
+    int64_t halo;         // or the channels of a pixel of padding
+    int64_t tap_offsets;  // [tap]
+    int64_t places;       // [tap][pixel]
+    int64_t sums_places;  // [pixel]
+    int64_t offsets;      // [tap][channel]
+    int64_t sums;         // [pixel][row]
+    int64_t turned;       // rows of pixels, and those of a residual
+    int64_t weights;      // a block of depth
+    Room(const Blocking<T>& b, bool residual, bool has_packed) {
+      const bool lists = b.reading == Reading::kPixels;
+      halo = aligned((lists ? b.channels : b.halo_elements) * sizeof(T));
+      tap_offsets = aligned(b.largest_taps * sizeof(int64_t));
+      places = aligned((lists ? b.largest_taps : 1) * b.strip * sizeof(T*));
+      sums_places = aligned(b.strip * sizeof(T*));
       offsets = aligned(b.channel_block * b.largest_taps * sizeof(int64_t));
-      sums = aligned(pixels * b.width() * sizeof(T));
-      turned = b.direct ? 0 : (residual ? 2 : 1) * aligned(b.strip * b.width() * sizeof(T));
+      sums = b.writing == Writing::kPixels ? 0 : aligned(b.strip * b.width() * sizeof(T));
+      turned = b.writing == Writing::kMoved ? (residual ? 2 : 1) * aligned(b.strip * b.width() * sizeof(T)) : 0;
+      weights = has_packed || !b.packs_blocks ? 0 : aligned(b.block_elements() * sizeof(T));
     }
-    int64_t bytes() const { return halo + places + offsets + sums + turned; }
+    int64_t bytes() const { return halo + tap_offsets + places + sums_places + offsets + sums + turned + weights; }
   };
 
   void run() const {
-    const Room room(b, r.residual != nullptr);
+    const Room room(b, r.residual != nullptr, packed != nullptr);
     const auto phase = [&](const ColumnGrid& grid, int64_t before) {
-      const int64_t pixels = grid.columns(), all_pixels = b.direct ? pixels : pixels * p.n;
-      const int64_t strips = ceil_div(all_pixels, b.strip), images = b.direct ? p.n : 1;
+      const int64_t pixels = grid.columns(), images = b.joins_images() ? 1 : p.n;
+      const int64_t all_pixels = b.joins_images() ? pixels * p.n : pixels;
+      const int64_t strips = ceil_div(all_pixels, b.strip);
       parallel_for(r.parallel, images * strips * b.groups * b.row_shares, [&](int64_t item, int slot) {
-        const int64_t share = item % b.row_shares, group = item / b.row_shares % b.groups;
-        const int64_t strip = item / b.row_shares / b.groups;
-        const int64_t first = strip % strips * b.strip;
-        compute(grid, before, group, share, strip / strips * pixels + first, std::min(b.strip, all_pixels - first),
-                scratch_ + slot * room.bytes(), room);
+        Item i;
+        i.share = item % b.row_shares, i.group = item / b.row_shares % b.groups, i.before = before;
+        const int64_t strip = item / b.row_shares / b.groups, first = strip % strips * b.strip;
+        i.pixel = strip / strips * pixels + first;
+        i.pixels = std::min(b.strip, all_pixels - first);
+        compute(grid, i, scratch_ + slot * room.bytes(), room);
       });
     };
     each_phase(p, phase, r.pad_value);
   }
 
  private:
-  void compute(const ColumnGrid& grid, int64_t before, int64_t group, int64_t share, int64_t pixel, int64_t pixels,
-               char* mine, const Room& room) const {
+  struct Item {
+    int64_t before, group, share, pixel, pixels;
+  };
+
+  void compute(const ColumnGrid& grid, const Item& i, char* mine, const Room& room) const {
     T* halo = reinterpret_cast<T*>(mine);
-    int64_t* places = reinterpret_cast<int64_t*>(mine += room.halo);
-    int64_t* offsets = reinterpret_cast<int64_t*>(mine += room.places);
+    int64_t* tap_offsets = reinterpret_cast<int64_t*>(mine += room.halo);
+    PixelSource<T> source{reinterpret_cast<const T**>(mine += room.tap_offsets), 0, nullptr};
+    T** sums_places = reinterpret_cast<T**>(mine += room.places);
+    int64_t* offsets = reinterpret_cast<int64_t*>(mine += room.sums_places);
     T* sums = reinterpret_cast<T*>(mine += room.offsets);
     T* turned = reinterpret_cast<T*>(mine += room.sums);
-    const int64_t tap_count = grid.taps(), tile = b.tiles.pixels, padded = ceil_div(pixels, tile) * tile;
-    const T* source = halo;
-    int64_t channel_pitch = 0;
-    if (tap_count > 0) {
-      const HaloGather<T> gather(kernels, grid, pixel, pixels);
-      gather.fill(read_layout, read, group * b.channels, b.channels, halo);
-      source = gather.halo(halo);
-      channel_pitch = gather.channel_pitch();
-      const int64_t* tap_offsets = gather.tap_offsets(halo);
-      for (int64_t channel = 0, step = 0; channel < b.channel_block; ++channel)
-        for (int64_t tap = 0; tap < tap_count; ++tap) offsets[step++] = channel * channel_pitch + tap_offsets[tap];
-      int64_t slab = 0;
-      each_run(grid, pixel, pixels, [&](const Run& run) {
-        const int64_t place = gather.offset_of(run, &slab);
-        for (int64_t i = 0; i < run.count; ++i) places[run.lane + i] = place + i;
-      });
-    } else {
-      std::fill_n(places, pixels, int64_t{0});
-    }
-    std::fill(places + pixels, places + padded, places[pixels - 1]);  // computed and dropped
+    T* fresh = reinterpret_cast<T*>(mine + room.turned);
+    find_source(grid, i, halo, tap_offsets, &source);
+    find_sums(grid, i, sums, sums_places);
 
-    const T* group_weights = weights + group * b.group_elements() + before * b.vectors * b.tiles.lanes * b.channels;
-    const int64_t last_block = (share + 1) * b.row_blocks / b.row_shares;
-    for (int64_t block = share * b.row_blocks / b.row_shares; block < last_block; ++block) {
-      const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
-      const T* w = group_weights + begin * b.channels * tap_count;
-      for (int64_t channel = 0; channel < b.channels; channel += b.channel_block) {
-        const int64_t steps = std::min(b.channel_block, b.channels - channel) * tap_count;
-        const T* next = w + steps * width;  // the next block's weights, asked for while this one's are used
-        const int64_t share_of_next = ceil_div(steps * width, padded / tile);
-        for (int64_t i = 0; i < pixels; i += tile, next += share_of_next) {
-          for (int64_t at = 0; at < share_of_next; at += 64 / static_cast<int64_t>(sizeof(T)))
-            __builtin_prefetch(next + at, 0, 2);
-          b.tiles.tile(width, steps, offsets, source + channel * channel_pitch, places + i, w, sums + i * width,
-                       channel > 0);
-        }
-        w += steps * width;
-      }
-      const int64_t rows = std::min(width, b.rows - begin), channel = group * b.rows + begin;
-      if (b.direct) {
-        T* at = store.row(pixel, channel);
-        kernels.transpose(pixels, rows, pixels, sums, width, at, store.row_pitch());
-        store.finish_in_place(rows, pixels, at, channel);
+    const int64_t first_block = i.share * b.row_blocks / b.row_shares;
+    const int64_t last_block = (i.share + 1) * b.row_blocks / b.row_shares;
+    ImplicitBlock<T> block{};
+    block.pixels = i.pixels;
+    block.x_pitch = b.strip;
+    block.offsets = offsets;
+    block.y = sums_places;
+    for (int64_t at = first_block; at < last_block; ++at) {
+      const int64_t begin = b.block_begin(at), rows = std::min(b.block_begin(at + 1), b.rows) - begin;
+      const int64_t channel = i.group * b.rows + begin;
+      block.width = b.block_begin(at + 1) - begin;
+      const bool in_place = b.writing == Writing::kPixels;
+      block.columns = in_place ? rows : block.width;
+      block.y_shift = in_place ? channel : 0;
+      block.touch = at == first_block && b.reading == Reading::kPlanes && grid.taps() == 1
+                        ? std::max<int64_t>(1, kLineBytes / static_cast<int64_t>(sizeof(T)) / grid.axis[2].step)
+                        : 0;
+      multiply(grid, i, source, at, offsets, fresh, block);
+      if (in_place)
+        finish_pixels(i.pixels, rows, sums_places, channel);
+      else if (b.writing == Writing::kRows) {
+        T* row = store.row(i.pixel, channel);
+        kernels.transpose(i.pixels, rows, i.pixels, sums, b.width(), row, store.row_pitch());
+        store.finish_in_place(rows, i.pixels, row, channel);
       } else {
-        kernels.transpose(pixels, rows, pixels, sums, width, turned, b.strip);
-        store.move(grid, pixel, pixels, channel, rows, turned, b.strip, turned + b.strip * b.width());
+        kernels.transpose(i.pixels, rows, i.pixels, sums, b.width(), turned, b.strip);
+        store.move(grid, i.pixel, i.pixels, channel, rows, turned, b.strip, turned + b.strip * b.width());
       }
     }
+  }
+
+  void find_source(const ColumnGrid& grid, const Item& i, T* halo, int64_t* tap_offsets, PixelSource<T>* source) const {
+    const int64_t first = i.group * b.channels;
+    if (grid.taps() == 0) return;
+    switch (b.reading) {
+      case Reading::kHalo:
+        return find_in_halo(kernels, grid, read_layout, read, first, b.channels, i.pixel, i.pixels, halo, source);
+      case Reading::kPlanes:
+        return find_in_planes(grid, read_layout, read, first, i.pixel, i.pixels, tap_offsets, source);
+      case Reading::kPixels:
+        std::fill_n(halo, b.channels, border_value<T>(grid));
+        return find_pixels(grid, read_layout, read, first, i.pixel, i.pixels, b.strip, halo, source);
+    }
+  }
+
+  void find_sums(const ColumnGrid& grid, const Item& i, T* sums, T** places) const {
+    if (b.writing == Writing::kPixels) return find_written(grid, write_layout, written, i.pixel, i.pixels, places);
+    for (int64_t j = 0; j < i.pixels; ++j) places[j] = sums + j * b.width();
+  }
+
+  // A block of rows over all of its depth.
+  void multiply(const ColumnGrid& grid, const Item& i, const PixelSource<T>& source, int64_t at, int64_t* offsets,
+                T* fresh, ImplicitBlock<T>& block) const {
+    const int64_t tap_count = grid.taps(), width = block.width;
+    const T* w = packed ? packed + i.group * b.group_elements() +
+                              (i.before * b.vectors * b.tiles.lanes + b.block_begin(at) * tap_count) * b.channels
+                        : fresh;
+    block.accumulate = false;
+    int64_t listed = 0;
+    for (int64_t c = 0; c < b.channels; c += b.channel_block) {
+      const int64_t count = std::min(b.channel_block, b.channels - c);
+      if (!packed) pack_channels(p, *r.machine, b, grid, static_cast<const T*>(r.w), i.group, at, c, count, fresh);
+      if (!packed) w = fresh;
+      if (listed != count) {
+        for (int64_t tap = 0; tap < (source.tap_offsets ? tap_count : 1); ++tap)
+          for (int64_t channel = 0; channel < count; ++channel)
+            offsets[tap * count + channel] =
+                channel * source.channel_pitch + (source.tap_offsets ? source.tap_offsets[tap] : 0);
+        listed = count;
+      }
+      block.x_shift = c * source.channel_pitch;
+      for (int64_t tap = 0; tap == 0 || tap < tap_count; tap += b.tap_block) {  // no tap at all: sums are 0
+        const int64_t some = std::min(b.tap_block, tap_count - tap), steps = some * count;
+        block.runs = source.tap_offsets ? std::min<int64_t>(1, some) : some;
+        block.steps = source.tap_offsets ? steps : count;
+        block.offsets = source.tap_offsets ? offsets + tap * count : offsets;
+        block.x = source.places + (source.tap_offsets ? 0 : tap * b.strip);
+        block.w = w;
+        w += steps * width;
+        const bool last = c + count == b.channels && tap + some == tap_count;
+        block.next_w = w;
+        block.next_elements = last || (!packed && tap + some == tap_count) ? 0 : steps * width;
+        b.tiles.product(&block);
+        block.accumulate = true;
+      }
+    }
+  }
+
+  void finish_pixels(int64_t pixels, int64_t rows, T* const* places, int64_t channel) const {
+    if (!r.bias && !r.residual && p.activation == Activation::kNone) return;
+    const T* bias = r.bias ? static_cast<const T*>(r.bias) + channel : nullptr;
+    b.tiles.finish(pixels, rows, places, channel, bias, static_cast<const T*>(r.residual), written,
+                   static_cast<int32_t>(p.activation), T(r.alpha));
   }
 
   const ConvProblem& p;
@@ -225,30 +247,32 @@ class Product {
   const GemmKernelsOf<T>& kernels;
   const Blocking<T> b;
   const StripStore<T> store;
-  const T* weights;
+  const T* packed;  // null: blocks are packed where they are used
   char* scratch_;
-  const ImageLayout read_layout;
+  const ImageLayout read_layout, write_layout;
   const T* read;
+  T* written;
 };
 
 template <class T>
 int64_t packed_as(const ConvProblem& p, const Machine& m) {
   const int64_t rows = (p.pass == Pass::kForward ? p.k : p.c) / p.groups;
-  const int64_t channels = (p.pass == Pass::kForward ? p.c : p.k) / p.groups, lanes = tiles_of<T>(m).lanes;
+  const int64_t channels = (p.pass == Pass::kForward ? p.c : p.k) / p.groups, lanes = implicit_kernels<T>(m).lanes;
   return p.groups * ceil_div(rows, lanes) * lanes * channels * taps(p) * static_cast<int64_t>(sizeof(T));
 }
 
 template <class T>
 int64_t workspace_as(const ConvProblem& p, const Machine& m, int slots, bool packed) {
-  const typename Product<T>::Room room(Blocking<T>(p, m), p.epilogue & kEpilogueResidual);
-  return slots * room.bytes() + (packed ? 0 : aligned(packed_as<T>(p, m)));
+  const Blocking<T> b(p, m);
+  const typename Product<T>::Room room(b, p.epilogue & kEpilogueResidual, packed);
+  return slots * room.bytes() + (packed || b.packs_blocks ? 0 : aligned(packed_as<T>(p, m)));
 }
 
 template <class T>
 void run_as(const ConvProblem& p, const RunContext& r) {
   char* workspace = static_cast<char*>(r.workspace);
   const T* packed = static_cast<const T*>(r.packed_w);
-  if (!packed) {
+  if (!packed && !Blocking<T>(p, *r.machine).packs_blocks) {
     pack_as<T>(p, *r.machine, r.parallel, r.w, workspace);
     packed = reinterpret_cast<const T*>(workspace);
     workspace += aligned(packed_as<T>(p, *r.machine));

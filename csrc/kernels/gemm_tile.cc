@@ -27,6 +27,10 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, T* 
                 bool accumulate) {
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[ROWS][VECTORS] = {};
+#pragma GCC unroll 16
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(c + r * ldc + v * lanes, 1, 3);
 #pragma GCC unroll 4
   for (int64_t d = 0; d < depth; ++d) {
     V<T> column[VECTORS];
@@ -207,15 +211,32 @@ void copy_short_rows(int64_t count, const T* src, int64_t src_pitch, T* dst, int
 #undef FC_CASE
 }
 
-template <class T>
-FC_INLINE V<T> load_every_other(const T* p, int64_t count) {
+// Lanes first <= i < last of p[i * STEP]; nothing else is touched. STEP is 2 or 4.
+template <class T, int STEP>
+FC_INLINE V<T> load_strided(const T* p, int64_t first, int64_t last) {
   constexpr int lanes = Vec<T>::lanes;
   typedef typename Vec<T>::ints I;
   I even{};
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) even[i] = 2 * i;
-  const int64_t end = 2 * count - 1;
-  return __builtin_shuffle(load_lanes(p, 0, end), load_lanes(p + lanes, 0, end - lanes), even);
+  const int64_t begin = STEP * first, end = STEP * last - STEP + 1;
+  const V<T> low =
+      __builtin_shuffle(load_lanes(p, begin, end), load_lanes(p + lanes, begin - lanes, end - lanes), even);
+  if constexpr (STEP == 2) return low;
+  p += 2 * lanes;
+  const V<T> high = __builtin_shuffle(load_lanes(p, begin - 2 * lanes, end - 2 * lanes),
+                                      load_lanes(p + lanes, begin - 3 * lanes, end - 3 * lanes), even);
+  return __builtin_shuffle(low, high, even);
+}
+
+// A row with its zeros in one go, so that its lines are touched once.
+template <class T, int STEP>
+void copy_strided_rows(int64_t count, int64_t first, int64_t last, const T* src, int64_t src_pitch, T* dst,
+                       int64_t dst_pitch, int64_t repeats) {
+  constexpr int lanes = Vec<T>::lanes;
+  for (; repeats > 0; --repeats, src += src_pitch, dst += dst_pitch)
+    for (int64_t i = 0; i < count; i += lanes)
+      store_first(dst + i, load_strided<T, STEP>(src + i * STEP, first - i, last - i), count - i);
 }
 
 // A padded row in one go, so that its lines are touched once: whole vectors, zeros around first .. last.
@@ -239,6 +260,8 @@ void gather_row(int64_t count, int64_t first, int64_t last, const T* src, int64_
   if (last < first) last = first;
   if (step == 1 && first < lanes && last >= 2 * lanes)
     return copy_padded_rows(count, first, last, src, src_pitch, dst, dst_pitch, repeats);
+  if (step == 2) return copy_strided_rows<T, 2>(count, first, last, src, src_pitch, dst, dst_pitch, repeats);
+  if (step == 4) return copy_strided_rows<T, 4>(count, first, last, src, src_pitch, dst, dst_pitch, repeats);
   zero_lanes(first, dst, dst_pitch, repeats);
   zero_lanes(count - last, dst + last, dst_pitch, repeats);
   const int64_t length = last - first;
@@ -250,9 +273,6 @@ void gather_row(int64_t count, int64_t first, int64_t last, const T* src, int64_
     if (step == 1) {
       for (int64_t i = 0; i + lanes <= length; i += lanes) store(dst + i, load(src + i));
       store(dst + length - lanes, load(src + length - lanes));
-    } else if (step == 2) {
-      for (int64_t i = 0; i < length; i += lanes)
-        store_first(dst + i, load_every_other(src + 2 * i, length - i < lanes ? length - i : lanes), length - i);
     } else {
       for (int64_t i = 0; i < length; ++i) dst[i] = src[i * step];
     }

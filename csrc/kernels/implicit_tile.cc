@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // The register tile of the implicit matrix product: lanes are written channels, rows are pixels that may lie anywhere.
 //
-//              w[step][4 vectors]             AVX-512 and NEON: 6 pixels x 4 vectors = 24 accumulators, 4 vectors of w
-//              and
-//              +-----+-----+-----+-----+      1 broadcast of x = 29 of 32 registers; a step has 4 loads, 6 broadcasts
-//              and
-//  x[pixel +   |     |     |     |     | x 6  24 multiply-adds. AVX2 and the baseline: 6 x 2. Each pixel has a pointer
-//  of
-//    offset]   +-----+-----+-----+-----+      its own, a step one offset for all of them: 9 of 16 integer registers.
+//           w[run][step][4 vectors]         AVX-512 and NEON: 6 pixels x 4 vectors = 24 accumulators, 4 vectors of w
+//              +-----+-----+-----+-----+    and 1 broadcast of x = 29 of 32 registers; a step has 4 loads, 6
+//  x[pixel +   |     |     |     |     |    broadcasts and 24 multiply-adds. Narrower blocks take 8 pixels. AVX2 and
+//    offset]   |     |     |     |     |    the baseline: 6 x 2. Each pixel has a pointer of its own, a step one offset
+//   x 6 pixels +-----+-----+-----+-----+    for all of them: 9 of 16 integer registers.
 //
-// Loads are what to save: with 16 of them for 28 multiply-adds, 14 x 2 reached 77 % of the multiply-add peak where 6 x
-// 4 reached 93 % (Ice Lake server, shared, 2026-11).
+//   for each tile (as equal as can be, so that 49 pixels are 5 x 5 + 4 x 6):
+//     for each run: for each step: one row of w times the pixels
+//
+// Loads are what to save: one load of 64 bytes a cycle is what an Ice Lake server sustains, so that 14 x 2 (16 loads
+// for 28 multiply-adds) reached 85 % of the multiply-add peak where 6 x 4 reached 95 %, operands in L1. Streaming the
+// sums and x from L2 costs nothing measurable on top. Sharing the core with another thread takes both to about 80 %.
+#include "implicit_kernels.h"
 #include "kernel_table.h"
 #include "simd.h"
 
@@ -20,52 +23,166 @@ namespace {
 
 constexpr int kPixels = 6;
 constexpr int kVectors = kVectorRegisters == 32 ? 4 : 2;
+constexpr int kNarrowPixels = 8;  // where a tile has fewer vectors
+template <int VECTORS>
+constexpr int kPixelsOf = VECTORS == kVectors ? kPixels : kNarrowPixels;
 
-template <class T, int VECTORS>
-void tile_of(int64_t steps, const int64_t* offsets, const T* x, const int64_t* pixels, const T* __restrict w,
-             T* __restrict y, bool accumulate) {
+template <class T, int PIXELS, int VECTORS>
+void tile_of(const ImplicitBlock<T>& b, const T* const* x, T* const* y) {
   constexpr int lanes = Vec<T>::lanes;
-  V<T> sum[kPixels][VECTORS] = {};
-  const T* place[kPixels];
+  V<T> sum[PIXELS][VECTORS] = {};
+  const T* w = b.w;
+  const int64_t* const end = b.offsets + b.steps;
+  for (int64_t run = 0; run < b.runs; ++run, x += b.x_pitch) {
+    const T* place[PIXELS];
 #pragma GCC unroll 8
-  for (int i = 0; i < kPixels; ++i) place[i] = x + pixels[i];
+    for (int i = 0; i < PIXELS; ++i) place[i] = x[i] + b.x_shift;
 #pragma GCC unroll 2
-  for (int64_t step = 0; step < steps; ++step, w += VECTORS * lanes) {
-    const int64_t offset = offsets[step];
-    V<T> column[VECTORS];
+    for (const int64_t* step = b.offsets; step < end; ++step, w += VECTORS * lanes) {
+      const int64_t offset = *step;
+      V<T> column[VECTORS];
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v) column[v] = load(w + v * lanes);
+      for (int v = 0; v < VECTORS; ++v) column[v] = load(w + v * lanes);
 #pragma GCC unroll 8
-    for (int i = 0; i < kPixels; ++i) {
-      const V<T> factor = splat(place[i][offset]);
+      for (int i = 0; i < PIXELS; ++i) {
+        const V<T> factor = splat(place[i][offset]);
 #pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) sum[i][v] += factor * column[v];
+        for (int v = 0; v < VECTORS; ++v) sum[i][v] += factor * column[v];
+      }
     }
   }
+  const int64_t last = b.columns - (VECTORS - 1) * lanes;  // of the last vector
 #pragma GCC unroll 8
-  for (int i = 0; i < kPixels; ++i)
+  for (int i = 0; i < PIXELS; ++i) {
+    T* at = y[i] + b.y_shift;
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v, y += lanes) {
-      if (accumulate) sum[i][v] += load(y);
-      store(y, sum[i][v]);
+    for (int v = 0; v < VECTORS - 1; ++v) {
+      if (b.accumulate) sum[i][v] += load(at + v * lanes);
+      store(at + v * lanes, sum[i][v]);
     }
+    at += (VECTORS - 1) * lanes;
+    if (last == lanes) {
+      if (b.accumulate) sum[i][VECTORS - 1] += load(at);
+      store(at, sum[i][VECTORS - 1]);
+    } else {
+      if (b.accumulate) sum[i][VECTORS - 1] += load_lanes(at, 0, last);
+      store_first(at, sum[i][VECTORS - 1], last);
+    }
+  }
+}
+
+// The lines of pixels side by side, two lines on.
+template <class T>
+void touch_ahead(const ImplicitBlock<T>& b, const T* const* x) {
+  constexpr int line = 64 / (int)sizeof(T);
+  for (int64_t run = 0; run < b.runs; ++run, x += b.x_pitch)
+    for (int64_t step = 0; step < b.steps; ++step) __builtin_prefetch(*x + b.x_shift + b.offsets[step] + 2 * line);
+}
+
+template <class T, int VECTORS>
+void product_of(const ImplicitBlock<T>& b) {
+  constexpr int line = 64 / (int)sizeof(T);
+  const int64_t tiles = (b.pixels + kPixelsOf<VECTORS> - 1) / kPixelsOf<VECTORS>;
+  const int64_t size = b.pixels / tiles, larger = b.pixels % tiles;  // so many tiles have a pixel more
+  const int64_t share = (b.next_elements / line + tiles - 1) / tiles;
+  const T* next = b.next_w;
+  int64_t touched = 0;
+  for (int64_t i = 0, tile = 0; tile < tiles; ++tile) {
+    for (int64_t j = 0; j < share; ++j, next += line) __builtin_prefetch(next, 0, 2);
+    if (b.touch && i >= touched) {
+      touch_ahead(b, b.x + i);
+      touched += b.touch;
+    }
+    const T* const* x = b.x + i;
+    T* const* y = b.y + i;
+#define FC_CASE(n)                                                          \
+  case n:                                                                   \
+    if constexpr (n <= kPixelsOf<VECTORS>) tile_of<T, n, VECTORS>(b, x, y); \
+    break;
+    const int64_t pixels = size + (tile < larger);
+    i += pixels;
+    switch (pixels) {
+      FC_CASE(1)
+      FC_CASE(2)
+      FC_CASE(3)
+      FC_CASE(4)
+      FC_CASE(5)
+      FC_CASE(6)
+      FC_CASE(7)
+      FC_CASE(8)
+      default:
+        break;
+    }
+#undef FC_CASE
+  }
 }
 
 template <class T>
-void tile(int64_t width, int64_t steps, const int64_t* offsets, const T* x, const int64_t* pixels, const T* w, T* y,
-          bool accumulate) {
-  constexpr int lanes = Vec<T>::lanes;
-  if (width == lanes) return tile_of<T, 1>(steps, offsets, x, pixels, w, y, accumulate);
-  if (kVectors == 2 || width == 2 * lanes) return tile_of<T, 2>(steps, offsets, x, pixels, w, y, accumulate);
+void product(const ImplicitBlock<T>* b) {
+  switch (b->width / Vec<T>::lanes) {
+    case 1:
+      return product_of<T, 1>(*b);
+    case 2:
+      return product_of<T, 2>(*b);
+    default:
+      break;
+  }
   if constexpr (kVectors > 2) {
-    if (width == 3 * lanes) return tile_of<T, 3>(steps, offsets, x, pixels, w, y, accumulate);
-    return tile_of<T, 4>(steps, offsets, x, pixels, w, y, accumulate);
+    if (b->width == 3 * Vec<T>::lanes) return product_of<T, 3>(*b);
+    return product_of<T, 4>(*b);
+  }
+}
+
+#include "activation.h"
+
+template <class T>
+void finish(int64_t pixels, int64_t columns, T* const* y, int64_t shift, const T* bias, const T* residual,
+            const T* written, int32_t activation, T alpha) {
+  constexpr int lanes = Vec<T>::lanes;
+  for (int64_t i = 0; i < pixels; ++i) {
+    T* at = y[i] + shift;
+    for (int64_t c = 0; c < columns; c += lanes) {
+      V<T> v = load_lanes(at + c, 0, columns - c);
+      if (bias) v += load_lanes(bias + c, 0, columns - c);
+      if (residual) v += load_lanes(residual + (at - written) + c, 0, columns - c);
+      store_first(at + c, activate<T>(v, activation, alpha), columns - c);
+    }
+  }
+}
+
+// Rows a vector at a time, so that no more streams are read than a prefetcher follows.
+template <class T>
+void reorder(int64_t rows, int64_t channels, int64_t taps, int64_t width, const T* src, int64_t src_pitch, T* dst) {
+  constexpr int lanes = Vec<T>::lanes;
+  const int64_t columns = channels * taps;
+  for (int64_t r0 = 0; r0 < width; r0 += lanes) {
+    int64_t channel = 0, tap = 0;
+    for (int64_t c0 = 0; c0 < columns; c0 += lanes) {
+      const int64_t count = columns - c0;
+      V<T> v[lanes];
+      if (r0 + lanes <= rows && count >= lanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) v[i] = load(src + (r0 + i) * src_pitch + c0);
+      } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i)
+          v[i] = r0 + i < rows ? load_lanes(src + (r0 + i) * src_pitch + c0, 0, count) : V<T>{};
+      }
+      transpose_square<T>(v);
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) {
+        if (i >= count) break;
+        store(dst + (tap * channels + channel) * width + r0, v[i]);
+        if (++tap == taps) tap = 0, ++channel;
+      }
+    }
   }
 }
 
 }  // namespace
 
-const ImplicitKernels kImplicitKernels = {{kPixels, Vec<float>::lanes, kVectors, tile<float>},
-                                          {kPixels, Vec<double>::lanes, kVectors, tile<double>}};
+const ImplicitKernels kImplicitKernels = {
+    {kPixels, Vec<float>::lanes, kVectors, product<float>, finish<float>, reorder<float>},
+    {kPixels, Vec<double>::lanes, kVectors, product<double>, finish<double>, reorder<double>}};
 
 }  // namespace fastconv::FC_ISA

@@ -49,26 +49,13 @@ struct ConvertKernels {
   HalfKernels f16, bf16;
 };
 
-// ---- implicit_tile.cc: one register tile of the implicit matrix product -----------------------------------------
-template <class T>
-struct ImplicitKernelsOf {
-  int pixels, lanes, vectors;  // a tile is `pixels` pixels by at most `vectors` vectors of `lanes` written channels
-  // For each pixel i: y[i][0 .. width) (+)= sum over steps of x[pixels[i] + offsets[step]] * w[step][0 .. width).
-  // width is a multiple of `lanes`; each block of steps is summed by itself, `accumulate` adds it to what is there.
-  void (*tile)(int64_t width, int64_t steps, const int64_t* offsets, const T* x, const int64_t* pixels, const T* w,
-               T* y, bool accumulate);
-};
-struct ImplicitKernels {
-  ImplicitKernelsOf<float> f32;
-  ImplicitKernelsOf<double> f64;
-};
-
 struct DepthwiseKernels;  // depthwise_kernels.h
 struct DepthwisePixelKernels;
 struct DepthwisePlaneKernels;
 struct DepthwiseTapsKernels;
 struct DirectKernels;     // direct_kernels.h
 struct GroupedKernels;    // grouped_kernels.h
+struct ImplicitKernels;   // implicit_kernels.h
 struct PoolKernels;       // pool_kernels.h
 struct PoolNormKernels;   // pool_kernels.h
 struct PointwiseKernels;  // pointwise_kernels.h
