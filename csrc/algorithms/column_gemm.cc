@@ -246,6 +246,7 @@ double estimate_as(const ConvProblem& p, const Machine& m) {
   const double gathered =
       static_cast<double>(multiply_adds(p)) / static_cast<double>(b.rows) * static_cast<double>(b.row_chunks);
   const double weights = static_cast<double>(column_gemm_packed_bytes(p)) / sizeof(T);
+  const bool last = (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;  // rows of pixels are turned
   // Added into the columns one by one, or multiplied in narrow panels and added to the pixels.
   double border = 0;
   if (!b.forward && shows_cells(p.padding_mode)) {
@@ -254,7 +255,7 @@ double estimate_as(const ConvProblem& p, const Machine& m) {
                                   : terms * (4.0 * static_cast<double>(b.rows) / peak + 0.5e-9) + 5e-6;
   }
   return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + border + gathered * each +
-         columns * static_cast<double>(b.rows * b.groups) * 0.15e-9 + weights * 0.2e-9;
+         columns * static_cast<double>(b.rows * b.groups) * (last ? 0.6e-9 : 0.15e-9) + weights * 0.2e-9;
 }
 }  // namespace
 

@@ -291,15 +291,21 @@ double estimate_as(const ConvProblem& p, const Machine& m) {
   };
   const double vectors = static_cast<double>(b.vectors) / static_cast<double>(b.row_blocks);
   const double filled = static_cast<double>(b.rows) / static_cast<double>(b.vectors * b.tiles.lanes);
-  const double written = static_cast<double>(p.n * (b.forward ? y_plane(p) : x_plane(p)) * b.rows * b.groups);
-  const double copied =
-      static_cast<double>(p.n * (b.forward ? x_plane(p) : y_plane(p)) * b.channels * b.groups * b.row_shares);
+  const double read_pixels = static_cast<double>(p.n * (b.forward ? x_plane(p) : y_plane(p)));
+  const double written_pixels = static_cast<double>(p.n * (b.forward ? y_plane(p) : x_plane(p)));
+  const double shares = static_cast<double>(b.groups * b.row_shares);
   const double weights = static_cast<double>(packed_as<T>(p, m)) / sizeof(T);
-  const bool strided = b.forward && p.stride[2] != 1;  // rows are taken apart
-  // 8 % behind im2col_gemm's tile where both are full: 56 x 56 pixels, 256 channels, Ice Lake server.
+  // Copies to the halo, where a stride takes rows apart; or lists of pixels.
+  const double read = b.reading == Reading::kHalo     ? read_pixels * static_cast<double>(b.channels) *
+                                                            (b.forward && p.stride[2] != 1 ? 0.8e-9 : 0.3e-9)
+                      : b.reading == Reading::kPixels ? written_pixels * static_cast<double>(b.all_taps) * 1e-9
+                                                      : 0;
+  const double turned = b.writing == Writing::kPixels ? 0.05e-9 : 0.3e-9;
+  // 8 % behind im2col_gemm's tile where both are full and x is copied: 56 x 56 pixels, 256 channels, Ice Lake server.
+  const double effort = b.reading == Reading::kHalo ? 2.16 : 2.04;
   return 2e-6 +
-         2.16 * static_cast<double>(multiply_adds(p)) / (peak * filled * speed(vectors) / speed(b.tiles.vectors)) +
-         copied * (strided ? 1e-9 : 0.3e-9) + written * 0.3e-9 + weights * 0.2e-9;
+         effort * static_cast<double>(multiply_adds(p)) / (peak * filled * speed(vectors) / speed(b.tiles.vectors)) +
+         read * shares + written_pixels * static_cast<double>(b.rows * b.groups) * turned + weights * 0.2e-9;
 }
 
 bool is_double(const ConvProblem* p) { return p->dtype == DType::kFloat64; }
