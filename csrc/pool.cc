@@ -15,8 +15,10 @@
 namespace fastconv {
 namespace {
 
-constexpr int64_t kSegment = 2048;   // columns of one piece of a plane: its folded rows stay in L1
-constexpr int64_t kVectorRoom = 64;  // elements: kernels read and write whole vectors of their scratch
+constexpr int64_t kSegment = 2048;       // columns of one piece of a plane: its folded rows stay in L1
+constexpr int64_t kPixelSegment = 256;   // of channels last, backward: the lists of what is over each column do
+constexpr int64_t kTableNumbers = 4096;  // int64's: the lists of windows stay in L1
+constexpr int64_t kVectorRoom = 64;      // elements: kernels read and write whole vectors of their scratch
 
 PoolGeometry geometry_of(const PoolProblem& p, const PoolBuffers& buffers) {
   PoolGeometry g = {};
@@ -38,8 +40,19 @@ PoolGeometry geometry_of(const PoolProblem& p, const PoolBuffers& buffers) {
   const bool planes = p.layout == Layout::kChannelsFirst;
   g.x_pixel = planes ? 1 : buffers.x_channel_pitch;
   g.y_pixel = planes ? 1 : p.c;
-  const auto most_rows = [&](int i) { return p.adaptive ? ceil_div(p.size[i], g.out[i]) + 1 : p.window[i]; };
-  g.row_count = std::max(most_rows(0) * most_rows(1), 2 * p.window[2]);
+  int64_t most_taps[kMaxSpatial], most_over[kMaxSpatial];  // of an output; over an input
+  for (int i = 0; i < kMaxSpatial; ++i) {
+    most_taps[i] = p.adaptive ? ceil_div(p.size[i], g.out[i]) + 1 : p.window[i];
+    most_over[i] = p.adaptive ? g.out[i] / p.size[i] + 2 : (p.window[i] - 1) * p.dilation[i] / p.stride[i] + 1;
+  }
+  const bool forward = p.pass == Pass::kForward;
+  const int64_t row_numbers = kPoolSourceNumbers + (forward ? 2 * most_taps[0] * most_taps[1]
+                                                            : kPoolSourceNumbers * most_over[0] * most_over[1]);
+  g.table_rows = planes ? std::max<int64_t>(1, kTableNumbers / row_numbers) : 1;
+  g.numbers = g.table_rows * row_numbers + 4 * p.window[2] + 2 * std::min(kSegment, g.out[2]);
+  if (!planes && !forward)
+    g.numbers = kPixelSegment + 1 +
+                kPoolSourceNumbers * (kPixelSegment * most_over[2] + most_over[0] * most_over[1] * (1 + most_over[2]));
   if (planes && !p.adaptive) {
     const int64_t outputs = std::min(kSegment, g.out[2]), inputs = std::min(kSegment, g.size[2]);
     g.row_elements =
@@ -52,10 +65,14 @@ PoolGeometry geometry_of(const PoolProblem& p, const PoolBuffers& buffers) {
 struct Pieces {
   int64_t planes, planes_per_item;
   int64_t rows, rows_per_item, row_items;
-  int64_t columns, column_items;
+  int64_t columns, segment, column_items;
 
-  Pieces(int64_t plane_count, int64_t row_count, int64_t column_count, int64_t bytes)
-      : planes(plane_count), rows(row_count), columns(column_count), column_items(ceil_div(column_count, kSegment)) {
+  Pieces(int64_t plane_count, int64_t row_count, int64_t column_count, int64_t most_columns, int64_t bytes)
+      : planes(plane_count),
+        rows(row_count),
+        columns(column_count),
+        segment(most_columns),
+        column_items(ceil_div(column_count, most_columns)) {
     const int64_t plane_bytes = std::max<int64_t>(1, bytes / plane_count);
     const int64_t row_bytes = std::max<int64_t>(1, plane_bytes / rows / column_items);
     rows_per_item = std::clamp<int64_t>(kItemBytes / row_bytes, 1, rows);
@@ -64,49 +81,68 @@ struct Pieces {
   }
   int64_t count() const { return ceil_div(planes, planes_per_item) * row_items * column_items; }
 
-  // Calls visit(plane, part) for the planes of an item.
+  // Calls visit(first plane, part) for runs of an item's planes that do not cross a multiple of `most`.
   template <class Visit>
-  void visit(int64_t item, int64_t channels, const Visit& visit) const {
-    const int64_t column = item % column_items * kSegment, row = item / column_items % row_items * rows_per_item;
-    const PoolPart part = {row, std::min(rows, row + rows_per_item), column, std::min(columns, column + kSegment),
-                           channels};
-    const int64_t first = item / column_items / row_items * planes_per_item;
-    for (int64_t plane = first; plane < std::min(planes, first + planes_per_item); ++plane) visit(plane, part);
+  void visit(int64_t item, int64_t most, PoolPart part, const Visit& visit) const {
+    part.column_begin = item % column_items * segment;
+    part.column_end = std::min(columns, part.column_begin + segment);
+    part.row_begin = item / column_items % row_items * rows_per_item;
+    part.row_end = std::min(rows, part.row_begin + rows_per_item);
+    int64_t plane = item / column_items / row_items * planes_per_item;
+    const int64_t end = std::min(planes, plane + planes_per_item);
+    for (; plane < end; plane += part.planes) {
+      part.planes = std::min(end - plane, most - plane % most);
+      visit(plane, part);
+    }
   }
 };
 
 bool is_norm(PoolKind kind) { return kind == PoolKind::kLp || kind == PoolKind::kSignedLp; }
 bool is_extreme(PoolKind kind) { return kind == PoolKind::kMax || kind == PoolKind::kMin; }
 
+// One window over all columns: a window at a time has nothing to fold.
+bool spans_columns(const PoolProblem& p) {
+  return p.window[2] == p.size[2] && p.dilation[2] == 1 && p.pad_begin[2] == 0 && output_size(p, 2) == 1;
+}
+
 template <class T>
 Failure run(const PoolProblem& p, const Options& options, const PoolBuffers& buffers, char* text) {
   const bool planes = p.layout == Layout::kChannelsFirst, forward = p.pass == Pass::kForward;
   const PoolGeometry g = geometry_of(p, buffers);
   const KernelTable& table = *options.machine->kernels;
-  const PoolKernelsOf<T>& kernels = kernels_of<T>(!planes      ? *table.pool_pixels
-                                                  : p.adaptive ? *table.pool_windows
-                                                               : *table.pool_planes);
+  const bool windows = p.adaptive || (spans_columns(p) && !buffers.offsets);
+  const PoolKernelsOf<T>& kernels = kernels_of<T>(!planes   ? *table.pool_pixels
+                                                  : windows ? *table.pool_windows
+                                                            : *table.pool_planes);
+  const PoolBackwardKernelsOf<T>& backward =
+      kernels_of<T>(planes ? *table.pool_planes_backward : *table.pool_pixels_backward);
   const PoolNormKernelsOf<T>& norms =
       planes ? kernels_of<T>(table.pool_norm->planes) : kernels_of<T>(table.pool_norm->pixels);
   const PoolPower power = {buffers.norm, p.kind == PoolKind::kSignedLp, 0};
   const int64_t x_size = x_plane(p), y_size = y_plane(p), images = planes ? p.n * p.c : p.n;
   const int64_t channels = planes ? 1 : p.c;
-  const int64_t element = sizeof(T), with_indices = buffers.indices ? 8 : 0;
-  const int64_t bytes = p.n * p.c * (x_size * element + y_size * (element + with_indices));
+  const int64_t element = sizeof(T), winner = buffers.indices ? 8 : buffers.offsets ? 1 : 0;
+  const int64_t bytes = p.n * p.c * (x_size * element + y_size * (element + winner));
   const Parallel parallel = worth_sharing(*options.machine, bytes, options.threads);
 
-  const int64_t scratch_bytes = (g.row_count * 8 + 3 * g.row_elements * element + 63) / 64 * 64;
+  const int64_t scratch_bytes = (g.numbers * 8 + kPoolScratchRows * g.row_elements * element + 63) / 64 * 64;
   const Workspace workspace(scratch_bytes * parallel.slots);
   if (workspace.failed()) {
     snprintf(text, kTextCapacity, "pooling: no memory for %" PRId64 " bytes of workspace",
              scratch_bytes * parallel.slots);
     return Failure::kWorkspace;
   }
-  const Pieces pieces = forward ? Pieces(images, g.out[0] * g.out[1], g.out[2], bytes)
-                                : Pieces(images, g.size[0] * g.size[1], g.size[2], bytes);
+  const int64_t segment = forward || planes ? kSegment : kPixelSegment;
+  const Pieces pieces = forward ? Pieces(images, g.out[0] * g.out[1], g.out[2], segment, bytes)
+                                : Pieces(images, g.size[0] * g.size[1], g.size[2], segment, bytes);
+  PoolPart whole = {};
+  whole.channels = channels, whole.y_plane = y_size;
+  whole.x_plane = planes ? buffers.x_channel_pitch : 0;
+  // Planes of one image are a pitch apart; norms take one at a time.
+  const int64_t most_planes = planes && !is_norm(p.kind) ? p.c : 1;
   parallel_for(parallel, pieces.count(), [&](int64_t item, int slot) {
     void* scratch = static_cast<char*>(workspace.data()) + slot * scratch_bytes;
-    pieces.visit(item, channels, [&](int64_t image, const PoolPart& part) {
+    pieces.visit(item, most_planes, whole, [&](int64_t image, const PoolPart& part) {
       const int64_t y_at = image * y_size * channels;
       const int64_t x_at = planes ? image / p.c * buffers.x_batch_pitch + image % p.c * buffers.x_channel_pitch
                                   : image * buffers.x_batch_pitch;
@@ -114,15 +150,18 @@ Failure run(const PoolProblem& p, const Options& options, const PoolBuffers& buf
       T* const y = static_cast<T*>(buffers.y) + y_at;
       const T* const dy = static_cast<const T*>(buffers.dy) + y_at;
       T* const dx = static_cast<T*>(buffers.dx) + x_at;
-      int64_t* const indices = buffers.indices ? buffers.indices + y_at : nullptr;
+      const PoolWinners winners = {buffers.indices ? buffers.indices + y_at : nullptr,
+                                   buffers.offsets ? buffers.offsets + y_at : nullptr};
       if (is_norm(p.kind))
         forward ? norms.norm(g, part, power, x, y, scratch) : norms.norm_backward(g, part, power, dy, x, y, dx);
+      else if (!forward && p.kind == PoolKind::kAverage)
+        backward.average(g, part, dy, dx, scratch);
       else if (!forward)
-        kernels.average_backward(g, part, dy, dx, scratch);
+        backward.extreme(g, part, dy, winners.offsets, dx, scratch);
       else if (p.kind == PoolKind::kAverage)
         kernels.average(g, part, x, y, scratch);
       else
-        (p.kind == PoolKind::kMax ? kernels.max : kernels.min)(g, part, x, y, indices, scratch);
+        (p.kind == PoolKind::kMax ? kernels.max : kernels.min)(g, part, x, y, winners, scratch);
     });
   });
   return Failure::kNone;
@@ -136,6 +175,11 @@ Failure run_pool(const PoolProblem& p, const Options& options, const PoolBuffers
   if (is_norm(p.kind) && !(buffers.norm >= 1 && std::isfinite(buffers.norm))) {
     snprintf(text, kTextCapacity, "the norm of lp pooling is %g; expected a finite number of at least 1", buffers.norm);
     return Failure::kProblem;
+  }
+  if (is_extreme(p.kind) && (buffers.offsets ? !has_offsets(p) : p.pass != Pass::kForward)) {
+    snprintf(text, kTextCapacity,
+             "the gradient of %s pooling by offsets needs windows of one size and at most 256 taps", name_of(p.kind));
+    return Failure::kUnsupported;
   }
   if (p.dtype == DType::kFloat64) return run<double>(p, options, buffers, text);
   if (p.dtype != DType::kFloat32) {

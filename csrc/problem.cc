@@ -216,7 +216,7 @@ bool validate(const PoolProblem& p, char* text) {
     return refuse(text, "spatial_rank is %d; expected 1, 2 or 3", p.spatial_rank);
   if (!check_range(text, "n", p.n, 0) || !check_range(text, "c", p.c, 0) || !check_range(text, "divisor", p.divisor, 0))
     return false;
-  if (p.pass == Pass::kBackwardFilter || (p.pass != Pass::kForward && p.kind <= PoolKind::kMin))
+  if (p.pass == Pass::kBackwardFilter)
     return refuse(text, "%s pooling has no pass %s", name_of(p.kind), name_of(p.pass));
   for (int i = 0; i < kMaxSpatial; ++i) {
     const bool used = i >= kMaxSpatial - p.spatial_rank;

@@ -70,7 +70,7 @@ static_assert(sizeof(ConvProblem) == 8 * 4 + 4 * 8 + 18 * 8, "no padding bytes: 
 // [floor(o * size / output), ceil((o + 1) * size / output)). What the other rule has is 1 or 0 then.
 struct PoolProblem {
   PoolKind kind;
-  Pass pass;  // kForward or, for averages and norms, kBackwardData: those of max and min are in pool_positions.h
+  Pass pass;  // kForward or kBackwardData
   int32_t spatial_rank;
   Layout layout;
   DType dtype;

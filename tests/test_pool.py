@@ -50,6 +50,11 @@ def check(size, window, stride, pads, dilation, ceil_mode, layout, dtype, n=2, c
         dy = rng.integers(-4, 5, y.shape).astype(x.dtype)
         dx = own(f"{kind}_pool_backward", rank)(dy, at, x.shape, layout=layout)
         assert_exact(dx, reference.max_pool_backward(dy, places, x.shape, layout=layout), f"backward of {kind} {what}")
+        tensor = fc.Tensor(x, requires_grad=True)  # its winners are bytes
+        y, at = own(f"{kind}_pool", rank)(tensor, window, stride, return_indices=True, **words)
+        assert_exact(np.asarray(at.data), places, f"{kind} positions of {what}")
+        y.backward(dy)
+        assert_exact(tensor.grad.data, dx, f"{kind} gradient of {what}")
     for more in ({}, {"count_include_pad": False}, {"divisor_override": 4}):
         mean = own("avg_pool", rank)(x, window, stride, **words, **more)
         expected = reference.avg_pool(x, window, stride, **words, **more)
@@ -74,6 +79,18 @@ def check(size, window, stride, pads, dilation, ceil_mode, layout, dtype, n=2, c
 def test_against_reference(ceil_mode, layout, dtype):
     for geometry in GEOMETRIES:
         check(*geometry, ceil_mode, layout, dtype)
+
+
+def test_windows_of_more_taps_than_a_byte_holds():
+    """A tensor's winners are then int64 positions; with 256 taps the last one is 255."""
+    x = rng_for("large windows").permutation(2 * 40 * 40).reshape(1, 2, 40, 40).astype(np.float32)
+    for window, stride in ((16, 7), (17, 5), (16, 2)):
+        tensor = fc.Tensor(x, requires_grad=True)
+        y = fc.max_pool2d(tensor, window, stride)
+        y.backward(np.ones(y.shape, np.float32))
+        expected, places = reference.max_pool(x, window, stride)
+        assert_exact(y.data, expected)
+        assert_exact(tensor.grad.data, reference.max_pool_backward(np.ones(y.shape), places, x.shape).astype(x.dtype))
 
 
 def test_an_empty_batch():

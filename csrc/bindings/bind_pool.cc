@@ -2,8 +2,12 @@
 // PoolProblem as a Python class; arrays to buffers, the run with the GIL released, arrays back.
 #include <pybind11/stl.h>
 
+#include <functional>
+#include <numeric>
+
 #include "../pool.h"
 #include "../pool_positions.h"
+#include "../rounding.h"
 #include "conv_arguments.h"
 #include "op_arguments.h"
 
@@ -98,8 +102,17 @@ py::object as_layout(const py::array& array, Layout from, Layout to) {
 
 py::array make_indices(const Shape& shape) { return make_output(DType::kFloat64, shape).view("int64"); }
 
+py::array make_bytes(const Shape& shape) {
+  const int64_t count = std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+  const py::array words = make_output(DType::kFloat32, {ceil_div(count, 4)});
+  return words.attr("view")("uint8")[py::slice(0, count, 1)].attr("reshape")(py::cast(shape));
+}
+
+// What a forward call returns besides y: the winners' positions, their offsets, or none.
+enum class Winners { kNone, kIndices, kOffsets };
+
 // A channels-first view of channels-last memory is pooled where it lies, and gives such a view again.
-py::tuple forward(const PoolProblem& problem, const py::array& x, double norm, bool return_indices,
+py::tuple forward(const PoolProblem& problem, const py::array& x, double norm, Winners wanted,
                   const py::object& options) {
   PoolProblem p = with(problem, Pass::kForward, dtype_of(x, "x"));
   require_shape(x, "x", shape_with(p, p.layout, false));
@@ -108,18 +121,66 @@ py::tuple forward(const PoolProblem& problem, const py::array& x, double norm, b
   p.layout = image.layout;
   const Shape shape = shape_with(p, p.layout, true);
   const py::array y = make_output(p.dtype, shape);
-  const bool with_indices = return_indices && (p.kind == PoolKind::kMax || p.kind == PoolKind::kMin);
-  py::array indices;
-  if (with_indices) indices = make_indices(shape);
   PoolBuffers buffers{};
   buffers.x = image.data();
   buffers.x_batch_pitch = image.batch_pitch, buffers.x_channel_pitch = image.channel_pitch;
   buffers.y = data_of<void>(y);
-  buffers.indices = with_indices ? data_of<int64_t>(indices) : nullptr;
   buffers.norm = norm;
+  py::array winners;
+  if (wanted == Winners::kIndices && (p.kind == PoolKind::kMax || p.kind == PoolKind::kMin)) {
+    winners = make_indices(shape);
+    buffers.indices = data_of<int64_t>(winners);
+  } else if (wanted == Winners::kOffsets) {
+    winners = make_bytes(shape);
+    buffers.offsets = data_of<uint8_t>(winners);
+  }
   execute(options, [&](const Options& o, char* text) { return run_pool(p, o, buffers, text); });
-  return py::make_tuple(as_layout(y, p.layout, layout),
-                        with_indices ? as_layout(indices, p.layout, layout) : py::object(py::none()));
+  return py::make_tuple(as_layout(y, p.layout, layout), buffers.indices || buffers.offsets
+                                                            ? as_layout(winners, p.layout, layout)
+                                                            : py::object(py::none()));
+}
+
+py::tuple forward_with_indices(const PoolProblem& problem, const py::array& x, double norm, bool return_indices,
+                               const py::object& options) {
+  return forward(problem, x, norm, return_indices ? Winners::kIndices : Winners::kNone, options);
+}
+
+py::tuple forward_with_offsets(const PoolProblem& problem, const py::array& x, const py::object& options) {
+  if (!has_offsets(problem)) throw ProblemError{"offsets are of max and min pooling by at most 256 taps of one size"};
+  return forward(problem, x, 1, Winners::kOffsets, options);
+}
+
+py::array as_offsets(const PoolProblem& p, const py::array& offsets) {
+  if (!has_offsets(p)) throw ProblemError{"offsets are of max and min pooling by at most 256 taps of one size"};
+  if (!py::isinstance<py::array_t<uint8_t>>(offsets)) throw py::type_error("offsets is no array of uint8");
+  require_shape(offsets, "offsets", shape_with(p, p.layout, true));
+  return contiguous(offsets);
+}
+
+py::array offset_positions(const PoolProblem& problem, const py::array& offsets, const py::object& options) {
+  const py::array dense = as_offsets(problem, offsets);
+  const py::array indices = make_indices(shape_of(dense));
+  execute(options, [&](const Options& o, char*) {
+    positions_of_offsets(problem, o, data_of<uint8_t>(dense), data_of<int64_t>(indices));
+    return Failure::kNone;
+  });
+  return indices;
+}
+
+py::array backward_by_offsets(const PoolProblem& problem, const py::array& dy, const py::array& offsets,
+                              const py::object& options) {
+  const PoolProblem p = with(problem, Pass::kBackwardData, dtype_of(dy, "dy"));
+  const py::array dense = as_offsets(p, offsets);
+  const py::array gradient = like(dy, "dy", p.dtype, shape_with(p, p.layout, true), "dy");
+  const py::array dx = make_output(p.dtype, shape_with(p, p.layout, false));
+  PoolBuffers buffers{};
+  buffers.x_channel_pitch = p.layout == Layout::kChannelsFirst ? x_plane(p) : p.c;
+  buffers.x_batch_pitch = x_plane(p) * p.c;
+  buffers.dy = data_of<void>(gradient);
+  buffers.offsets = data_of<uint8_t>(dense);
+  buffers.dx = data_of<void>(dx);
+  execute(options, [&](const Options& o, char* text) { return run_pool(p, o, buffers, text); });
+  return dx;
 }
 
 py::array backward(const PoolProblem& problem, const py::array& dy, const py::object& x, const py::object& y,
@@ -135,6 +196,8 @@ py::array backward(const PoolProblem& problem, const py::array& dy, const py::ob
   buffers.dy = data_of<void>(gradient);
   buffers.dx = data_of<void>(dx);
   buffers.norm = norm;
+  if (p.kind == PoolKind::kMax || p.kind == PoolKind::kMin)
+    throw ProblemError{format("%s pooling has a gradient by offsets or positions", name_of(p.kind))};
   py::array x_dense, y_dense;
   if (p.kind != PoolKind::kAverage) {
     x_dense = like(x.cast<py::array>(), "x", p.dtype, x_shape, "dy");
@@ -211,13 +274,18 @@ void register_pool(py::module_& m) {
                              [](const PoolProblem& p) { return py::tuple(py::cast(shape_with(p, p.layout, false))); })
       .def_property_readonly("y_shape",
                              [](const PoolProblem& p) { return py::tuple(py::cast(shape_with(p, p.layout, true))); })
+      .def_property_readonly("has_offsets", [](const PoolProblem& p) { return has_offsets(p); })
       .def_property_readonly("layout", [](const PoolProblem& p) {
         return p.layout == Layout::kChannelsFirst ? "channels_first" : "channels_last";
       });
-  m.def("pool_forward", forward, py::arg("problem"), py::arg("x"), py::arg("norm"), py::arg("return_indices"),
-        py::arg("options"));
+  m.def("pool_forward", forward_with_indices, py::arg("problem"), py::arg("x"), py::arg("norm"),
+        py::arg("return_indices"), py::arg("options"));
   m.def("pool_backward", backward, py::arg("problem"), py::arg("dy"), py::arg("x"), py::arg("y"), py::arg("norm"),
         py::arg("options"));
+  m.def("pool_forward_offsets", forward_with_offsets, py::arg("problem"), py::arg("x"), py::arg("options"));
+  m.def("pool_backward_offsets", backward_by_offsets, py::arg("problem"), py::arg("dy"), py::arg("offsets"),
+        py::arg("options"));
+  m.def("offset_positions", offset_positions, py::arg("problem"), py::arg("offsets"), py::arg("options"));
   m.def("scatter_positions", scatter, py::arg("values"), py::arg("indices"), py::arg("x_shape"), py::arg("layout"),
         py::arg("least"), py::arg("options"));
   m.def("gather_positions", gather, py::arg("x"), py::arg("indices"), py::arg("layout"), py::arg("least"),

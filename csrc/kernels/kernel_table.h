@@ -53,11 +53,12 @@ struct DepthwiseKernels;  // depthwise_kernels.h
 struct DepthwisePixelKernels;
 struct DepthwisePlaneKernels;
 struct DepthwiseTapsKernels;
-struct DirectKernels;     // direct_kernels.h
-struct GroupedKernels;    // grouped_kernels.h
-struct ImplicitKernels;   // implicit_kernels.h
-struct PoolKernels;       // pool_kernels.h
-struct PoolNormKernels;   // pool_kernels.h
+struct DirectKernels;    // direct_kernels.h
+struct GroupedKernels;   // grouped_kernels.h
+struct ImplicitKernels;  // implicit_kernels.h
+struct PoolKernels;      // pool_kernels.h
+struct PoolBackwardKernels;
+struct PoolNormKernels;
 struct PointwiseKernels;  // pointwise_kernels.h
 struct OptimKernels;
 struct NormKernels;  // norm_kernels.h
@@ -83,6 +84,8 @@ struct KernelTable {
   const PoolKernels* pool_planes;   // channels first
   const PoolKernels* pool_windows;  // channels first, windows of different sizes
   const PoolKernels* pool_pixels;   // channels last
+  const PoolBackwardKernels* pool_planes_backward;
+  const PoolBackwardKernels* pool_pixels_backward;
   const PoolNormKernels* pool_norm;
   const PointwiseKernels* pointwise;
   const OptimKernels* optim;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Softmax and cross-entropy over rows.
 #include "norm_kernels.h"
-#include "simd.h"
+#include "simd_masks.h"
 
 namespace fastconv::FC_ISA {
 extern const LossKernels kLossKernels;
@@ -9,26 +9,20 @@ namespace {
 
 #include "vector_math.h"
 
-// Lanes from `count` on become `other`.
-template <class T>
-FC_INLINE V<T> load_or(const T* p, int64_t count, T other) {
-  if (count >= Vec<T>::lanes) return load(p);
-  T lanes[Vec<T>::lanes];
-  store(lanes, load_lanes(p, 0, count));
-  for (int64_t i = count; i < Vec<T>::lanes; ++i) lanes[i] = other;
-  return load(lanes);
-}
-
 template <class T>
 T largest(int64_t columns, const T* x) {
-  const T lowest = -(T)__builtin_inf();
-  V<T> m = splat(lowest);
-  for (int64_t i = 0; i < columns; i += Vec<T>::lanes) m = vmax<T>(load_or(x + i, columns - i, lowest), m);
-  T lanes[Vec<T>::lanes];
-  store(lanes, m);
-  T max = lanes[0];
-  for (int i = 1; i < Vec<T>::lanes; ++i) max = lanes[i] > max ? lanes[i] : max;
-  return max;
+  constexpr int lanes = Vec<T>::lanes;
+  V<T> m = splat(-(T)__builtin_inf());
+  for (int64_t i = 0; i < columns; i += lanes)
+    m = vmax<T>(load_or(x + i, bits_of_lanes<T>(0, columns - i), splat(-(T)__builtin_inf())), m);
+#pragma GCC unroll 4
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    Ints<T> from{};
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) from[i] = (i + half) % lanes;
+    m = vmax<T>(__builtin_shuffle(m, from), m);
+  }
+  return m[0];
 }
 
 // y = exp(x - max); *max and the sum of the row. A NaN anywhere makes the sum NaN; so does an infinity, as inf - inf.
@@ -37,7 +31,7 @@ T exponentials(int64_t columns, const T* x, T* y, T* max) {
   *max = largest(columns, x);
   V<T> sum{};
   for (int64_t i = 0; i < columns; i += Vec<T>::lanes) {  // exp(-inf) = 0 beyond the row's end
-    const V<T> e = vexp<T>(load_or(x + i, columns - i, -(T)__builtin_inf()) - splat(*max));
+    const V<T> e = vexp<T>(load_or(x + i, bits_of_lanes<T>(0, columns - i), splat(-(T)__builtin_inf())) - splat(*max));
     sum += e;
     store_first(y + i, e, columns - i);
   }
@@ -46,8 +40,9 @@ T exponentials(int64_t columns, const T* x, T* y, T* max) {
 
 template <class T>
 void divide_row(int64_t columns, T divisor, T* y) {
+  const V<T> d = splat(divisor), reciprocal = splat(T(1) / divisor);
   for (int64_t i = 0; i < columns; i += Vec<T>::lanes)
-    store_first(y + i, load_lanes(y + i, 0, columns - i) / splat(divisor), columns - i);
+    store_first(y + i, quotient<T>(load_lanes(y + i, 0, columns - i), d, reciprocal), columns - i);
 }
 
 template <class T>

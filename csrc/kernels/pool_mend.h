@@ -22,7 +22,7 @@ FC_INLINE bool all_finite(const T* p, int64_t count) {
     const V<T> v = load_lanes(p + i, 0, count - i);
     zero += v - v;
   }
-  return horizontal_sum<T>(zero) == 0;
+  return !any_not_finite<T>(zero);
 }
 
 // A sum and what its roundings lost (A. Neumaier, ZAMM 54, 1974), so that the mean of equal values is their value and
@@ -85,8 +85,8 @@ FC_INLINE void mend_gradient(const PoolGeometry& g, const PoolPart& part, int64_
       const int64_t cell = (line + i) * g.x_pixel + c;
       if (is_finite(dx[cell])) continue;
       ScaledSum sum;
-      for_rows_over(g, row, [&](int64_t over, int64_t counted_rows) {
-        for_outputs_over(g, 2, i, [&](int64_t o, int64_t counted) {
+      for_rows_over(g, row, [&](int64_t over, int64_t counted_rows, int64_t) {
+        for_outputs_over(g, 2, i, [&](int64_t o, int64_t counted, int64_t) {
           add(sum, cell, (over * g.out[2] + o) * g.y_pixel + c, (double)(counted_rows * counted));
         });
       });

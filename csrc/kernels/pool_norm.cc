@@ -8,7 +8,7 @@
 // and where powers are signed, the sum is of sign(x) |x|^p and dx = sum of dy * (|x| / |y|)^(p - 1). p = 1 is a plain
 // sum. Lanes lie along the channels (channels last), or along the columns of one window at a time (channels first).
 #include "pool_kernels.h"
-#include "simd.h"
+#include "simd_masks.h"
 
 namespace fastconv::FC_ISA {
 extern const PoolNormKernels kPoolNormKernels;
@@ -207,7 +207,7 @@ void norm_of_planes_backward(const PoolGeometry& g, const PoolPart& part, const 
   for (int64_t row = part.row_begin; row < part.row_end; ++row) {
     T* line = dx + row * g.size[2];
     memset(line + part.column_begin, 0, (part.column_end - part.column_begin) * sizeof(T));
-    for_rows_over(g, row, [&](int64_t over, int64_t) {
+    for_rows_over(g, row, [&](int64_t over, int64_t, int64_t) {
       for_windows(g, outputs.begin, outputs.end, [&](int64_t o, const Taps& taps) {
         const int64_t at = over * g.out[2] + o;
         // The taps [first, last) that lie in this part.
@@ -270,7 +270,7 @@ void norm_of_pixels_backward(const PoolGeometry& g, const PoolPart& part, const 
     const int64_t line = row * g.size[2];
     for (int64_t i = part.column_begin; i < part.column_end; ++i)
       memset(dx + (line + i) * g.x_pixel, 0, channels * sizeof(T));
-    for_rows_over(g, row, [&](int64_t over, int64_t) {
+    for_rows_over(g, row, [&](int64_t over, int64_t, int64_t) {
       for_windows(g, outputs.begin, outputs.end, [&](int64_t o, const Taps& taps) {
         for (int64_t c = 0; c < channels; c += Vec<T>::lanes) {
           const int64_t out = (over * g.out[2] + o) * g.y_pixel + c, count = channels - c;

@@ -1,297 +1,294 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pooling of planes (channels first). Windows are separable: the input rows under one output row are first folded
-// with whole vectors into one row in L1, padded on both sides; then the columns of that row, where a stride of 2 takes
-// every other lane of two vectors.
+// with whole vectors, then the columns of what they gave, where a stride of 2 takes every other lane of two vectors.
 //
 //   input rows  ----------------      folded row   ..----------------..      output row  --------
 //               ----------------  =>  tap 0        |       |             =>
 //               ----------------      tap 1          |       |
 //
-// Averages go back the other way: the output rows over one input row are folded, then added up tap by tap.
+// Windows of 2 or 3 neighbouring columns, 1 or 2 apart, stay in registers: an output vector folds two or three vectors
+// of each row, the lanes in the padding masked, and shuffles them. All others go by a folded row in L1, padded on both
+// sides. For 16 outputs of a 3x3 window with a stride of 2 that is 9 loads (3 of one lane), 18 comparisons, 9 blends
+// and 3 shuffles: 240 bytes of the map in about 30 cycles, more than L2 delivers.
 #include "pool_kernels.h"
-#include "simd.h"
+#include "simd_masks.h"
 
 namespace fastconv::FC_ISA {
 extern const PoolKernels kPoolPlaneKernels;
 namespace {
 
+#include "pool_columns.h"
 #include "pool_fold.h"
 #include "pool_mend.h"
 
-template <class T>
-struct Scratch {
-  int64_t* rows;
-  T *first, *second, *third;  // row_elements each
+// ---- Windows in registers --------------------------------------------------------------------------------------
 
-  Scratch(const PoolGeometry& g, void* memory)
-      : rows(static_cast<int64_t*>(memory)),
-        first(reinterpret_cast<T*>(rows + g.row_count)),
-        second(first + g.row_elements),
-        third(second + g.row_elements) {}
-};
-
-template <class T>
-void fill(T* row, int64_t count, T value) {
-  for (int64_t i = 0; i < count; ++i) row[i] = value;
+enum Track { kNothing, kPositions, kTaps };
+// A position or tap that is later than all, in the padding.
+template <class T, Track TRACK>
+FC_INLINE I<T> latest() {
+  return splat_int<T>(TRACK == kTaps ? 1 << 16 : sizeof(T) == 4 ? INT32_MAX : INT64_MAX);
 }
 
-// The input columns [begin, end) under the part's outputs; the first window starts at column `start`, perhaps in the
-// padding.
-struct Under {
-  int64_t outputs, start, begin, end;
+// The best so far of each lane, and where it was: positions are relative to the first row under the output row.
+template <class T, bool MIN, Track TRACK>
+struct Best {
+  V<T> value;
+  I<T> where;
 
-  Under(const PoolGeometry& g, const PoolPart& part) : outputs(part.column_end - part.column_begin) {
-    start = part.column_begin * g.stride[2] - g.pad_begin[2];
-    begin = start < 0 ? 0 : start;
-    end = start + (outputs - 1) * g.stride[2] + (g.window[2] - 1) * g.dilation[2] + 1;
-    if (end > g.size[2]) end = g.size[2];
+  // Rows and taps come in ascending order.
+  __attribute__((always_inline)) void take_later(V<T> v, I<T> at) {
+    const Mask<T> better = beyond<T, MIN>(v, value);
+    value = pick<T>(better, v, value);
+    if constexpr (TRACK != kNothing) where = pick_int<T>(better, at, where);
+  }
+  // Rows come before columns in the plane: of equals the one that comes first.
+  __attribute__((always_inline)) void take(V<T> v, I<T> at) {
+    Mask<T> better = beyond<T, MIN>(v, value);
+    if constexpr (TRACK != kNothing) {
+      better = (Mask<T>)(better | (ties<T>(v, value) & less_int<T>(at, where)));
+      where = pick_int<T>(better, at, where);
+    }
+    value = pick<T>(better, v, value);
+  }
+  // `base`: the position of the first row under the output row.
+  __attribute__((always_inline)) void store(int64_t at, uint32_t bits, int64_t base, T* y, const PoolWinners& winners) {
+    const int64_t count = __builtin_popcount(bits);
+    store_bits(y + at, value, bits);
+    if constexpr (TRACK == kPositions) store_indices<T>(winners.indices + at, where, base, count);
+    if constexpr (TRACK == kTaps) store_bytes<T>(winners.offsets + at, where, count);
   }
 };
 
-// Lane i is p[i * stride]. STRIDE 0: any stride, and only lanes below `count` are touched.
-template <class T, int STRIDE>
-FC_INLINE V<T> load_step(const T* p, int64_t stride, int64_t count) {
-  constexpr int lanes = Vec<T>::lanes;
-  if constexpr (STRIDE == 1) {
-    return load(p);
-  } else if constexpr (STRIDE == 2) {
-    I<T> even{};
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes; ++i) even[i] = 2 * i;
-    return __builtin_shuffle(load(p), load(p + lanes), even);
-  } else {
-    T values[lanes] = {};
-    for (int64_t i = 0; i < lanes && i < count; ++i) values[i] = p[i * stride];
-    return load(values);
+// Where lane i of a vector from column `column` on lies in row r.
+template <class T, Track TRACK>
+FC_INLINE I<T> place_of(const Rows& rows, int64_t r, int64_t column) {
+  if constexpr (TRACK == kPositions) return lane_numbers<T>(rows.pixels[r] - rows.pixels[0] + column);
+  if constexpr (TRACK == kTaps) return splat_int<T>(rows.numbers[r]);
+  return I<T>{};
+}
+
+template <class T, bool MIN, Track TRACK, int STRIDE, int WINDOW>
+FC_INLINE void best_row(const Lanes* all_lanes, const Under& under, const Rows& rows, int64_t at, const T* x, T* y,
+                        const PoolWinners& winners) {
+  constexpr int lanes = Vec<T>::lanes, n = Vectors<T, STRIDE, WINDOW>::count;
+  for (int64_t o = 0; o < under.outputs; o += lanes) {
+    const int64_t column = under.start + o * STRIDE;
+    const Lanes& those = *all_lanes++;
+    Best<T, MIN, TRACK> best[n];
+#pragma GCC unroll 3
+    for (int v = 0; v < n; ++v) {
+      best[v].value = load_or(x + rows.pixels[0] + column + v * lanes, those.bits[v], splat(worst<T, MIN>()));
+      best[v].where = place_of<T, TRACK>(rows, 0, column + v * lanes);
+    }
+    for (int64_t r = 1; r < rows.count; ++r)
+#pragma GCC unroll 3
+      for (int v = 0; v < n; ++v)
+        best[v].take_later(load_or(x + rows.pixels[r] + column + v * lanes, those.bits[v], splat(worst<T, MIN>())),
+                           place_of<T, TRACK>(rows, r, column + v * lanes));
+    V<T> values[n];
+    I<T> places[n];
+#pragma GCC unroll 3
+    for (int v = 0; v < n; ++v) {
+      values[v] = best[v].value, places[v] = best[v].where;
+      if constexpr (TRACK != kNothing)
+        places[v] = pick_int<T>(mask_of_bits<T>(those.bits[v]), places[v], latest<T, TRACK>());
+    }
+    const I<T> step = splat_int<T>(TRACK == kTaps);
+    Best<T, MIN, TRACK> all = {tap_of<T, STRIDE, 0>(values), tap_of<T, STRIDE, 0>(places)};
+    all.take(tap_of<T, STRIDE, 1>(values), tap_of<T, STRIDE, 1>(places) + step);
+    if constexpr (WINDOW == 3) all.take(tap_of<T, STRIDE, 2>(values), tap_of<T, STRIDE, 2>(places) + step + step);
+    all.store(at + o, those.outputs, rows.pixels[0], y, winners);
   }
 }
 
-// ---- Maximum and minimum. Positions are kept relative to the first row under the output row, as bits in lanes of T.
+template <class T, int STRIDE, int WINDOW>
+FC_INLINE void mean_row(const Lanes* all_lanes, const Under& under, const Rows& rows, const Divisors<T>& divisors,
+                        const T* x, T* y, V<T>* zero) {
+  constexpr int lanes = Vec<T>::lanes, n = Vectors<T, STRIDE, WINDOW>::count;
+  for (int64_t o = 0; o < under.outputs; o += lanes) {
+    const int64_t column = under.start + o * STRIDE;
+    const Lanes& those = *all_lanes++;
+    V<T> sum[n] = {};
+    for (int64_t r = 0; r < rows.count; ++r)
+#pragma GCC unroll 3
+      for (int v = 0; v < n; ++v) sum[v] += load_bits(x + rows.pixels[r] + column + v * lanes, those.bits[v]);
+    V<T> s = tap_of<T, STRIDE, 0>(sum) + tap_of<T, STRIDE, 1>(sum);
+    if constexpr (WINDOW == 3) s += tap_of<T, STRIDE, 2>(sum);
+    const V<T> mean = quotient<T>(s, load(divisors.value + o), load(divisors.reciprocal + o));
+    *zero += mean - mean;
+    store_bits(y + o, mean, those.outputs);
+  }
+}
 
-template <class T, bool MIN, bool INDEXED, int VECTORS>
-FC_INLINE void best_of_rows(const T* x, int64_t row_count, const int64_t* rows, int64_t column, int64_t count, T* value,
-                            T* position) {
+// ---- Windows by a row in L1 --------------------------------------------------------------------------------------
+
+// `value` and `place` point to where column 0 would be.
+template <class T, bool MIN, Track TRACK, int VECTORS>
+FC_INLINE void best_of_rows(const T* x, const Rows& rows, int64_t column, int64_t count, T* value, T* place) {
   constexpr int lanes = Vec<T>::lanes;
-  const auto at = [&](int64_t row, int u) __attribute__((always_inline)) {
-    const T* p = x + row + column + u * lanes;
-    return VECTORS > 1 ? load(p) : load_lanes(p, 0, count);
+  const uint32_t bits = bits_of_lanes<T>(0, VECTORS > 1 ? lanes : count);
+  const auto at = [&](int64_t r, int u) __attribute__((always_inline)) {
+    const T* p = x + rows.pixels[r] + column + u * lanes;
+    return VECTORS > 1 ? load(p) : load_or(p, bits, splat(worst<T, MIN>()));
   };
-  V<T> m[VECTORS];
-  I<T> where[VECTORS];
+  Best<T, MIN, TRACK> best[VECTORS];
+#pragma GCC unroll 4
+  for (int u = 0; u < VECTORS; ++u) best[u] = {at(0, u), place_of<T, TRACK>(rows, 0, column + u * lanes)};
+  for (int64_t r = 1; r < rows.count; ++r)
+#pragma GCC unroll 4
+    for (int u = 0; u < VECTORS; ++u) best[u].take_later(at(r, u), place_of<T, TRACK>(rows, r, column + u * lanes));
 #pragma GCC unroll 4
   for (int u = 0; u < VECTORS; ++u) {
-    m[u] = at(rows[0], u);
-    if constexpr (INDEXED) where[u] = lane_numbers<T>(column + u * lanes);
-  }
-  for (int64_t r = 1; r < row_count; ++r) {
-#pragma GCC unroll 4
-    for (int u = 0; u < VECTORS; ++u) {
-      const V<T> v = at(rows[r], u);
-      const I<T> better = beats<T, MIN>(v, m[u]);
-      m[u] = select<T>(better, v, m[u]);
-      if constexpr (INDEXED)
-        where[u] = choose<T>(better, lane_numbers<T>(rows[r] - rows[0] + column + u * lanes), where[u]);
-    }
-  }
-#pragma GCC unroll 4
-  for (int u = 0; u < VECTORS; ++u) {
-    store_first(value + column + u * lanes, m[u], count - u * lanes);
-    if constexpr (INDEXED) store_first(position + column + u * lanes, (V<T>)where[u], count - u * lanes);
+    store(value + column + u * lanes, best[u].value);
+    if (VECTORS == 1) best[u].where = pick_int<T>(mask_of_bits<T>(bits), best[u].where, latest<T, TRACK>());
+    if constexpr (TRACK != kNothing) store(place + column + u * lanes, (V<T>)best[u].where);
   }
 }
 
-template <class T, bool MIN, bool INDEXED, int STRIDE>
-FC_INLINE void best_of_columns(const PoolGeometry& g, int64_t outputs, const T* value, const T* position, int64_t base,
-                               T* y, int64_t* indices) {
-  constexpr int lanes = Vec<T>::lanes;
+template <class T, bool MIN, Track TRACK, int STRIDE>
+FC_INLINE void best_of_columns(const PoolGeometry& g, int64_t outputs, const T* value, const T* place, int64_t base,
+                               int64_t at, T* y, const PoolWinners& winners) {
   const int64_t stride = g.stride[2];
-  for (int64_t o = 0; o < outputs; o += lanes) {
+  for (int64_t o = 0; o < outputs; o += Vec<T>::lanes) {
     const int64_t count = outputs - o;
-    V<T> m = load_step<T, STRIDE>(value + o * stride, stride, count);
-    I<T> where{};
-    if constexpr (INDEXED) where = (I<T>)load_step<T, STRIDE>(position + o * stride, stride, count);
+    const auto tap = [&](const T* row, int64_t t) __attribute__((always_inline)) {
+      return load_step<T, STRIDE>(row + o * stride + t * g.dilation[2], stride, count);
+    };
+    Best<T, MIN, TRACK> best = {tap(value, 0), I<T>{}};
+    if constexpr (TRACK != kNothing) best.where = (I<T>)tap(place, 0);
     for (int64_t t = 1; t < g.window[2]; ++t) {
-      const int64_t from = o * stride + t * g.dilation[2];
-      const V<T> v = load_step<T, STRIDE>(value + from, stride, count);
-      I<T> better = beats<T, MIN>(v, m);
-      if constexpr (INDEXED) {  // rows come before columns in the plane: equals are decided by position
-        const I<T> i = (I<T>)load_step<T, STRIDE>(position + from, stride, count);
-        const I<T> equal = (v == m) | ((v != v) & (m != m));
-        better |= equal & (I<T>)(i < where);
-        where = choose<T>(better, i, where);
-      }
-      m = select<T>(better, v, m);
+      I<T> where{};
+      if constexpr (TRACK != kNothing) where = (I<T>)tap(place, t) + splat_int<T>(TRACK == kTaps ? t : 0);
+      best.take(tap(value, t), where);
     }
-    store_first(y + o, m, count);
-    if constexpr (INDEXED) store_indices<T>(indices + o, where, base, count);
+    best.store(at + o, bits_of_lanes<T>(0, count), base, y, winners);
   }
 }
 
-template <class T, bool MIN, bool INDEXED>
-void best_rows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* memory) {
+template <class T, bool MIN, Track TRACK>
+FC_INLINE void best_row_by_memory(const PoolGeometry& g, const Under& under, const Rows& rows, int64_t at,
+                                  const Scratch<T>& scratch, const T* x, T* y, const PoolWinners& winners) {
   constexpr int lanes = Vec<T>::lanes, block = 4 * lanes;
+  T *v = scratch.rows[0] - under.start, *p = scratch.rows[1] - under.start;
+  int64_t column = under.begin;
+  for (; column + block <= under.end; column += block) best_of_rows<T, MIN, TRACK, 4>(x, rows, column, block, v, p);
+  for (; column < under.end; column += lanes) best_of_rows<T, MIN, TRACK, 1>(x, rows, column, under.end - column, v, p);
+  with_stride(g.stride[2], [&](auto stride) {
+    best_of_columns<T, MIN, TRACK, decltype(stride)::value>(g, under.outputs, scratch.rows[0], scratch.rows[1],
+                                                            rows.pixels[0], at, y, winners);
+  });
+}
+
+template <class T, bool MIN, Track TRACK>
+void best_rows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, const PoolWinners& winners,
+               void* memory) {
+  constexpr int lanes = Vec<T>::lanes;
   const Scratch<T> scratch(g, memory);
   const Under under(g, part);
-  T *value = scratch.first, *position = scratch.second;
-  // Padding never wins: no number is worse, and no position later.
-  fill(value, g.row_elements, worst<T, MIN>());
-  if constexpr (INDEXED)
-    for (int64_t i = 0; i < g.row_elements; i += lanes)
-      store_first(position + i, (V<T>)splat_int<T>(sizeof(T) == 4 ? INT32_MAX : INT64_MAX), g.row_elements - i);
-  T *v = value - under.start, *p = position - under.start;
-  for (int64_t row = part.row_begin; row < part.row_end; ++row) {
-    int64_t count, column = under.begin;
-    rows_under(g, row, scratch.rows, &count);
-    for (; column + block <= under.end; column += block)
-      best_of_rows<T, MIN, INDEXED, 4>(x, count, scratch.rows, column, block, v, p);
-    for (; column < under.end; column += lanes)
-      best_of_rows<T, MIN, INDEXED, 1>(x, count, scratch.rows, column, under.end - column, v, p);
-    const int64_t at = row * g.out[2] + part.column_begin, base = scratch.rows[0];
-    int64_t* out = INDEXED ? indices + at : nullptr;
-    switch (g.stride[2]) {
-      case 1:
-        best_of_columns<T, MIN, INDEXED, 1>(g, under.outputs, value, position, base, y + at, out);
-        break;
-      case 2:
-        best_of_columns<T, MIN, INDEXED, 2>(g, under.outputs, value, position, base, y + at, out);
-        break;
-      default:
-        best_of_columns<T, MIN, INDEXED, 0>(g, under.outputs, value, position, base, y + at, out);
-        break;
+  const Lanes* const those = lanes_of(g, under, scratch);
+  if (!in_registers(g, [](auto, auto) {}))
+    for (int64_t i = 0; i < g.row_elements; i += lanes) {  // padding never wins
+      store_first(scratch.rows[0] + i, splat(worst<T, MIN>()), g.row_elements - i);
+      if (TRACK != kNothing) store_first(scratch.rows[1] + i, (V<T>)latest<T, TRACK>(), g.row_elements - i);
     }
+  for (int64_t first = part.row_begin; first < part.row_end;) {
+    const RowTable table(g, first, part.row_end, scratch.numbers);
+    first = table.end;
+    for (int64_t plane = 0; plane < part.planes; ++plane)
+      for (int64_t row = table.begin; row < table.end; ++row) {
+        const Rows rows(table[row]);
+        const int64_t at = plane * part.y_plane + row * g.out[2] + part.column_begin;
+        const T* const from = x + plane * part.x_plane;
+        if (!in_registers(g, [&](auto stride, auto window) {
+              best_row<T, MIN, TRACK, decltype(stride)::value, decltype(window)::value>(those, under, rows, at, from, y,
+                                                                                        winners);
+            }))
+          best_row_by_memory<T, MIN, TRACK>(g, under, rows, at, scratch, from, y, winners);
+      }
   }
 }
 
 template <class T, bool MIN>
-void best(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* scratch) {
-  if (indices)
-    best_rows<T, MIN, true>(g, part, x, y, indices, scratch);
+void best(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, const PoolWinners& winners, void* scratch) {
+  if (winners.indices)
+    best_rows<T, MIN, kPositions>(g, part, x, y, winners, scratch);
+  else if (winners.offsets)
+    best_rows<T, MIN, kTaps>(g, part, x, y, winners, scratch);
   else
-    best_rows<T, MIN, false>(g, part, x, y, indices, scratch);
-}
-
-// ---- Average ---------------------------------------------------------------------------------------------------
-
-template <class T>
-void column_divisors(const PoolGeometry& g, int64_t begin, int64_t end, T* divisor) {
-  for (int64_t o = begin; o < end; ++o) divisor[o - begin] = (T)taps_of(g, 2, o).counted;
+    best_rows<T, MIN, kNothing>(g, part, x, y, winners, scratch);
 }
 
 template <class T, int VECTORS>
-FC_INLINE void sum_of_rows(const T* x, int64_t row_count, const int64_t* rows, int64_t column, int64_t count, T* sum) {
+FC_INLINE void sum_of_rows(const T* x, const Rows& rows, int64_t column, int64_t count, T* sum) {
   constexpr int lanes = Vec<T>::lanes;
+  const uint32_t bits = bits_of_lanes<T>(0, count);
   V<T> s[VECTORS] = {};
-  for (int64_t r = 0; r < row_count; ++r) {
-    const T* p = x + rows[r] + column;
+  for (int64_t r = 0; r < rows.count; ++r) {
+    const T* p = x + rows.pixels[r] + column;
 #pragma GCC unroll 4
-    for (int u = 0; u < VECTORS; ++u) s[u] += VECTORS > 1 ? load(p + u * lanes) : load_lanes(p, 0, count);
+    for (int u = 0; u < VECTORS; ++u) s[u] += VECTORS > 1 ? load(p + u * lanes) : load_bits(p, bits);
   }
 #pragma GCC unroll 4
-  for (int u = 0; u < VECTORS; ++u) store_first(sum + column + u * lanes, s[u], count - u * lanes);
+  for (int u = 0; u < VECTORS; ++u) store(sum + column + u * lanes, s[u]);
 }
 
-template <class T, int STRIDE>
-FC_INLINE void mean_of_columns(const PoolGeometry& g, int64_t outputs, const T* sum, const T* divisor, T rows, T* y) {
-  const int64_t stride = g.stride[2];
-  for (int64_t o = 0; o < outputs; o += Vec<T>::lanes) {
-    const int64_t count = outputs - o;
-    V<T> s{};
-    for (int64_t t = 0; t < g.window[2]; ++t)
-      s += load_step<T, STRIDE>(sum + o * stride + t * g.dilation[2], stride, count);
-    store_first(y + o, s / (splat(rows) * load(divisor + o)), count);
-  }
+template <class T>
+FC_INLINE void mean_row_by_memory(const PoolGeometry& g, const Under& under, const Rows& rows, T* sum,
+                                  const Divisors<T>& divisors, const T* x, T* y, V<T>* zero) {
+  constexpr int lanes = Vec<T>::lanes, block = 4 * lanes;
+  T* s = sum - under.start;
+  int64_t column = under.begin;
+  for (; column + block <= under.end; column += block) sum_of_rows<T, 4>(x, rows, column, block, s);
+  for (; column < under.end; column += lanes) sum_of_rows<T, 1>(x, rows, column, under.end - column, s);
+  with_stride(g.stride[2], [&](auto step) {
+    for (int64_t o = 0; o < under.outputs; o += lanes) {
+      const int64_t count = under.outputs - o, stride = g.stride[2];
+      V<T> v{};
+      for (int64_t t = 0; t < g.window[2]; ++t)
+        v += load_step<T, decltype(step)::value>(sum + o * stride + t * g.dilation[2], stride, count);
+      const V<T> mean = quotient<T>(v, load(divisors.value + o), load(divisors.reciprocal + o));
+      *zero += mean - mean;
+      store_first(y + o, mean, count);
+    }
+  });
 }
 
 template <class T>
 void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void* memory) {
-  constexpr int lanes = Vec<T>::lanes, block = 4 * lanes;
   const Scratch<T> scratch(g, memory);
   const Under under(g, part);
-  T *sum = scratch.first, *divisor = scratch.second, *s = sum - under.start;
-  fill(sum, g.row_elements, T(0));
-  fill(divisor, g.row_elements, T(1));
-  column_divisors(g, part.column_begin, part.column_end, divisor);
-  for (int64_t row = part.row_begin; row < part.row_end; ++row) {
-    int64_t count, column = under.begin;
-    const int64_t counted = rows_under(g, row, scratch.rows, &count);
-    const T rows = (T)counted;
-    for (; column + block <= under.end; column += block) sum_of_rows<T, 4>(x, count, scratch.rows, column, block, s);
-    for (; column < under.end; column += lanes)
-      sum_of_rows<T, 1>(x, count, scratch.rows, column, under.end - column, s);
-    T* out = y + row * g.out[2] + part.column_begin;
-    switch (g.stride[2]) {
-      case 1:
-        mean_of_columns<T, 1>(g, under.outputs, sum, divisor, rows, out);
-        break;
-      case 2:
-        mean_of_columns<T, 2>(g, under.outputs, sum, divisor, rows, out);
-        break;
-      default:
-        mean_of_columns<T, 0>(g, under.outputs, sum, divisor, rows, out);
-        break;
-    }
-    if (!finite_outputs(g, part, row, y)) mend_means(g, part, scratch.rows, count, counted, row, x, y);
-  }
-}
-
-// Column w of dx is a tap t of output o where o * stride + t * dilation = w + pad. Columns a stride apart take the
-// same taps, so that each such phase is a sum of shifted rows: sum[i] = dx[first + i * stride] = sum over the phase's t
-// of folded[(first + pad) / stride + i - shift[t]].
-template <class T>
-FC_INLINE void sum_of_taps(const PoolGeometry& g, const int64_t* phase, const int64_t* shift, const T* folded,
-                           int64_t first, int64_t count, T* sum) {
-  const int64_t own_phase = (first + g.pad_begin[2]) % g.stride[2], start = (first + g.pad_begin[2]) / g.stride[2];
-  for (int64_t i = 0; i < count; i += Vec<T>::lanes) {
-    V<T> s{};
-    for (int64_t t = 0; t < g.window[2]; ++t)
-      if (phase[t] == own_phase) s += load(folded + start + i - shift[t]);
-    store_first(sum + i, s, count - i);
-  }
-}
-
-template <class T>
-void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, T* dx, void* memory) {
-  constexpr int lanes = Vec<T>::lanes;
-  const Scratch<T> scratch(g, memory);
-  int64_t *phase = scratch.rows, *shift = phase + g.window[2];
-  const int64_t first = part.column_begin, columns = part.column_end - first, stride = g.stride[2];
-  for (int64_t t = 0; t < g.window[2]; ++t) {
-    phase[t] = t * g.dilation[2] % stride;
-    shift[t] = t * g.dilation[2] / stride;
-  }
-  const Range over = outputs_over(g, 2, first, part.column_end);
-  // folded[o] lies in `first`; zeros on both sides stand for outputs that do not exist or do not reach this part.
-  fill(scratch.first, g.row_elements, T(0));
-  T* folded = scratch.first + shift[g.window[2] - 1] - (first + g.pad_begin[2]) / stride;
-  T *divisor = scratch.second - over.begin, *sum = scratch.third;
-  fill(scratch.second, g.row_elements, T(1));
-  column_divisors(g, over.begin, over.end, scratch.second);
-
-  for (int64_t row = part.row_begin; row < part.row_end; ++row) {
-    fill(folded + over.begin, over.end - over.begin, T(0));
-    for_rows_over(g, row, [&](int64_t out_row, int64_t rows) {
-      for (int64_t o = over.begin; o < over.end; o += lanes) {
-        const V<T> g_y = load_lanes(dy + out_row * g.out[2] + o, 0, over.end - o);
-        const V<T> share = g_y / (splat((T)rows) * load(divisor + o));
-        store_first(folded + o, load(folded + o) + share, over.end - o);
+  const Lanes* const those = lanes_of(g, under, scratch);
+  Divisors<T> divisors(g, part.column_begin, part.column_end, scratch);
+  fill(scratch.rows[0], g.row_elements, T(0));
+  for (int64_t first = part.row_begin; first < part.row_end;) {
+    const RowTable table(g, first, part.row_end, scratch.numbers);
+    first = table.end;
+    for (int64_t plane = 0; plane < part.planes; ++plane) {
+      const T* const from = x + plane * part.x_plane;
+      T* const to = y + plane * part.y_plane;
+      for (int64_t row = table.begin; row < table.end; ++row) {
+        const RowTable::Entry& entry = table[row];
+        const Rows rows(entry);
+        divisors.set(entry.counted);
+        T* out = to + row * g.out[2] + part.column_begin;
+        V<T> zero{};  // until a mean is infinite or NaN
+        if (!in_registers(g, [&](auto stride, auto window) {
+              mean_row<T, decltype(stride)::value, decltype(window)::value>(those, under, rows, divisors, from, out,
+                                                                            &zero);
+            }))
+          mean_row_by_memory(g, under, rows, scratch.rows[0], divisors, from, out, &zero);
+        if (any_not_finite<T>(zero)) mend_means(g, part, entry.pixels, entry.count, entry.counted, row, from, to);
       }
-    });
-    T* out = dx + row * g.size[2] + first;
-    if (stride == 1) sum_of_taps(g, phase, shift, folded, first, columns, out);
-    for (int64_t j = 0; stride > 1 && j < stride && j < columns; ++j) {
-      const int64_t count = (columns - j + stride - 1) / stride;
-      sum_of_taps(g, phase, shift, folded, first + j, count, sum);
-      for (int64_t i = 0; i < count; ++i) out[j + i * stride] = sum[i];
     }
-    mend_mean_gradient(g, part, row, dy, dx);
   }
 }
 
 }  // namespace
 
 const PoolKernels kPoolPlaneKernels = {
-    {best<float, false>, best<float, true>, average<float>, average_backward<float>},
-    {best<double, false>, best<double, true>, average<double>, average_backward<double>},
+    {best<float, false>, best<float, true>, average<float>},
+    {best<double, false>, best<double, true>, average<double>},
 };
 
 }  // namespace fastconv::FC_ISA

@@ -3,7 +3,7 @@
 // window at a time, lanes along its columns, which are neighbours (dilation 1). The order of a sum comes from the
 // window alone.
 #include "pool_kernels.h"
-#include "simd.h"
+#include "simd_masks.h"
 
 namespace fastconv::FC_ISA {
 extern const PoolKernels kPoolWindowKernels;
@@ -12,50 +12,77 @@ namespace {
 #include "pool_fold.h"
 #include "pool_mend.h"
 
-// The best lane and its position: of equals, or of several NaNs, the first position.
-template <class T, bool MIN>
-void best_of_lanes(V<T> lanes, I<T> positions, T* value, int64_t* position) {
-  T v[Vec<T>::lanes];
-  LaneInt<T> p[Vec<T>::lanes];
-  memcpy(v, &lanes, sizeof v);
-  memcpy(p, &positions, sizeof p);
-  int best = 0;
-  for (int i = 1; i < Vec<T>::lanes; ++i) {
-    const bool beaten = (MIN ? v[i] < v[best] : v[i] > v[best]) || (v[i] != v[i] && v[best] == v[best]);
-    const bool equal = v[i] == v[best] || (v[i] != v[i] && v[best] != v[best]);
-    if (beaten || (equal && p[i] < p[best])) best = i;
+// The best lane and its position: of equals, or of several NaNs, the first position. The halves meet, again and again.
+template <class T, bool MIN, bool INDEXED>
+FC_INLINE void best_of_lanes(V<T>* best, I<T>* where) {
+  constexpr int lanes = Vec<T>::lanes;
+#pragma GCC unroll 4
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    I<T> from{};
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) from[i] = (i + half) % lanes;
+    const V<T> v = __builtin_shuffle(*best, from);
+    Mask<T> better = beyond<T, MIN>(v, *best);
+    if constexpr (INDEXED) {
+      const I<T> at = __builtin_shuffle(*where, from);
+      better = (Mask<T>)(better | (ties<T>(v, *best) & less_int<T>(at, *where)));
+      *where = pick_int<T>(better, at, *where);
+    }
+    *best = pick<T>(better, v, *best);
   }
-  *value = v[best];
-  *position = p[best];
 }
 
-template <class T, bool MIN>
-void best(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* scratch) {
+// Where windows are as wide as the plane, the rows under one output row are one run of cells.
+FC_INLINE int64_t runs_under(const PoolGeometry& g, int64_t row, int64_t* rows, int64_t* row_count, int64_t* width) {
+  const int64_t counted = rows_under(g, row, rows, row_count);
+  *width = 1;
+  if (g.out[2] == 1 && rows[*row_count - 1] == rows[0] + (*row_count - 1) * g.size[2])
+    *width = *row_count, *row_count = 1;
+  return counted;
+}
+
+template <class T, bool MIN, bool INDEXED>
+void best_windows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* scratch) {
   constexpr int lanes = Vec<T>::lanes;
   int64_t* rows = static_cast<int64_t*>(scratch);
   for (int64_t row = part.row_begin; row < part.row_end; ++row) {
-    int64_t row_count;
-    rows_under(g, row, rows, &row_count);
+    int64_t row_count, width;
+    runs_under(g, row, rows, &row_count, &width);
     for_windows(g, part.column_begin, part.column_end, [&](int64_t o, const Taps& taps) {
-      const int64_t base = rows[0] + taps.position, at = row * g.out[2] + o;
-      V<T> m = splat(worst<T, MIN>());
-      I<T> where = splat_int<T>(sizeof(T) == 4 ? INT32_MAX : INT64_MAX);  // a lane without a tap loses
-      for (int64_t r = 0; r < row_count; ++r)
-        for (int64_t i = 0; i < taps.count; i += lanes) {
-          const int64_t below = rows[r] - rows[0] + i, count = taps.count - i;
-          const V<T> v = load_lanes(x + base + below, 0, count);
-          const I<T> position = lane_numbers<T>(below);
-          // The lane's first tap is taken even where it is as bad as the start.
-          I<T> better = beats<T, MIN>(v, m) | ((v == m) & (position < where));
-          if (count < lanes) better &= lane_numbers<T>(0) < splat_int<T>(count);
-          m = select<T>(better, v, m);
-          where = choose<T>(better, position, where);
-        }
-      int64_t position;
-      best_of_lanes<T, MIN>(m, where, y + at, &position);
-      if (indices) indices[at] = base + position;
+      const int64_t base = rows[0] + taps.position, cells = taps.count * width;
+      const uint32_t rest = bits_of_lanes<T>(0, cells % lanes);
+      for (int64_t plane = 0; plane < part.planes; ++plane) {
+        const T* const from = x + plane * part.x_plane + base;
+        V<T> m = splat(worst<T, MIN>());
+        I<T> where = splat_int<T>(sizeof(T) == 4 ? INT32_MAX : INT64_MAX);  // a lane without a tap loses
+        for (int64_t r = 0; r < row_count; ++r)
+          for (int64_t i = 0; i < cells; i += lanes) {
+            const int64_t below = rows[r] - rows[0] + i;
+            const uint32_t bits = i + lanes <= cells ? (1u << lanes) - 1 : rest;
+            const V<T> v = load_or(from + below, bits, splat(worst<T, MIN>()));
+            Mask<T> better = beyond<T, MIN>(v, m);
+            if constexpr (INDEXED) {  // the lane's first tap is taken even where it is as bad as the start
+              const I<T> position = lane_numbers<T>(below);
+              better = (Mask<T>)((better | (ties<T>(v, m) & less_int<T>(position, where))) & mask_of_bits<T>(bits));
+              where = pick_int<T>(better, position, where);
+            }
+            m = pick<T>(better, v, m);
+          }
+        best_of_lanes<T, MIN, INDEXED>(&m, &where);
+        const int64_t at = plane * part.y_plane + row * g.out[2] + o;
+        y[at] = m[0];
+        if constexpr (INDEXED) indices[at] = base + where[0];
+      }
     });
   }
+}
+
+template <class T, bool MIN>
+void best(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, const PoolWinners& winners, void* scratch) {
+  if (winners.indices)
+    best_windows<T, MIN, true>(g, part, x, y, winners.indices, scratch);
+  else
+    best_windows<T, MIN, false>(g, part, x, y, nullptr, scratch);
 }
 
 template <class T>
@@ -63,43 +90,39 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
   constexpr int lanes = Vec<T>::lanes;
   int64_t* rows = static_cast<int64_t*>(scratch);
   for (int64_t row = part.row_begin; row < part.row_end; ++row) {
-    int64_t row_count;
-    const int64_t counted = rows_under(g, row, rows, &row_count);
+    int64_t row_count, width;
+    const int64_t counted = runs_under(g, row, rows, &row_count, &width);
     for_windows(g, part.column_begin, part.column_end, [&](int64_t o, const Taps& taps) {
-      V<T> sum{};
-      for (int64_t r = 0; r < row_count; ++r)
-        for (int64_t i = 0; i < taps.count; i += lanes)
-          sum += load_lanes(x + rows[r] + taps.position + i, 0, taps.count - i);
-      y[row * g.out[2] + o] = horizontal_sum<T>(sum) / (T)(counted * taps.counted);
+      const int64_t cells = taps.count * width;
+      const uint32_t rest = bits_of_lanes<T>(0, cells % lanes);
+      const T divisor = (T)(counted * taps.counted);
+      for (int64_t plane = 0; plane < part.planes; ++plane) {
+        V<T> sum{};
+        for (int64_t r = 0; r < row_count; ++r) {
+          const T* p = x + plane * part.x_plane + rows[r] + taps.position;
+          int64_t i = 0;
+          for (; i + lanes <= cells; i += lanes) sum += load(p + i);
+          if (i < cells) sum += load_bits(p + i, rest);
+        }
+        y[plane * part.y_plane + row * g.out[2] + o] = horizontal_sum<T>(sum) / divisor;
+      }
     });
-    if (!finite_outputs(g, part, row, y)) mend_means(g, part, rows, row_count, counted, row, x, y);
-  }
-}
-
-template <class T>
-void average_backward(const PoolGeometry& g, const PoolPart& part, const T* dy, T* dx, void*) {
-  constexpr int lanes = Vec<T>::lanes;
-  const Range outputs = outputs_over(g, 2, part.column_begin, part.column_end);
-  for (int64_t row = part.row_begin; row < part.row_end; ++row) {
-    T* line = dx + row * g.size[2];
-    memset(line + part.column_begin, 0, (part.column_end - part.column_begin) * sizeof(T));
-    for_rows_over(g, row, [&](int64_t over, int64_t counted) {
-      for_windows(g, outputs.begin, outputs.end, [&](int64_t o, const Taps& taps) {
-        const V<T> share = splat(dy[over * g.out[2] + o] / (T)(counted * taps.counted));
-        const int64_t end = taps.position + taps.count, last = end < part.column_end ? end : part.column_end;
-        for (int64_t i = taps.position > part.column_begin ? taps.position : part.column_begin; i < last; i += lanes)
-          store_first(line + i, load_lanes(line + i, 0, last - i) + share, last - i);
-      });
-    });
-    mend_mean_gradient(g, part, row, dy, dx);
+    for (int64_t plane = 0; plane < part.planes; ++plane) {
+      T* const means = y + plane * part.y_plane;
+      if (finite_outputs(g, part, row, means)) continue;
+      int64_t all;
+      rows_under(g, row, rows, &all);
+      mend_means(g, part, rows, all, counted, row, x + plane * part.x_plane, means);
+      runs_under(g, row, rows, &row_count, &width);
+    }
   }
 }
 
 }  // namespace
 
 const PoolKernels kPoolWindowKernels = {
-    {best<float, false>, best<float, true>, average<float>, average_backward<float>},
-    {best<double, false>, best<double, true>, average<double>, average_backward<double>},
+    {best<float, false>, best<float, true>, average<float>},
+    {best<double, false>, best<double, true>, average<double>},
 };
 
 }  // namespace fastconv::FC_ISA

@@ -165,11 +165,12 @@ FC_INLINE void store_bits(T* p, V<T> v, uint32_t bits) {
 }
 #endif
 
-// Lanes where the mask (all bits or none) is set come from a, else from b.
+// Lanes where the mask (all bits or none) is set come from a, else from b. Written so that a comparison stays in a mask
+// register where the instruction set has one.
 template <class T>
 FC_INLINE V<T> select(typename Vec<T>::ints mask, V<T> a, V<T> b) {
   typedef typename Vec<T>::ints I;
-  return (V<T>)(((I)a & mask) | ((I)b & ~mask));
+  return (V<T>)(mask ? (I)a : (I)b);
 }
 template <class T>
 FC_INLINE V<T> vmax(V<T> a, V<T> b) {  // b where either is NaN, as in maxps
@@ -178,11 +179,15 @@ FC_INLINE V<T> vmax(V<T> a, V<T> b) {  // b where either is NaN, as in maxps
 // Lanes in a fixed tree: the halves are added, again and again.
 template <class T>
 FC_INLINE T horizontal_sum(V<T> v) {
-  T lanes[Vec<T>::lanes];
-  memcpy(lanes, &v, sizeof v);
-  for (int half = Vec<T>::lanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+  constexpr int lanes = Vec<T>::lanes;
+#pragma GCC unroll 4
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    typename Vec<T>::ints from{};
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) from[i] = (i + half) % lanes;
+    v += __builtin_shuffle(v, from);
+  }
+  return v[0];
 }
 
 // A square block of vectors transposed in registers: log2(lanes) rounds of interleaving halves.

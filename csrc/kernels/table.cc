@@ -20,6 +20,8 @@ extern const ImplicitKernels kImplicitKernels;
 extern const PoolKernels kPoolPlaneKernels;
 extern const PoolKernels kPoolWindowKernels;
 extern const PoolKernels kPoolPixelKernels;
+extern const PoolBackwardKernels kPoolPlaneBackwardKernels;
+extern const PoolBackwardKernels kPoolPixelBackwardKernels;
 extern const PoolNormKernels kPoolNormKernels;
 extern const PointwiseKernels kPointwiseKernels;
 extern const OptimKernels kOptimKernels;
@@ -33,11 +35,32 @@ extern const WinogradKernels kWinogradKernels;
 extern const WinogradTransformTable kWinogradTransforms;
 
 extern const KernelTable kTable;
-const KernelTable kTable = {
-    FC_STRING(FC_ISA),       kVectorBytes,           &kGemmKernels,      &kDepthwiseKernels,    &kDepthwisePixelKernels,
-    &kDepthwisePlaneKernels, &kDepthwiseTapsKernels, &kDirectKernels,    &kGroupedKernels,      &kImplicitKernels,
-    &kPoolPlaneKernels,      &kPoolWindowKernels,    &kPoolPixelKernels, &kPoolNormKernels,     &kPointwiseKernels,
-    &kOptimKernels,          &kNormKernels,          &kRowNormKernels,   &kResponseNormKernels, &kResampleKernels,
-    &kLossKernels,           &kPairLossKernels,      &kConvertKernels,   &kWinogradKernels,     &kWinogradTransforms};
+const KernelTable kTable = {FC_STRING(FC_ISA),
+                            kVectorBytes,
+                            &kGemmKernels,
+                            &kDepthwiseKernels,
+                            &kDepthwisePixelKernels,
+                            &kDepthwisePlaneKernels,
+                            &kDepthwiseTapsKernels,
+                            &kDirectKernels,
+                            &kGroupedKernels,
+                            &kImplicitKernels,
+                            &kPoolPlaneKernels,
+                            &kPoolWindowKernels,
+                            &kPoolPixelKernels,
+                            &kPoolPlaneBackwardKernels,
+                            &kPoolPixelBackwardKernels,
+                            &kPoolNormKernels,
+                            &kPointwiseKernels,
+                            &kOptimKernels,
+                            &kNormKernels,
+                            &kRowNormKernels,
+                            &kResponseNormKernels,
+                            &kResampleKernels,
+                            &kLossKernels,
+                            &kPairLossKernels,
+                            &kConvertKernels,
+                            &kWinogradKernels,
+                            &kWinogradTransforms};
 
 }  // namespace fastconv::FC_ISA

@@ -74,15 +74,16 @@ void for_taps(const PoolProblem& p, int64_t output, const Visit& visit) {
 
 template <class T>
 struct Results {
-  std::vector<T> y, dx, scattered, gathered;
-  std::vector<int64_t> indices, last;
+  std::vector<T> y, dx, scattered, gathered, by_offsets;
+  std::vector<int64_t> indices, last, of_offsets;
 
   bool operator==(const Results& other) const {
     const auto same = [](const auto& a, const auto& b) {
       return a.size() == b.size() && (a.empty() || memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0);
     };
     return same(y, other.y) && same(dx, other.dx) && same(scattered, other.scattered) &&
-           same(gathered, other.gathered) && same(indices, other.indices) && same(last, other.last);
+           same(gathered, other.gathered) && same(indices, other.indices) && same(last, other.last) &&
+           same(by_offsets, other.by_offsets) && same(of_offsets, other.of_offsets);
   }
 };
 
@@ -133,9 +134,24 @@ class Check {
     r.last.resize(dy.size()), r.gathered.resize(dy.size()), r.scattered.resize(x.size());
     failed |= scatter_positions(q, options, dy.data(), r.indices.data(), r.scattered.data(), text) != Failure::kNone;
     failed |= last_positions(q, options, r.indices.data(), r.last.data(), text) != Failure::kNone;
+    if (has_offsets(p)) failed |= !by_offsets(b, options, &r);
     q.least = -1;
     failed |= gather_positions(q, options, x.data(), r.last.data(), r.gathered.data(), text) != Failure::kNone;
     return r;
+  }
+
+  bool by_offsets(PoolBuffers b, const Options& options, Results<T>* r) const {
+    char text[kTextCapacity];
+    std::vector<uint8_t> offsets(dy.size());
+    std::vector<T> y(dy.size());
+    r->of_offsets.resize(dy.size()), r->by_offsets.resize(x.size());
+    b.offsets = offsets.data(), b.y = y.data(), b.dx = r->by_offsets.data();
+    PoolProblem call = p;
+    bool fine = run_pool(call, options, b, text) == Failure::kNone && y == r->y;
+    positions_of_offsets(p, options, offsets.data(), r->of_offsets.data());
+    call.pass = Pass::kBackwardData;
+    fine &= run_pool(call, options, b, text) == Failure::kNone;
+    return fine && r->of_offsets == r->indices && r->by_offsets == r->scattered;
   }
 
   int64_t place(int64_t n, int64_t c, int64_t pixel, int64_t pixels) const {

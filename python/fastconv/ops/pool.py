@@ -2,9 +2,10 @@
 """Pooling on the tape.
 
 Max and min pooling are linear once the positions of the winners are known: ScatterPositions adds to them,
-GatherPositions reads from them, and each is the other's gradient; unpooling is a scatter too. Averages and their
-gradient are each other's gradient likewise. A norm's gradient depends on x and y: it has a native kernel too, whose own
-gradient is a formula in tensor operations.
+GatherPositions reads from them, and each is the other's gradient; unpooling is a scatter too. Between forward and
+backward a position is the number of its tap, one byte, where windows have one size and at most 256 taps. Averages and
+their gradient are each other's gradient likewise. A norm's gradient depends on x and y: it has a native kernel too,
+whose own gradient is a formula in tensor operations.
 """
 
 from typing import Any
@@ -23,14 +24,32 @@ from .shape import reshape
 class ExtremePool(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, *, g: PoolGeometry, return_indices: bool) -> tuple[Any, Any]:
-        wanted = return_indices or ctx.needs_input_grad[0]
-        y, indices = _core.pool_forward(g.problem, x, 1.0, wanted, current())
+        needed, ctx.offsets = ctx.needs_input_grad[0], None
+        if needed and g.problem.has_offsets:
+            y, ctx.offsets = _core.pool_forward_offsets(g.problem, x, current())
+            ctx.g = g
+            return y, _core.offset_positions(g.problem, ctx.offsets, current()) if return_indices else None
+        y, indices = _core.pool_forward(g.problem, x, 1.0, return_indices or needed, current())
         ctx.static = {"indices": indices, "x_shape": g.x_shape, "layout": g.layout, "least": 0}
         return y, indices
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:
+        if ctx.offsets is not None:
+            return ExtremePoolBackward.apply(dy, g=ctx.g, offsets=ctx.offsets)
         return ScatterPositions.apply(dy, **ctx.static)
+
+
+class ExtremePoolBackward(Function):
+    @staticmethod
+    def forward(ctx: Context, dy: Any, *, g: PoolGeometry, offsets: Any) -> Any:
+        ctx.g, ctx.offsets = g, offsets
+        return _core.pool_backward_offsets(g.problem, dy, offsets, current())
+
+    @staticmethod
+    def backward(ctx: Context, gdx: Tensor) -> Tensor:
+        indices = _core.offset_positions(ctx.g.problem, ctx.offsets, current())
+        return GatherPositions.apply(gdx, indices=indices, x_shape=ctx.g.x_shape, layout=ctx.g.layout, least=0)
 
 
 class ScatterPositions(Function):

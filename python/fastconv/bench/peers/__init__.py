@@ -41,7 +41,7 @@ class Peer(Protocol):
         """Make inputs, pack weights, choose algorithms: everything that is not timed.
 
         Args:
-            task: kind ("conv" with layer, or "train" with model and batch), seed, options for fastconv.
+            task: kind ("conv" with layer, "train" with model and batch, or "pool"), seed, options for fastconv.
 
         Raises:
             RefusedError: with a sentence.
@@ -71,13 +71,20 @@ TRAINERS = {
     "torch_train": Entry("training", "TorchTraining", "torch"),
     "torch_train_channels_last": Entry("training", "TorchTrainingChannelsLast", "torch"),
 }
+POOLS = {
+    "fastconv_pool": Entry("pooling", "FastconvPool", "fastconv"),
+    "fastconv_pool_channels_last": Entry("pooling", "FastconvPoolChannelsLast", "fastconv"),
+    "torch_pool": Entry("pooling", "TorchPool", "torch"),
+    "torch_pool_channels_last": Entry("pooling", "TorchPoolChannelsLast", "torch"),
+}
 REFERENCES = {
     "reference_torch": Entry("torch_", "Float64", "torch"),
     "reference_fastconv": Entry("fastconv_", "Float64", "fastconv"),
+    "reference_torch_pool": Entry("pooling", "TorchPool64", "torch"),
     "reference_torch_train": Entry("training", "TorchTraining64", "torch"),
     "reference_fastconv_train": Entry("training", "FastconvTraining64", "fastconv"),
 }
-ALL = {**PEERS, **TRAINERS, **REFERENCES}
+ALL = {**PEERS, **TRAINERS, **POOLS, **REFERENCES}
 
 
 def entry(name: str) -> Entry:

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gradient of pooling of planes (channels first): each row of dx gathers from the output rows over it.
+//
+// Column w of dx is tap t of output o where o * stride + t * dilation = w + pad. Columns a stride apart take the same
+// taps, so that each such phase is a sum of shifted rows: the phase's column i gets output start + i - shift[t] for
+// each of its taps t. With a stride of 1 or 2 the phases stay in registers, and two of them are interleaved there.
+//
+// Averages: the output rows are divided and folded into one row in L1, then shifted. Rows of dx under the same output
+// rows (windows that do not overlap) are copies of the first one. Extremes: an output counts where its offset is the
+// tap, a comparison of bytes and an addition under its mask for each output row and tap: in a 3x3 window with a stride
+// of 2, 4.5 of both for 32 cells.
+#include "pool_kernels.h"
+#include "simd_masks.h"
+
+namespace fastconv::FC_ISA {
+extern const PoolBackwardKernels kPoolPlaneBackwardKernels;
+namespace {
+
+#include "pool_fold.h"
+#include "pool_mend.h"
+
+// The output rows over the rows [begin, end) of dx, found once for all planes of a part: of each its row, the rows'
+// part of its divisor, the number of its row of taps.
+struct Over {
+  int64_t row, counted, tap;
+};
+struct OverTable {
+  struct Entry {
+    int64_t count, like_the_last;  // like_the_last: the same output rows as over the row before
+    const Over* over;
+  };
+  Entry* entries;
+  int64_t begin, end;
+
+  OverTable(const PoolGeometry& g, int64_t first, int64_t last_row, void* memory)
+      : entries(static_cast<Entry*>(memory)), begin(first) {
+    end = last_row < first + g.table_rows ? last_row : first + g.table_rows;
+    Over* next = reinterpret_cast<Over*>(entries + (end - begin));
+    for (int64_t row = begin; row < end; ++row) {
+      Entry& e = entries[row - begin];
+      e = {0, row > begin, next};
+      for_rows_over(g, row, [&](int64_t over, int64_t divisor, int64_t number) {
+        *next++ = {over, divisor, number * g.window[2]};
+        ++e.count;
+      });
+      if (!e.like_the_last) continue;
+      const Entry& before = entries[row - begin - 1];
+      e.like_the_last = e.count == before.count;
+      for (int64_t i = 0; i < e.count; ++i) e.like_the_last &= e.over[i].row == before.over[i].row;
+    }
+  }
+  const Entry& operator[](int64_t row) const { return entries[row - begin]; }
+};
+static_assert(sizeof(Over) == kPoolSourceNumbers * 8 && sizeof(OverTable::Entry) == sizeof(Over), "");
+
+// Which taps the columns first + j + i * stride of dx have, for one j < stride.
+struct Phase {
+  int64_t start, columns, taps;
+  int64_t *tap, *shift;
+
+  Phase(const PoolGeometry& g, const PoolPart& part, int64_t j, int64_t* numbers) {
+    const int64_t stride = g.stride[2], column = part.column_begin + j + g.pad_begin[2];
+    start = column / stride;
+    columns =
+        part.column_end > part.column_begin + j ? (part.column_end - part.column_begin - j + stride - 1) / stride : 0;
+    taps = 0, tap = numbers, shift = numbers + g.window[2];
+    for (int64_t t = 0; t < g.window[2]; ++t)
+      if (t * g.dilation[2] % stride == column % stride) tap[taps] = t, shift[taps++] = t * g.dilation[2] / stride;
+  }
+};
+
+constexpr int64_t kMostGathered = 9;  // outputs over a cell; from here on a gather reads more than a scatter adds
+
+// Interleaves a and b and stores the first `count`.
+template <class T>
+FC_INLINE void store_pairs(T* p, V<T> a, V<T> b, int64_t count) {
+  constexpr int lanes = Vec<T>::lanes;
+  I<T> low{}, high{};
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    low[i] = i / 2 + (i & 1) * lanes;
+    high[i] = low[i] + lanes / 2;
+  }
+  const V<T> first = __builtin_shuffle(a, b, low), second = __builtin_shuffle(a, b, high);
+  if (count >= 2 * lanes) {
+    store(p, first), store(p + lanes, second);
+  } else {
+    store_first(p, first, count), store_first(p + lanes, second, count - lanes);
+  }
+}
+
+// Calls give(phase, i) for vectors of columns of each phase, and stores what it returns to a row of dx.
+template <class T, class Give>
+FC_INLINE void store_phases(const Phase& even, const Phase& odd, int64_t stride, int64_t columns, T* out,
+                            const Give& give) {
+  constexpr int lanes = Vec<T>::lanes;
+  if (stride == 1)
+    for (int64_t i = 0; i < columns; i += lanes) store_first(out + i, give(even, i), columns - i);
+  else
+    for (int64_t i = 0; 2 * i < columns; i += lanes)
+      store_pairs<T>(out + 2 * i, give(even, i), give(odd, i), columns - 2 * i);
+}
+
+// folded[o] for the outputs [begin, end): the sum of what they give to each cell of a row of dx.
+template <class T>
+FC_INLINE void fold_rows(const PoolGeometry& g, const OverTable::Entry& entry, const Range& outputs,
+                         Divisors<T>* divisors, const T* dy, T* folded) {
+  constexpr int lanes = Vec<T>::lanes;
+  if (!entry.count) fill(folded + outputs.begin, outputs.end - outputs.begin, T(0));
+  for (int64_t r = 0; r < entry.count; ++r) {
+    const T* from = dy + entry.over[r].row * g.out[2];
+    divisors->set(entry.over[r].counted);
+    for (int64_t o = outputs.begin; o < outputs.end; o += lanes) {
+      const V<T> share =
+          quotient<T>(load_bits(from + o, bits_of_lanes<T>(0, outputs.end - o)),
+                      load(divisors->value + o - outputs.begin), load(divisors->reciprocal + o - outputs.begin));
+      store(folded + o, r ? load(folded + o) + share : share);
+    }
+  }
+}
+
+template <class T>
+void average_of_equal_windows(const PoolGeometry& g, const PoolPart& part, const T* dy, T* dx, void* memory) {
+  const Scratch<T> scratch(g, memory);
+  const int64_t column = part.column_begin, columns = part.column_end - column, stride = g.stride[2];
+  int64_t* const taps = scratch.numbers + g.numbers - 4 * g.window[2];
+  const Phase even(g, part, 0, taps), odd(g, part, 1, taps + 2 * g.window[2]);
+  const Range outputs = outputs_over(g, 2, column, part.column_end);
+  Divisors<T> divisors(g, outputs.begin, outputs.end, scratch);
+  // Zeros on both sides of the folded row stand for outputs that do not exist or do not reach this part.
+  fill(scratch.rows[0], g.row_elements, T(0));
+  T* const folded = scratch.rows[0] + (g.window[2] - 1) * g.dilation[2] / stride - (column + g.pad_begin[2]) / stride;
+  V<T> zero{};  // until a sum is infinite or NaN
+  const auto sum_of_taps = [&](const Phase& phase, int64_t i) __attribute__((always_inline)) {
+    V<T> s{};
+    for (int64_t t = 0; t < phase.taps; ++t) s += load(folded + phase.start + i - phase.shift[t]);
+    zero += s - s;
+    return s;
+  };
+  for (int64_t first = part.row_begin; first < part.row_end;) {
+    const OverTable table(g, first, part.row_end, scratch.numbers);
+    first = table.end;
+    for (int64_t plane = 0; plane < part.planes; ++plane)
+      for (int64_t row = table.begin; row < table.end; ++row) {
+        T* const out = dx + plane * part.x_plane + row * g.size[2] + column;
+        if (table[row].like_the_last) {
+          memcpy(out, out - g.size[2], columns * sizeof(T));
+          continue;
+        }
+        fold_rows(g, table[row], outputs, &divisors, dy + plane * part.y_plane, folded);
+        if (stride <= 2) {
+          store_phases<T>(even, odd, stride, columns, out, sum_of_taps);
+        } else {
+          T* const sum = scratch.rows[4];
+          for (int64_t j = 0; j < stride && j < columns; ++j) {
+            const Phase phase(g, part, j, taps);
+            for (int64_t i = 0; i < phase.columns; i += Vec<T>::lanes) store(sum + i, sum_of_taps(phase, i));
+            for (int64_t i = 0; i < phase.columns; ++i) out[j + i * stride] = sum[i];
+          }
+        }
+        if (!any_not_finite<T>(zero)) continue;
+        mend_mean_gradient(g, part, row, dy + plane * part.y_plane, dx + plane * part.x_plane);
+        zero = V<T>{};
+      }
+  }
+}
+
+// One window over the whole plane.
+template <class T>
+void average_of_planes(const PoolGeometry& g, const PoolPart& part, const T* dy, T* dx) {
+  constexpr int lanes = Vec<T>::lanes;
+  const T divisor = (T)(taps_of(g, 0, 0).counted * taps_of(g, 1, 0).counted * taps_of(g, 2, 0).counted);
+  const bool dense = part.column_end - part.column_begin == g.size[2];
+  const int64_t runs = dense ? 1 : part.row_end - part.row_begin;
+  const int64_t length = dense ? (part.row_end - part.row_begin) * g.size[2] : part.column_end - part.column_begin;
+  for (int64_t plane = 0; plane < part.planes; ++plane, dy += part.y_plane, dx += part.x_plane)
+    for (int64_t run = 0; run < runs; ++run) {
+      T* const out = dx + (part.row_begin + run) * g.size[2] + part.column_begin;
+      const V<T> share = splat(*dy / divisor);
+      int64_t i = 0;
+      for (; i + lanes <= length; i += lanes) store(out + i, share);
+      store_first(out + i, share, length - i);
+    }
+}
+
+template <class T>
+void average_of_windows(const PoolGeometry& g, const PoolPart& part, const T* dy, T* dx) {
+  constexpr int lanes = Vec<T>::lanes;
+  const Range outputs = outputs_over(g, 2, part.column_begin, part.column_end);
+  for (int64_t plane = 0; plane < part.planes; ++plane, dy += part.y_plane, dx += part.x_plane)
+    for (int64_t row = part.row_begin; row < part.row_end; ++row) {
+      T* line = dx + row * g.size[2];
+      memset(line + part.column_begin, 0, (part.column_end - part.column_begin) * sizeof(T));
+      for_rows_over(g, row, [&](int64_t over, int64_t counted, int64_t) {
+        for_windows(g, outputs.begin, outputs.end, [&](int64_t o, const Taps& taps) {
+          const V<T> share = splat(dy[over * g.out[2] + o] / (T)(counted * taps.counted));
+          const int64_t end = taps.position + taps.count, last = end < part.column_end ? end : part.column_end;
+          for (int64_t i = taps.position > part.column_begin ? taps.position : part.column_begin; i < last; i += lanes)
+            store_first(line + i, load_lanes(line + i, 0, last - i) + share, last - i);
+        });
+      });
+      mend_mean_gradient(g, part, row, dy, dx);
+    }
+}
+
+template <class T>
+void average(const PoolGeometry& g, const PoolPart& part, const T* dy, T* dx, void* memory) {
+  bool whole = g.out[0] * g.out[1] * g.out[2] == 1;
+  for (int i = 0; i < 3; ++i) whole = whole && (g.adaptive || taps_of(g, i, 0).count == g.size[i]);
+  if (whole)
+    average_of_planes(g, part, dy, dx);
+  else if (!g.adaptive)
+    average_of_equal_windows(g, part, dy, dx, memory);
+  else
+    average_of_windows(g, part, dy, dx);
+}
+
+// Output by output, ascending: for windows that few cells share, far apart, and for those that very many share.
+template <class T>
+void scatter(const PoolGeometry& g, const PoolPart& part, const T* dy, const uint8_t* offsets, T* dx) {
+  int64_t below[256], column_below[256];  // from the first tap, which may lie in the padding, to each tap
+  int64_t tap = 0;
+  for (int64_t d = 0; d < g.window[0]; ++d)
+    for (int64_t h = 0; h < g.window[1]; ++h)
+      for (int64_t w = 0; w < g.window[2]; ++w) {
+        column_below[tap] = w * g.dilation[2];
+        below[tap++] = (d * g.dilation[0] * g.size[1] + h * g.dilation[1]) * g.size[2] + w * g.dilation[2];
+      }
+  const int64_t columns = part.column_end - part.column_begin, width = g.size[2];
+  const int64_t begin = part.row_begin * width, end = part.row_end * width, last = part.row_end - 1;
+  const Range ds = outputs_over(g, 0, part.row_begin / g.size[1], last / g.size[1] + 1);
+  const bool one_depth = part.row_begin / g.size[1] == last / g.size[1];
+  const Range hs =
+      outputs_over(g, 1, one_depth ? part.row_begin % g.size[1] : 0, one_depth ? last % g.size[1] + 1 : g.size[1]);
+  const Range ws = outputs_over(g, 2, part.column_begin, part.column_end);
+  for (int64_t plane = 0; plane < part.planes; ++plane) {
+    if (columns == width)
+      memset(dx + begin, 0, (end - begin) * sizeof(T));
+    else
+      for (int64_t row = part.row_begin; row < part.row_end; ++row)
+        memset(dx + row * width + part.column_begin, 0, columns * sizeof(T));
+    for (int64_t d = ds.begin; d < ds.end; ++d)
+      for (int64_t h = hs.begin; h < hs.end; ++h) {
+        const int64_t line = (d * g.out[1] + h) * g.out[2];
+        const int64_t start =
+            ((d * g.stride[0] - g.pad_begin[0]) * g.size[1] + h * g.stride[1] - g.pad_begin[1]) * width;
+        for (int64_t o = ws.begin; o < ws.end; ++o) {
+          const int64_t column = o * g.stride[2] - g.pad_begin[2], won = offsets[line + o];
+          const int64_t at = start + column + below[won], in_row = column + column_below[won];
+          if (at >= begin && at < end && in_row >= part.column_begin && in_row < part.column_end)
+            dx[at] += dy[line + o];
+        }
+      }
+    dy += part.y_plane, offsets += part.y_plane, dx += part.x_plane;
+  }
+}
+
+template <class T>
+void extreme(const PoolGeometry& g, const PoolPart& part, const T* dy, const uint8_t* offsets, T* dx, void* memory) {
+  int64_t shared = 1;  // outputs over one cell
+  for (int i = 0; i < 3; ++i) shared *= (g.window[i] + g.stride[i] - 1) / g.stride[i];
+  if (g.stride[2] > 2 || shared > kMostGathered) return scatter(g, part, dy, offsets, dx);
+  const Scratch<T> scratch(g, memory);
+  int64_t* const taps = scratch.numbers + g.numbers - 4 * g.window[2];
+  const Phase even(g, part, 0, taps), odd(g, part, 1, taps + 2 * g.window[2]);
+  const int64_t columns = part.column_end - part.column_begin, outputs = g.out[2];
+  for (int64_t first = part.row_begin; first < part.row_end;) {
+    const OverTable table(g, first, part.row_end, scratch.numbers);
+    first = table.end;
+    for (int64_t plane = 0; plane < part.planes; ++plane) {
+      const T* const from = dy + plane * part.y_plane;
+      const uint8_t* const winners = offsets + plane * part.y_plane;
+      for (int64_t row = table.begin; row < table.end; ++row) {
+        const OverTable::Entry& entry = table[row];
+        const auto sum_of_taps = [&](const Phase& phase, int64_t i) __attribute__((always_inline)) {
+          V<T> sum{};
+          for (int64_t t = 0; t < phase.taps; ++t) {
+            const int64_t o = phase.start + i - phase.shift[t];
+            const uint32_t bits = bits_of_lanes<T>(-o, outputs - o);
+            for (int64_t r = 0; r < entry.count; ++r) {
+              const int64_t at = entry.over[r].row * outputs + o;
+              const Mask<T> won = bytes_equal<T>(winners + at, bits, (int)(entry.over[r].tap + phase.tap[t]));
+              sum = add_where<T>(won, sum, load_bits(from + at, bits));
+            }
+          }
+          return sum;
+        };
+        store_phases<T>(even, odd, g.stride[2], columns,
+                        dx + plane * part.x_plane + row * g.size[2] + part.column_begin, sum_of_taps);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const PoolBackwardKernels kPoolPlaneBackwardKernels = {
+    {average<float>, extreme<float>},
+    {average<double>, extreme<double>},
+};
+
+}  // namespace fastconv::FC_ISA
