@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kSegment = 2048;       // columns of one piece of a plane: its folded rows stay in L1
 constexpr int64_t kPixelSegment = 256;   // of channels last, backward: the lists of what is over each column do
-constexpr int64_t kTableNumbers = 4096;  // int64's: the lists of windows stay in L1
+constexpr int64_t kTableNumbers = 4096;  // int64: the lists of windows stay in L1
 constexpr int64_t kVectorRoom = 64;      // elements: kernels read and write whole vectors of their scratch
 
 PoolGeometry geometry_of(const PoolProblem& p, const PoolBuffers& buffers) {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The gradient of pooling of planes (channels first): each row of dx gathers from the output rows over it.
+// The gradient of pooling of planes (channels first).
 //
-// Column w of dx is tap t of output o where o * stride + t * dilation = w + pad. Columns a stride apart take the same
-// taps, so that each such phase is a sum of shifted rows: the phase's column i gets output start + i - shift[t] for
-// each of its taps t. With a stride of 1 or 2 the phases stay in registers, and two of them are interleaved there.
+// Averages: column w of dx is tap t of output o where o * stride + t * dilation = w + pad. Columns a stride apart take
+// the same taps, so that each such phase is a sum of shifted rows: the output rows over a row of dx are divided and
+// folded into one row in L1, and the phase's column i gets output start + i - shift[t] for each of its taps t. With a
+// stride of 1 or 2 the phases stay in registers, and two of them are interleaved there. Rows of dx under the same
+// output rows (windows that do not overlap) are stored together.
 //
-// Averages: the output rows are divided and folded into one row in L1, then shifted. Rows of dx under the same output
-// rows (windows that do not overlap) are copies of the first one. Extremes: an output counts where its offset is the
-// tap, a comparison of bytes and an addition under its mask for each output row and tap: in a 3x3 window with a stride
-// of 2, 4.5 of both for 32 cells.
+// Extremes: the outputs over the part add, ascending, to where their winners were. Five instructions for an output; a
+// gather by comparisons of offsets took 1.1 to 2.8 times as long in all of nine shapes.
 #include "pool_kernels.h"
 #include "simd_masks.h"
 
@@ -19,14 +19,14 @@ namespace {
 #include "pool_fold.h"
 #include "pool_mend.h"
 
-// The output rows over the rows [begin, end) of dx, found once for all planes of a part: of each its row, the rows'
-// part of its divisor, the number of its row of taps.
+// The output rows over the rows [begin, end) of dx, found once for all planes of a part: of each its row and the rows'
+// part of its divisor.
 struct Over {
-  int64_t row, counted, tap;
+  int64_t row, counted;
 };
 struct OverTable {
   struct Entry {
-    int64_t count, like_the_last;  // like_the_last: the same output rows as over the row before
+    int64_t count, rows;  // rows: this one and those behind it under the same output rows
     const Over* over;
   };
   Entry* entries;
@@ -36,22 +36,26 @@ struct OverTable {
       : entries(static_cast<Entry*>(memory)), begin(first) {
     end = last_row < first + g.table_rows ? last_row : first + g.table_rows;
     Over* next = reinterpret_cast<Over*>(entries + (end - begin));
+    int64_t head = begin;  // the first of the rows under the same output rows
     for (int64_t row = begin; row < end; ++row) {
       Entry& e = entries[row - begin];
-      e = {0, row > begin, next};
-      for_rows_over(g, row, [&](int64_t over, int64_t divisor, int64_t number) {
-        *next++ = {over, divisor, number * g.window[2]};
+      e = {0, 1, next};
+      for_rows_over(g, row, [&](int64_t over, int64_t divisor, int64_t) {
+        *next++ = {over, divisor};
         ++e.count;
       });
-      if (!e.like_the_last) continue;
-      const Entry& before = entries[row - begin - 1];
-      e.like_the_last = e.count == before.count;
-      for (int64_t i = 0; i < e.count; ++i) e.like_the_last &= e.over[i].row == before.over[i].row;
+      const Entry& before = entries[head - begin];
+      bool same = row > head && e.count == before.count;
+      for (int64_t i = 0; same && i < e.count; ++i) same = e.over[i].row == before.over[i].row;
+      if (same)
+        ++entries[head - begin].rows;
+      else
+        head = row;
     }
   }
   const Entry& operator[](int64_t row) const { return entries[row - begin]; }
 };
-static_assert(sizeof(Over) == kPoolSourceNumbers * 8 && sizeof(OverTable::Entry) == sizeof(Over), "");
+static_assert(sizeof(Over) <= kPoolSourceNumbers * 8 && sizeof(OverTable::Entry) == kPoolSourceNumbers * 8, "");
 
 // Which taps the columns first + j + i * stride of dx have, for one j < stride.
 struct Phase {
@@ -69,11 +73,9 @@ struct Phase {
   }
 };
 
-constexpr int64_t kMostGathered = 9;  // outputs over a cell; from here on a gather reads more than a scatter adds
-
-// Interleaves a and b and stores the first `count`.
+// Interleaves a and b and stores the first `count` to each of so many rows.
 template <class T>
-FC_INLINE void store_pairs(T* p, V<T> a, V<T> b, int64_t count) {
+FC_INLINE void store_pairs(T* p, V<T> a, V<T> b, int64_t count, int64_t rows, int64_t pitch) {
   constexpr int lanes = Vec<T>::lanes;
   I<T> low{}, high{};
 #pragma GCC unroll 16
@@ -82,23 +84,25 @@ FC_INLINE void store_pairs(T* p, V<T> a, V<T> b, int64_t count) {
     high[i] = low[i] + lanes / 2;
   }
   const V<T> first = __builtin_shuffle(a, b, low), second = __builtin_shuffle(a, b, high);
-  if (count >= 2 * lanes) {
-    store(p, first), store(p + lanes, second);
-  } else {
-    store_first(p, first, count), store_first(p + lanes, second, count - lanes);
-  }
+  const uint32_t low_bits = bits_of_lanes<T>(0, count), high_bits = bits_of_lanes<T>(0, count - lanes);
+  for (int64_t row = 0; row < rows; ++row, p += pitch)
+    store_bits(p, first, low_bits), store_bits(p + lanes, second, high_bits);
 }
 
-// Calls give(phase, i) for vectors of columns of each phase, and stores what it returns to a row of dx.
+// Calls give(phase, i) for vectors of columns of each phase, and stores what it returns to so many rows of dx.
 template <class T, class Give>
-FC_INLINE void store_phases(const Phase& even, const Phase& odd, int64_t stride, int64_t columns, T* out,
-                            const Give& give) {
+FC_INLINE void store_phases(const Phase& even, const Phase& odd, int64_t stride, int64_t columns, int64_t rows,
+                            int64_t pitch, T* out, const Give& give) {
   constexpr int lanes = Vec<T>::lanes;
   if (stride == 1)
-    for (int64_t i = 0; i < columns; i += lanes) store_first(out + i, give(even, i), columns - i);
+    for (int64_t i = 0; i < columns; i += lanes) {
+      const V<T> v = give(even, i);
+      const uint32_t bits = bits_of_lanes<T>(0, columns - i);
+      for (int64_t row = 0; row < rows; ++row) store_bits(out + row * pitch + i, v, bits);
+    }
   else
     for (int64_t i = 0; 2 * i < columns; i += lanes)
-      store_pairs<T>(out + 2 * i, give(even, i), give(odd, i), columns - 2 * i);
+      store_pairs<T>(out + 2 * i, give(even, i), give(odd, i), columns - 2 * i, rows, pitch);
 }
 
 // folded[o] for the outputs [begin, end): the sum of what they give to each cell of a row of dx.
@@ -141,15 +145,12 @@ void average_of_equal_windows(const PoolGeometry& g, const PoolPart& part, const
     const OverTable table(g, first, part.row_end, scratch.numbers);
     first = table.end;
     for (int64_t plane = 0; plane < part.planes; ++plane)
-      for (int64_t row = table.begin; row < table.end; ++row) {
+      for (int64_t row = table.begin; row < table.end; row += table[row].rows) {
         T* const out = dx + plane * part.x_plane + row * g.size[2] + column;
-        if (table[row].like_the_last) {
-          memcpy(out, out - g.size[2], columns * sizeof(T));
-          continue;
-        }
+        const int64_t rows = table[row].rows;
         fold_rows(g, table[row], outputs, &divisors, dy + plane * part.y_plane, folded);
         if (stride <= 2) {
-          store_phases<T>(even, odd, stride, columns, out, sum_of_taps);
+          store_phases<T>(even, odd, stride, columns, rows, g.size[2], out, sum_of_taps);
         } else {
           T* const sum = scratch.rows[4];
           for (int64_t j = 0; j < stride && j < columns; ++j) {
@@ -157,9 +158,11 @@ void average_of_equal_windows(const PoolGeometry& g, const PoolPart& part, const
             for (int64_t i = 0; i < phase.columns; i += Vec<T>::lanes) store(sum + i, sum_of_taps(phase, i));
             for (int64_t i = 0; i < phase.columns; ++i) out[j + i * stride] = sum[i];
           }
+          for (int64_t i = 1; i < rows; ++i) memcpy(out + i * g.size[2], out, columns * sizeof(T));
         }
         if (!any_not_finite<T>(zero)) continue;
-        mend_mean_gradient(g, part, row, dy + plane * part.y_plane, dx + plane * part.x_plane);
+        for (int64_t i = 0; i < rows; ++i)
+          mend_mean_gradient(g, part, row + i, dy + plane * part.y_plane, dx + plane * part.x_plane);
         zero = V<T>{};
       }
   }
@@ -215,80 +218,56 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* dy, T* dx, vo
     average_of_windows(g, part, dy, dx);
 }
 
-// Output by output, ascending: for windows that few cells share, far apart, and for those that very many share.
+// How far the taps of a window lie behind its first one, which may be in the padding.
+struct TapPlaces {
+  int64_t in_plane[256], in_row[256], rows;
+
+  explicit TapPlaces(const PoolGeometry& g) {
+    int64_t tap = 0;
+    for (int64_t d = 0; d < g.window[0]; ++d)
+      for (int64_t h = 0; h < g.window[1]; ++h)
+        for (int64_t w = 0; w < g.window[2]; ++w, ++tap) {
+          rows = d * g.dilation[0] * g.size[1] + h * g.dilation[1];  // at last, to the last row of taps
+          in_row[tap] = w * g.dilation[2];
+          in_plane[tap] = rows * g.size[2] + in_row[tap];
+        }
+  }
+};
+
 template <class T>
-void scatter(const PoolGeometry& g, const PoolPart& part, const T* dy, const uint8_t* offsets, T* dx) {
-  int64_t below[256], column_below[256];  // from the first tap, which may lie in the padding, to each tap
-  int64_t tap = 0;
-  for (int64_t d = 0; d < g.window[0]; ++d)
-    for (int64_t h = 0; h < g.window[1]; ++h)
-      for (int64_t w = 0; w < g.window[2]; ++w) {
-        column_below[tap] = w * g.dilation[2];
-        below[tap++] = (d * g.dilation[0] * g.size[1] + h * g.dilation[1]) * g.size[2] + w * g.dilation[2];
-      }
+void extreme(const PoolGeometry& g, const PoolPart& part, const T* dy, const uint8_t* offsets, T* dx, void*) {
+  const TapPlaces places(g);
   const int64_t columns = part.column_end - part.column_begin, width = g.size[2];
   const int64_t begin = part.row_begin * width, end = part.row_end * width, last = part.row_end - 1;
-  const Range ds = outputs_over(g, 0, part.row_begin / g.size[1], last / g.size[1] + 1);
   const bool one_depth = part.row_begin / g.size[1] == last / g.size[1];
+  const Range ds = outputs_over(g, 0, part.row_begin / g.size[1], last / g.size[1] + 1);
   const Range hs =
       outputs_over(g, 1, one_depth ? part.row_begin % g.size[1] : 0, one_depth ? last % g.size[1] + 1 : g.size[1]);
   const Range ws = outputs_over(g, 2, part.column_begin, part.column_end);
+  const bool whole = columns == width && begin == 0 && end == g.size[0] * g.size[1] * width;
+  const int64_t stride = g.stride[2];
   for (int64_t plane = 0; plane < part.planes; ++plane) {
-    if (columns == width)
-      memset(dx + begin, 0, (end - begin) * sizeof(T));
-    else
-      for (int64_t row = part.row_begin; row < part.row_end; ++row)
-        memset(dx + row * width + part.column_begin, 0, columns * sizeof(T));
+    for (int64_t row = part.row_begin; row < (columns == width ? part.row_begin + 1 : part.row_end); ++row)
+      memset(dx + row * width + part.column_begin, 0, (columns == width ? end - begin : columns) * sizeof(T));
     for (int64_t d = ds.begin; d < ds.end; ++d)
       for (int64_t h = hs.begin; h < hs.end; ++h) {
         const int64_t line = (d * g.out[1] + h) * g.out[2];
-        const int64_t start =
-            ((d * g.stride[0] - g.pad_begin[0]) * g.size[1] + h * g.stride[1] - g.pad_begin[1]) * width;
+        const int64_t first_row = (d * g.stride[0] - g.pad_begin[0]) * g.size[1] + h * g.stride[1] - g.pad_begin[1];
+        const int64_t start = first_row * width - g.pad_begin[2];
+        const bool inside = columns == width && first_row >= part.row_begin && first_row + places.rows < part.row_end;
+        if (whole || inside) {
+          for (int64_t o = ws.begin; o < ws.end; ++o)
+            dx[start + o * stride + places.in_plane[offsets[line + o]]] += dy[line + o];
+          continue;
+        }
         for (int64_t o = ws.begin; o < ws.end; ++o) {
-          const int64_t column = o * g.stride[2] - g.pad_begin[2], won = offsets[line + o];
-          const int64_t at = start + column + below[won], in_row = column + column_below[won];
-          if (at >= begin && at < end && in_row >= part.column_begin && in_row < part.column_end)
+          const int64_t tap = offsets[line + o], at = start + o * stride + places.in_plane[tap];
+          const int64_t column = o * stride - g.pad_begin[2] + places.in_row[tap];
+          if (at >= begin && at < end && column >= part.column_begin && column < part.column_end)
             dx[at] += dy[line + o];
         }
       }
     dy += part.y_plane, offsets += part.y_plane, dx += part.x_plane;
-  }
-}
-
-template <class T>
-void extreme(const PoolGeometry& g, const PoolPart& part, const T* dy, const uint8_t* offsets, T* dx, void* memory) {
-  int64_t shared = 1;  // outputs over one cell
-  for (int i = 0; i < 3; ++i) shared *= (g.window[i] + g.stride[i] - 1) / g.stride[i];
-  if (g.stride[2] > 2 || shared > kMostGathered) return scatter(g, part, dy, offsets, dx);
-  const Scratch<T> scratch(g, memory);
-  int64_t* const taps = scratch.numbers + g.numbers - 4 * g.window[2];
-  const Phase even(g, part, 0, taps), odd(g, part, 1, taps + 2 * g.window[2]);
-  const int64_t columns = part.column_end - part.column_begin, outputs = g.out[2];
-  for (int64_t first = part.row_begin; first < part.row_end;) {
-    const OverTable table(g, first, part.row_end, scratch.numbers);
-    first = table.end;
-    for (int64_t plane = 0; plane < part.planes; ++plane) {
-      const T* const from = dy + plane * part.y_plane;
-      const uint8_t* const winners = offsets + plane * part.y_plane;
-      for (int64_t row = table.begin; row < table.end; ++row) {
-        const OverTable::Entry& entry = table[row];
-        const auto sum_of_taps = [&](const Phase& phase, int64_t i) __attribute__((always_inline)) {
-          V<T> sum{};
-          for (int64_t t = 0; t < phase.taps; ++t) {
-            const int64_t o = phase.start + i - phase.shift[t];
-            const uint32_t bits = bits_of_lanes<T>(-o, outputs - o);
-            for (int64_t r = 0; r < entry.count; ++r) {
-              const int64_t at = entry.over[r].row * outputs + o;
-              const Mask<T> won = bytes_equal<T>(winners + at, bits, (int)(entry.over[r].tap + phase.tap[t]));
-              sum = add_where<T>(won, sum, load_bits(from + at, bits));
-            }
-          }
-          return sum;
-        };
-        store_phases<T>(even, odd, g.stride[2], columns,
-                        dx + plane * part.x_plane + row * g.size[2] + part.column_begin, sum_of_taps);
-      }
-    }
   }
 }
 

@@ -229,19 +229,6 @@ FC_INLINE uint32_t bits_of_lanes(int64_t first, int64_t last) {
   return last <= first ? 0 : ((1u << (last - first)) - 1u) << first;
 }
 
-// The lanes whose bit is set, which are the first ones.
-template <class T>
-FC_INLINE void store_bits(T* p, V<T> v, uint32_t bits) {
-#if defined(FC_ISA_AVX512)
-  if constexpr (sizeof(T) == 4)
-    _mm512_mask_storeu_ps(p, (__mmask16)bits, (__m512)v);
-  else
-    _mm512_mask_storeu_pd(p, (__mmask8)bits, (__m512d)v);
-#else
-  store_first(p, v, __builtin_popcount(bits));
-#endif
-}
-
 // s / d, rounded to nearest, where r is 1 / d rounded to nearest: a product and its correction, where a
 // division of whole vectors takes a cycle per lane. (P. Markstein, IBM J. Res. Dev. 34, 1990.) Where the quotient
 // is not finite the answer is not finite either; a remainder that is subnormal may cost the last bit.
