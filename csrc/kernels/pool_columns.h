@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // How pooling of planes walks along the columns: which lanes of which vectors hold the windows of a vector of outputs,
-// and their taps. Included inside the anonymous namespace of a kernel file, after pool_fold.h.
+// and their taps. Included inside the anonymous namespace of a kernel file.
+
+#pragma once
+
+#include "pool_fold.h"
 
 // The input columns [begin, end) under the part's outputs; the first window starts at column `start`, perhaps in the
 // padding.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the pooling kernels share, included inside the anonymous namespace of a kernel file.
 
+#pragma once
+
 template <class T>
 using I = Ints<T>;
 
