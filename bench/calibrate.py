@@ -7,10 +7,12 @@ timed, in one process with one thread, by interleaved rounds, on both lists of l
     regret      the time of the automatic choice over that of the best algorithm, less 1: mean and worst of each pass
     predicted / measured    of each algorithm: its geometric mean says whether the model is fast or slow as a whole,
                 its spread whether it ranks
-    machine     factors for the constants of csrc/machine.cc: the same ratio where arithmetic or where memory decides
+    factors     of whole estimates, by algorithm and pass, that would make the regret least, and how small it would be
+    machine     factors for the constants of csrc/machine.cc: predicted / measured where arithmetic or memory decides
 
-fwd is timed planned, one_shot with the weights packed in every call. Nothing here changes the library: the choice stays
-a pure function of the problem and the committed table.
+fwd is timed planned, one_shot with the weights packed in every call. `--read FILE` judges the estimates as they now are
+by times that were saved (`--out`): after a change of an estimate alone nothing need be timed. Nothing here changes the
+library: the choice stays a pure function of the problem and the committed table.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from fastconv.bench.problems import Layer
 PASSES = ("fwd", "one_shot", "bwd_data", "bwd_filter")
 HOPELESS = 8.0  # an algorithm this many times slower than the best at its first call is not timed further
 UNLIKELY = 40.0  # nor is it tried at all when it is predicted to be this many times slower
+FACTORS = np.geomspace(0.4, 2.5, 21)
 COMPUTE_BOUND, MEMORY_BOUND = 60.0, 12.0  # direct FLOPs per byte of x, w and y: from there on, up to there
 
 
@@ -126,8 +129,7 @@ def named(name: str) -> Iterator[None]:
 def measure(pass_: str, layer: Layer, arguments: argparse.Namespace) -> Measured | None:
     """Time every algorithm that does not refuse, but for those without hope; None where there is no choice."""
     wanted = arguments.algorithms.split(",") if arguments.algorithms else None
-    with fc.options(threads=1):
-        rows = {row["name"]: row["estimate_s"] for row in fc.algorithms(layer.text) if row["supported"]}
+    rows = estimates(layer)
     if not rows:
         return None
     chosen = min(rows, key=rows.__getitem__)
@@ -162,6 +164,26 @@ def measure(pass_: str, layer: Layer, arguments: argparse.Namespace) -> Measured
     )
     medians = {name: timing.median(samples[name]) if name in samples else first[name] for name in rows}
     return Measured(layer, pass_, chosen, {name: Timing(rows[name], medians[name]) for name in rows})
+
+
+def read(path: Path, arguments: argparse.Namespace) -> list[Measured]:
+    """Times that were saved, with the estimates and the choice of the library as it now is."""
+    found = []
+    for row in report.load(path)["rows"]:
+        layer = Layer.parse(row["problem"], "", fc.ConvProblem.parse(row["problem"]).pass_)
+        if row["pass"] in arguments.passes.split(",") and (not arguments.only or arguments.only in row["problem"]):
+            rows = estimates(layer)
+            timings = {n: Timing(rows[n], t[1]) for n, t in row["timings"].items() if n in rows}
+            if timings:
+                chosen = min(timings, key=lambda name: timings[name].predicted)
+                found.append(Measured(layer, row["pass"], chosen, timings))
+    return found
+
+
+def estimates(layer: Layer) -> dict[str, float]:
+    """Algorithm -> predicted seconds, of those that do not refuse."""
+    with fc.options(threads=1):
+        return {row["name"]: row["estimate_s"] for row in fc.algorithms(layer.text) if row["supported"]}
 
 
 def print_regrets(found: list[Measured], worst: int) -> dict[str, Any]:
@@ -205,6 +227,39 @@ def print_models(found: list[Measured]) -> None:
     report.print_table("\npredicted / measured", header, body)
 
 
+def best_factors(found: list[Measured]) -> tuple[dict[str, float], float]:
+    """Factors of the algorithms' estimates that make the mean regret least, one at a time, and that regret."""
+    names = sorted({name for m in found for name in m.timings})
+    predicted = np.array([[m.timings[n].predicted if n in m.timings else np.inf for n in names] for m in found])
+    measured = np.array([[m.timings[n].measured if n in m.timings else np.inf for n in names] for m in found])
+    regrets = measured / measured.min(axis=1, keepdims=True) - 1
+    factors = np.ones(len(names))
+
+    def cost(trial: Any) -> float:
+        return float(regrets[np.arange(len(found)), (predicted * trial).argmin(axis=1)].mean())
+
+    for _ in range(3):
+        for i in range(len(names)):
+            grid = [np.where(np.arange(len(names)) == i, f, factors) for f in FACTORS]
+            costs = [cost(trial) for trial in grid]
+            # What gains little is left as it is.
+            if min(costs) < 0.98 * cost(factors):
+                factors = grid[int(np.argmin(costs))]
+    return dict(zip(names, factors.tolist(), strict=True)), cost(factors)
+
+
+def print_factors(found: list[Measured]) -> None:
+    print()
+    for pass_ in dict.fromkeys(m.pass_ for m in found):
+        of_pass = [m for m in found if m.pass_ == pass_]
+        factors, regret = best_factors(of_pass)
+        before = float(np.mean([m.regret for m in of_pass]))
+        texts = [f"{name} x {factor:.2f}" for name, factor in factors.items() if factor != 1]
+        print(
+            f"{pass_}: mean regret {100 * before:.1f} % would be {100 * regret:.1f} % with {', '.join(texts) or 'none'}"
+        )
+
+
 def print_machine(found: list[Measured]) -> None:
     """What the two constants of the machine table would have to be multiplied by, from the fastest algorithms."""
     compute, memory = [], []
@@ -238,13 +293,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of problems and orders (default %(default)s)")
     p.add_argument("--worst", type=int, default=20, help="how many bad choices to print (default %(default)s)")
     p.add_argument("--fail-above", type=float, metavar="R", help="exit code 1 if the mean regret exceeds R")
+    p.add_argument("--read", type=Path, metavar="FILE", help="take the times from here, time nothing")
     p.add_argument("--out", type=Path, help="JSON file (default: none)")
     return p
 
 
 def main() -> int:
     arguments = parser().parse_args()
-    work, found = workload(arguments), []
+    found = read(arguments.read, arguments) if arguments.read else []
+    work = [] if arguments.read else workload(arguments)
     end = time.perf_counter() + arguments.budget
     for i, (pass_, layer) in enumerate(work):
         if time.perf_counter() > end:
@@ -259,6 +316,7 @@ def main() -> int:
         return 1
     summary = print_regrets(found, arguments.worst)
     print_models(found)
+    print_factors(found)
     print_machine(found)
     if arguments.out:
         rows = [{"problem": m.layer.text, "pass": m.pass_, "chosen": m.chosen, "timings": m.timings} for m in found]

@@ -196,5 +196,8 @@ def test_calibration_times_what_does_not_refuse(capsys):
     for measured in found:
         assert measured.regret >= 0
         assert {"reference"} != measured.timings.keys() >= {measured.chosen, measured.best}
+    factors, regret = calibrate.best_factors(found)
+    assert regret <= np.mean([measured.regret for measured in found]) + 1e-9
+    assert factors.keys() == {name for measured in found for name in measured.timings}
     assert calibrate.print_regrets(found, worst=3)["all"]["problems"] == 4
     assert "regret of the automatic choice" in capsys.readouterr().out
