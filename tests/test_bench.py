@@ -187,6 +187,30 @@ def test_summaries_say_which_layers_are_lost():
     assert about["isa_over"]["avx2"]["least"] == pytest.approx(0.25)
 
 
+def test_the_page_of_results_has_every_kind():
+    def entry(seconds):
+        return {"seconds": [seconds] * 3, "median_s": seconds, "error": 1e-7}
+
+    head = {"machine": {"cpu": "a", "cores": 2, "load": 0.0}, "command": "b", "date": "c"}
+    pool = {
+        "problem": "max fwd",
+        "layer": "x",
+        "op": "max",
+        "pass": "fwd",
+        "threads": 1,
+        "bytes": 1e7,
+        "copy_gbs": [10.0] * 3,
+    }
+    pool["peers"] = {"fastconv_pool": entry(1e-3), "torch_pool": entry(9e-3)}
+    step = {"problem": "train net n4", "threads": 2, "peers": {"fastconv_train": entry(0.5), "torch_train": entry(0.6)}}
+    kinds = {"pools": {"rows": [pool]}, "train": {"rows": [step]}}
+    kinds["calibration"] = {"regret": {"fwd": {"mean": 0.04, "worst": 0.5, "problems": 3}}, "rows": []}
+    page = "\n".join(markdown.page([{"kind": kind, **head, **result} for kind, result in kinds.items()]))
+    for text in ("**9.00 [9.00, 9.00] (8.0)** | **1.00**, 1.00 (1)", "500.0 ms | 600.0 ms", "| 3 | **4.0 %** | 50 % |"):
+        assert text in page
+    assert "1.20 [1.20, 1.20]" in page and "**1.20" not in page  # the goal is 1.3
+
+
 def test_calibration_times_what_does_not_refuse(capsys):
     words = ["--rounds", "2", "--min-sample", "1e-5", "--problems", "random", "--random", "3", "--sample", "4"]
     arguments = calibrate.parser().parse_args(words)
