@@ -19,6 +19,8 @@ template <class T>
 struct GroupedBlocking {
   static constexpr int64_t kPlaneBytes = 32 << 10;   // what a group reads: in L1
   static constexpr int64_t kBlockBytes = 128 << 10;  // of all groups that are copied together: in L2
+  // Backward-filter: all of a band in L2, the few channels of a tile in L1.
+  static constexpr int64_t kFilterBytes = 256 << 10, kFilterVectors = 128;
   static constexpr int64_t kItems = 8;
 
   bool forward;
@@ -63,7 +65,10 @@ struct GroupedBlocking {
       const int64_t bytes = plane_elements * static_cast<int64_t>(sizeof(T)),
                     items = p.n * slices * phases * ceil_div(groups, group_block) * ceil_div(whole_rows, band_rows) *
                             ceil_div(whole_columns, band_columns);
-      const bool large = bytes > (together ? kBlockBytes : kPlaneBytes), few = items < kItems;
+      const bool filter = p.pass == Pass::kBackwardFilter;
+      const bool large =
+          filter ? bytes > kFilterBytes || vectors > kFilterVectors : bytes > (together ? kBlockBytes : kPlaneBytes);
+      const bool few = items < kItems;
       if (band_rows > 8 && (large || few))
         band_rows = ceil_div(band_rows, int64_t{2});
       else if (band_columns >= 256 && (large || few))

@@ -98,6 +98,7 @@ class GroupedPlanes {
             T* dst) const {
     image += at.n * layout.batch_pitch + channel * layout.channel_step();
     const bool zeros = grid.padding_mode == PaddingMode::kZeros && layout.layout == Layout::kChannelsFirst;
+    const bool pairs = zeros && a[2].step == 2 && w.lines == 2 && w.shared;  // both halves of a row at once
     const int64_t block = zeros ? 1 : channels;
     for (int64_t c = 0; c < channels; c += block, image += layout.channel_step(), dst += channel_pitch) {
       T* to = dst;
@@ -105,11 +106,13 @@ class GroupedPlanes {
         const int64_t depth =
             padded_source(grid.padding_mode, at.o0 * a[0].step + a[0].offset + t0 * a[0].offset_step, a[0].size);
         for (int64_t i = 0; i < h.lines; ++i)
-          for (int64_t j = 0; j < w.lines; ++j, to += plane) {
+          for (int64_t j = 0; j < w.lines; j += pairs ? 2 : 1, to += pairs ? 2 * plane : plane) {
             const int64_t row = h.coordinate(a[1], i) + at.row * a[1].step;
             const int64_t column = w.coordinate(a[2], j) + at.column * a[2].step;
             const int64_t rows = h.length - (most_rows - at.rows);
-            if (zeros)
+            if (pairs)
+              copy_two_planes(image, depth, row, rows, column, to);
+            else if (zeros)
               copy_plane(image, depth, row, rows, column, to);
             else
               gather_plane(layout, image, depth, row, rows, column, channels, to);
@@ -129,6 +132,18 @@ class GroupedPlanes {
                         dst + y.first * pitch, pitch);
     }
     std::fill(dst + y.last * pitch, dst + rows * pitch, T(0));
+  }
+
+  void copy_two_planes(const T* image, int64_t depth, int64_t row, int64_t rows, int64_t column, T* dst) const {
+    const Inside y = depth == kOutside ? Inside{} : Inside(row, a[1].step, rows, a[1].size);
+    for (T* to : {dst, dst + plane}) {
+      std::fill(to, to + y.first * pitch, T(0));
+      std::fill(to + y.last * pitch, to + rows * pitch, T(0));
+    }
+    if (y.first == y.last) return;
+    const T* src = image + (depth * a[1].size + row + y.first * a[1].step) * a[2].size + column;
+    kernels.copy_pairs(y.last - y.first, pitch, -column, a[2].size - column, src, a[1].step * a[2].size,
+                       dst + y.first * pitch, dst + plane + y.first * pitch, pitch);
   }
 
   void gather_plane(const ImageLayout& layout, const T* image, int64_t depth, int64_t row, int64_t rows, int64_t column,

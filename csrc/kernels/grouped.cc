@@ -228,32 +228,38 @@ void copy_rows(int64_t rows, int64_t count, int64_t first, int64_t last, const T
         const bool whole = first <= i && i + lanes <= last;
         store(dst + i, whole ? load(src + i) : load_lanes(src + i, first - i, last - i));
       }
-    } else if (step == 2) {
-      for (; i < count; i += lanes) {
-        // Bits of the elements themselves: those from the first to the last, two apart.
-        const int64_t begin = first > i ? 2 * (first - i) : 0, end = 2 * (last - i) - 1;
-        typename Vec<T>::ints even{};
-#pragma GCC unroll 16
-        for (int lane = 0; lane < lanes; ++lane) even[lane] = 2 * lane;
-        const T* at = src + 2 * i;
-        const bool whole = begin == 0 && end >= 2 * lanes;
-        const V<T> low = whole ? load(at) : load_lanes(at, begin, end);
-        const V<T> high = whole ? load(at + lanes) : load_lanes(at + lanes, begin - lanes, end - lanes);
-        store(dst + i, __builtin_shuffle(low, high, even));
-      }
     } else {
       for (; i < count; ++i) dst[i] = first <= i && i < last ? src[i * step] : T(0);
     }
   }
 }
 
+template <class T>
+void copy_pairs(int64_t rows, int64_t count, int64_t first, int64_t last, const T* src, int64_t src_pitch, T* even,
+                T* odd, int64_t dst_pitch) {
+  constexpr int lanes = Vec<T>::lanes;
+  typename Vec<T>::ints evens{}, odds{};
+#pragma GCC unroll 16
+  for (int lane = 0; lane < lanes; ++lane) evens[lane] = 2 * lane, odds[lane] = 2 * lane + 1;
+  for (; rows > 0; --rows, src += src_pitch, even += dst_pitch, odd += dst_pitch)
+    for (int64_t i = 0; i < count; i += lanes) {
+      const int64_t begin = first - 2 * i, end = last - 2 * i;
+      const T* at = src + 2 * i;
+      const bool whole = begin <= 0 && end >= 2 * lanes;
+      const V<T> low = whole ? load(at) : load_lanes(at, begin, end);
+      const V<T> high = whole ? load(at + lanes) : load_lanes(at + lanes, begin - lanes, end - lanes);
+      store_first(even + i, __builtin_shuffle(low, high, evens), count - i);
+      store_first(odd + i, __builtin_shuffle(low, high, odds), count - i);
+    }
+}
+
 }  // namespace
 
 const GroupedKernels kGroupedKernels = {
     {Vec<float>::lanes, kRows, vectors, kFilterRows, kPixelColumns, kPixelVectors, filter_columns, band<float>,
-     filter<float>, pixels<float>, copy_rows<float>},
+     filter<float>, pixels<float>, copy_rows<float>, copy_pairs<float>},
     {Vec<double>::lanes, kRows, vectors, kFilterRows, kPixelColumns, kPixelVectors, filter_columns, band<double>,
-     filter<double>, pixels<double>, copy_rows<double>},
+     filter<double>, pixels<double>, copy_rows<double>, copy_pairs<double>},
 };
 
 }  // namespace fastconv::FC_ISA

@@ -78,6 +78,10 @@ struct GroupedKernelsOf {
   // beyond `count` is written in each row, and no src but those.
   void (*copy_rows)(int64_t rows, int64_t count, int64_t first, int64_t last, const T* src, int64_t step,
                     int64_t src_pitch, T* dst, int64_t dst_pitch);
+  // even[i] = src[2 i], odd[i] = src[2 i + 1] where their place is from `first` to below `last`, else 0. Nothing beyond
+  // `count` is written.
+  void (*copy_pairs)(int64_t rows, int64_t count, int64_t first, int64_t last, const T* src, int64_t src_pitch, T* even,
+                     T* odd, int64_t dst_pitch);
 };
 struct GroupedKernels {
   GroupedKernelsOf<float> f32;
