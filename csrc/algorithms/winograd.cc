@@ -23,7 +23,7 @@
 namespace fastconv {
 namespace {
 
-constexpr int64_t kChunk = 128;           // channels of one chain of multiply-adds
+constexpr int64_t kChunk = 64;            // channels of one chain of multiply-adds
 constexpr int64_t kBlockTiles = 42;       // of a fused block
 constexpr int64_t kJointTiles = 64;       // of a block of the staged schedules
 constexpr int64_t kWholeBytes = 6 << 20;  // of transformed weights that a plan keeps
@@ -41,6 +41,7 @@ struct Blocking {
   const WinogradGeometry g;
   Schedule schedule;
   bool keeps_whole;  // a plan keeps transformed weights, otherwise turned ones
+  int64_t widest;    // vectors of a piece, at most
   int64_t pieces;    // of a group
   int64_t block;     // tiles of a block
   int64_t blocks;    // of all tiles
@@ -50,7 +51,7 @@ struct Blocking {
 
   Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m)
       : kernels(*m.kernels->winograd), g(p, transforms_of(form, m), kernels.lanes) {
-    pieces = ceil_div(g.written_vectors(), int64_t{kernels.vectors});
+    cut_pieces(kernels.vectors);
     depth = g.depth_taps * g.read;
     depth_blocks = g.depth_taps * g.read_blocks();
     keeps_whole = whole_elements() * 4 <= kWholeBytes;
@@ -68,6 +69,13 @@ struct Blocking {
     }
     block = ceil_div(tiles, blocks);
     blocks = ceil_div(tiles, block);
+    // A chunk of U of two vectors (295 KiB) stays in L2 beside V and the products; of four it did not.
+    if (schedule == Schedule::kFusedWeight) cut_pieces(std::min(2, kernels.vectors));
+  }
+
+  void cut_pieces(int vectors) {
+    widest = vectors;
+    pieces = ceil_div(g.written_vectors(), widest);
   }
 
   // Vectors of a piece begin here; they are as many as can be equal.
@@ -75,7 +83,7 @@ struct Blocking {
   int64_t u_pitch(int64_t vectors, int64_t steps) const { return steps * vectors * g.lanes + kPad; }
   int64_t v_block_pitch(int64_t tiles) const { return tiles * g.lanes; }
   int64_t v_pitch(int64_t tiles) const { return depth_blocks * tiles * g.lanes + kPad; }
-  int64_t products_pitch() const { return kernels.vectors * block * g.lanes + kPad; }
+  int64_t products_pitch() const { return widest * block * g.lanes + kPad; }
   // Transformed weights: [group][piece][point][channel][vector][lane].
   int64_t piece_elements(int64_t vectors) const { return g.points * u_pitch(vectors, depth); }
   int64_t piece_offset(int64_t group, int64_t piece) const {
@@ -99,8 +107,7 @@ struct Room {
     else
       joint = b.slab * bytes(g.groups * g.points * b.v_pitch(b.block));
     products = bytes(g.points * b.products_pitch());
-    if (b.schedule == Schedule::kFusedWeight)
-      u = bytes(g.points * b.u_pitch(b.kernels.vectors, std::min(kChunk, g.read)));
+    if (b.schedule == Schedule::kFusedWeight) u = bytes(g.points * b.u_pitch(b.widest, std::min(kChunk, g.read)));
     scratch = bytes(std::max(WinogradInput::scratch(g, b.block), WinogradOutput::scratch(g)));
   }
   int64_t shared() const { return whole + joint; }
@@ -236,9 +243,12 @@ class Run {
       for (int64_t c = 0; c < g.read; c += kChunk) {
         const int64_t channels = std::min(kChunk, g.read - c);
         filter.transform(group, vector, vectors, tap, c, channels, s.u, pitch);
-        for (int64_t point = 0; point < g.points; ++point)
+        const int64_t next = std::min(kChunk, g.read - c - channels);  // turned weights come from memory: ask early
+        for (int64_t point = 0; point < g.points; ++point) {
+          filter.prefetch(group, vector, vectors, c + channels, next, point);
           multiply_chunk(vectors, tiles, tap, c, channels, v + point * b.v_pitch(b.block), s.u + point * pitch,
                          s.products + point * b.products_pitch());
+        }
       }
   }
 

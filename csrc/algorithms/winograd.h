@@ -186,6 +186,8 @@ struct WinogradFilter {
 
   void transform(int64_t group, int64_t vector, int64_t vectors, int64_t tap, int64_t channel, int64_t channels,
                  float* u, int64_t point_pitch) const;
+  // Asks for one of `points` shares of the turned weights that `transform` will read.
+  void prefetch(int64_t group, int64_t vector, int64_t vectors, int64_t channel, int64_t channels, int64_t share) const;
 };
 
 // ---- winograd.cc ----------------------------------------------------------------------------------------------

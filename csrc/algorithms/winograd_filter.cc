@@ -55,4 +55,15 @@ void WinogradFilter::transform(int64_t group, int64_t vector, int64_t vectors, i
   }
 }
 
+void WinogradFilter::prefetch(int64_t group, int64_t vector, int64_t vectors, int64_t channel, int64_t channels,
+                              int64_t share) const {
+  if (!turned || channels <= 0) return;
+  const int64_t filter = g.all_taps() * g.lanes, all = channels * filter;
+  for (int64_t v = 0; v < vectors; ++v) {
+    const float* taps = turned + ((group * g.written_vectors() + vector + v) * g.read + channel) * filter;
+    for (int64_t i = share * all / g.points; i < (share + 1) * all / g.points; i += 16)
+      __builtin_prefetch(taps + i, 0, 2);
+  }
+}
+
 }  // namespace fastconv
