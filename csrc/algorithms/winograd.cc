@@ -2,10 +2,10 @@
 // The three schedules of Winograd convolution. For a block of tiles and a group of pieces (a piece is at most four
 // vectors of written channels, the width of a register tile):
 //
-//   V[point][block of channels][tile][lane]   <- input transform
+//   V[block of channels][point][tile][lane]   <- input transform
 //   for each piece:
 //     for each point, for each chunk of at most kChunk channels, for some tiles at a time:  one register tile
-//       products[point][vector][tile][lane] (+)= V * U[point][channel][vector][lane]
+//       products[vector][point][tile][lane] (+)= V * U[point][channel][vector][lane]
 //     output transform of the piece
 //
 //   fused          V of one block of tiles, small enough for L2, by the thread that uses it; threads share blocks
@@ -81,9 +81,16 @@ struct Blocking {
   // Vectors of a piece begin here; they are as many as can be equal.
   int64_t piece_vector(int64_t piece) const { return piece * g.written_vectors() / pieces; }
   int64_t u_pitch(int64_t vectors, int64_t steps) const { return steps * vectors * g.lanes + kPad; }
-  int64_t v_block_pitch(int64_t tiles) const { return tiles * g.lanes; }
-  int64_t v_pitch(int64_t tiles) const { return depth_blocks * tiles * g.lanes + kPad; }
-  int64_t products_pitch() const { return widest * block * g.lanes + kPad; }
+  // V[block of lanes channels][point][tile][lane]: what an input transform writes lies in few pages, an odd number of
+  // cache lines apart.
+  int64_t v_pitch() const { return (ceil_div(block * g.lanes, int64_t{16}) | 1) * 16; }
+  int64_t v_block_pitch() const { return g.points * v_pitch(); }
+  int64_t v_elements() const { return depth_blocks * v_block_pitch(); }
+  // A chunk of U of the fused-weight schedule: [block of lanes channels][point][channel][vector][lane], likewise.
+  int64_t chunk_pitch(int64_t vectors) const { return vectors * g.lanes * g.lanes + 16; }
+  int64_t chunk_block_pitch(int64_t vectors) const { return g.points * chunk_pitch(vectors); }
+  // Products [vector][point][tile][lane], like V.
+  int64_t products_elements() const { return widest * v_block_pitch(); }
   // Transformed weights: [group][piece][point][channel][vector][lane].
   int64_t piece_elements(int64_t vectors) const { return g.points * u_pitch(vectors, depth); }
   int64_t piece_offset(int64_t group, int64_t piece) const {
@@ -103,11 +110,12 @@ struct Room {
     const auto bytes = [](int64_t elements) { return aligned(elements * static_cast<int64_t>(sizeof(float))); };
     if (b.schedule != Schedule::kFusedWeight && !(packed && b.keeps_whole)) whole = bytes(b.whole_elements());
     if (b.schedule == Schedule::kFused)
-      v = bytes(g.points * b.v_pitch(b.block));
+      v = bytes(b.v_elements());
     else
-      joint = b.slab * bytes(g.groups * g.points * b.v_pitch(b.block));
-    products = bytes(g.points * b.products_pitch());
-    if (b.schedule == Schedule::kFusedWeight) u = bytes(g.points * b.u_pitch(b.widest, std::min(kChunk, g.read)));
+      joint = b.slab * bytes(g.groups * b.v_elements());
+    products = bytes(b.products_elements());
+    if (b.schedule == Schedule::kFusedWeight)
+      u = bytes(ceil_div(std::min(kChunk, g.read), g.lanes) * b.chunk_block_pitch(b.widest));
     scratch = bytes(std::max(WinogradInput::scratch(g, b.block), WinogradOutput::scratch(g)));
   }
   int64_t shared() const { return whole + joint; }
@@ -186,7 +194,7 @@ class Run {
 
   void staged(int64_t first, int64_t blocks) const {
     float* joint = reinterpret_cast<float*>(workspace + room.whole);
-    const int64_t of_group = g.points * b.v_pitch(b.block), of_block = room.joint / b.slab / 4;
+    const int64_t of_group = b.v_elements(), of_block = room.joint / b.slab / 4;
     parallel_for(r.parallel, blocks * g.groups * b.depth_blocks, [&](int64_t item, int slot) {
       const int64_t i = item % b.depth_blocks, group = item / b.depth_blocks % g.groups;
       const int64_t block = item / b.depth_blocks / g.groups;
@@ -208,20 +216,20 @@ class Run {
 
   void transform_input(int64_t block, int64_t group, int64_t i, float* v, float* rest) const {
     const int64_t tap = i / g.read_blocks();
-    input.transform(block * b.block, block_tiles(block), group, tap, i % g.read_blocks(),
-                    v + i * b.v_block_pitch(b.block), b.v_pitch(b.block), rest);
+    input.transform(block * b.block, block_tiles(block), group, tap, i % g.read_blocks(), v + i * b.v_block_pitch(),
+                    b.v_pitch(), rest);
   }
 
   // One chunk of one point: channels [channel, channel + channels) of a depth tap. u begins with the chunk.
   void multiply_chunk(int64_t vectors, int64_t tiles, int64_t tap, int64_t channel, int64_t channels, const float* v,
-                      const float* u, float* products) const {
-    const int64_t pitch = b.v_block_pitch(b.block);
+                      const float* u, int64_t u_block_pitch, float* products) const {
+    const int64_t pitch = b.v_block_pitch();
     const float* from = v + (tap * g.read_blocks() + channel / g.lanes) * pitch;
     const int64_t parts = ceil_div(tiles, int64_t{b.kernels.tile_rows[vectors]});
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t tile = part * tiles / parts, rows = (part + 1) * tiles / parts - tile;
       b.kernels.multiply(static_cast<int>(rows), static_cast<int>(vectors), channels, from + tile * g.lanes, pitch, u,
-                         products + tile * g.lanes, b.block * g.lanes, tap > 0 || channel > 0);
+                         u_block_pitch, products + tile * g.lanes, b.v_block_pitch(), tap > 0 || channel > 0);
     }
   }
 
@@ -231,31 +239,33 @@ class Run {
     for (int64_t point = 0; point < g.points; ++point)
       for (int64_t tap = 0; tap < g.depth_taps; ++tap)
         for (int64_t c = 0; c < g.read; c += kChunk)
-          multiply_chunk(vectors, tiles, tap, c, std::min(kChunk, g.read - c), v + point * b.v_pitch(b.block),
+          multiply_chunk(vectors, tiles, tap, c, std::min(kChunk, g.read - c), v + point * b.v_pitch(),
                          u + point * b.u_pitch(vectors, b.depth) + (tap * g.read + c) * vectors * g.lanes,
-                         products + point * b.products_pitch());
+                         vectors * g.lanes * g.lanes, products + point * b.v_pitch());
   }
 
   void multiply_fused(int64_t group, int64_t piece, int64_t tiles, const float* v, const Scratch& s) const {
     const int64_t vector = b.piece_vector(piece), vectors = b.piece_vector(piece + 1) - vector;
-    const int64_t pitch = b.u_pitch(vectors, std::min(kChunk, g.read));
+    const int64_t pitch = b.chunk_pitch(vectors), block_pitch = b.chunk_block_pitch(vectors);
     for (int64_t tap = 0; tap < g.depth_taps; ++tap)
       for (int64_t c = 0; c < g.read; c += kChunk) {
         const int64_t channels = std::min(kChunk, g.read - c);
-        filter.transform(group, vector, vectors, tap, c, channels, s.u, pitch);
+        for (int64_t i = 0; i < channels; i += g.lanes)
+          filter.transform(group, vector, vectors, tap, c + i, std::min(g.lanes, channels - i),
+                           s.u + i / g.lanes * block_pitch, pitch);
         const int64_t next = std::min(kChunk, g.read - c - channels);  // turned weights come from memory: ask early
         for (int64_t point = 0; point < g.points; ++point) {
           filter.prefetch(group, vector, vectors, c + channels, next, point);
-          multiply_chunk(vectors, tiles, tap, c, channels, v + point * b.v_pitch(b.block), s.u + point * pitch,
-                         s.products + point * b.products_pitch());
+          multiply_chunk(vectors, tiles, tap, c, channels, v + point * b.v_pitch(), s.u + point * pitch, block_pitch,
+                         s.products + point * b.v_pitch());
         }
       }
   }
 
   void finish(int64_t block, int64_t tiles, int64_t group, int64_t piece, const Scratch& s) const {
     const int64_t vector = b.piece_vector(piece), vectors = b.piece_vector(piece + 1) - vector;
-    output.transform(block * b.block, tiles, group, vector * g.lanes, vectors, s.products, b.products_pitch(),
-                     b.block * g.lanes, s.rest);
+    output.transform(block * b.block, tiles, group, vector * g.lanes, vectors, s.products, b.v_pitch(),
+                     b.v_block_pitch(), s.rest);
   }
 
   const Blocking& b;

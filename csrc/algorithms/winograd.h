@@ -125,7 +125,7 @@ void each_tile_row(const WinogradSegment& s, const Visit& visit) {
 }
 
 // ---- winograd_input.cc ----------------------------------------------------------------------------------------
-// The tensor that is read, as V[point][block of lanes channels][tile][lane].
+// The tensor that is read, a block of lanes channels at a time.
 struct WinogradInput {
   const WinogradGeometry& g;
   const GemmKernelsOf<float>& kernels;

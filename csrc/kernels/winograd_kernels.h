@@ -31,10 +31,10 @@ struct WinogradKernels {  // winograd_tile.cc
   int vectors;       // of written channels in a register tile, at most
   int tile_rows[5];  // tiles in a register tile of so many vectors, at most
   // products[v * vector_pitch + t * L ..] (+)= sum over c < channels of input[c / L][t][c % L] * u[c][vectors][L] for
-  // tiles t < rows and vectors v; blocks of L channels of `input` are block_pitch apart. The sum is one chain in
+  // tiles t < rows and vectors v; blocks of L channels are block_pitch and u_block_pitch apart. The sum is one chain in
   // ascending c from zero; `accumulate` adds it to what is there.
   void (*multiply)(int rows, int vectors, int64_t channels, const float* input, int64_t block_pitch, const float* u,
-                   float* products, int64_t vector_pitch, bool accumulate);
+                   int64_t u_block_pitch, float* products, int64_t vector_pitch, bool accumulate);
   // dst[row * dst_pitch + column] = src[column * L + row] + bias[row] + residual[row * dst_pitch + column], negative
   // ones made zero by `relu`, for row < rows <= L and column < columns; bias and residual may be null.
   void (*store_rows)(int64_t rows, int64_t columns, const float* src, float* dst, int64_t dst_pitch, const float* bias,

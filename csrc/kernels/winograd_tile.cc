@@ -17,16 +17,17 @@ constexpr int most_rows(int vectors) {
 
 template <int ROWS, int VECTORS>
 void multiply_tile(int64_t channels, const float* __restrict input, int64_t block_pitch, const float* __restrict u,
-                   float* __restrict products, int64_t vector_pitch, bool accumulate) {
+                   int64_t u_block_pitch, float* __restrict products, int64_t vector_pitch, bool accumulate) {
   V<float> sum[ROWS][VECTORS] = {};
-  for (; channels > 0; channels -= L, input += block_pitch) {
+  for (; channels > 0; channels -= L, input += block_pitch, u += u_block_pitch) {
     const float* at = input;
     const float* end = input + (channels < L ? channels : L);
+    const float* w = u;
 #pragma GCC unroll 2
-    for (; at < end; ++at, u += VECTORS * L) {
+    for (; at < end; ++at, w += VECTORS * L) {
       V<float> column[VECTORS];
 #pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) column[v] = load(u + v * L);
+      for (int v = 0; v < VECTORS; ++v) column[v] = load(w + v * L);
 #pragma GCC unroll 16
       for (int r = 0; r < ROWS; ++r) {
         const V<float> factor = splat(at[r * L]);
@@ -46,12 +47,13 @@ void multiply_tile(int64_t channels, const float* __restrict input, int64_t bloc
 }
 
 template <int VECTORS>
-void multiply_rows(int rows, int64_t channels, const float* input, int64_t block_pitch, const float* u, float* products,
-                   int64_t vector_pitch, bool accumulate) {
-#define FC_CASE(n)                                                                                           \
-  case n:                                                                                                    \
-    if constexpr (n <= most_rows(VECTORS))                                                                   \
-      return multiply_tile<n, VECTORS>(channels, input, block_pitch, u, products, vector_pitch, accumulate); \
+void multiply_rows(int rows, int64_t channels, const float* input, int64_t block_pitch, const float* u,
+                   int64_t u_block_pitch, float* products, int64_t vector_pitch, bool accumulate) {
+#define FC_CASE(n)                                                                                             \
+  case n:                                                                                                      \
+    if constexpr (n <= most_rows(VECTORS))                                                                     \
+      return multiply_tile<n, VECTORS>(channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, \
+                                       accumulate);                                                            \
     break;
   switch (rows) {
     FC_CASE(1)
@@ -75,13 +77,15 @@ void multiply_rows(int rows, int64_t channels, const float* input, int64_t block
 }
 
 void multiply(int rows, int vectors, int64_t channels, const float* input, int64_t block_pitch, const float* u,
-              float* products, int64_t vector_pitch, bool accumulate) {
-  if (vectors == 1) return multiply_rows<1>(rows, channels, input, block_pitch, u, products, vector_pitch, accumulate);
-  if (vectors == 2) return multiply_rows<2>(rows, channels, input, block_pitch, u, products, vector_pitch, accumulate);
+              int64_t u_block_pitch, float* products, int64_t vector_pitch, bool accumulate) {
+  if (vectors == 1)
+    return multiply_rows<1>(rows, channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, accumulate);
+  if (vectors == 2)
+    return multiply_rows<2>(rows, channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, accumulate);
   if constexpr (kVectors > 2) {
     if (vectors == 3)
-      return multiply_rows<3>(rows, channels, input, block_pitch, u, products, vector_pitch, accumulate);
-    return multiply_rows<4>(rows, channels, input, block_pitch, u, products, vector_pitch, accumulate);
+      return multiply_rows<3>(rows, channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, accumulate);
+    return multiply_rows<4>(rows, channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, accumulate);
   }
 }
 
