@@ -226,13 +226,24 @@ class Product {
         block.x = source.places + (source.tap_offsets ? 0 : tap * b.strip);
         block.w = w;
         w += steps * width;
-        const bool last = c + count == b.channels && tap + some == tap_count;
-        block.next_w = w;
-        block.next_elements = last || (!packed && tap + some == tap_count) ? 0 : steps * width;
+        if (packed) {
+          const bool last = c + count == b.channels && tap + some == tap_count;
+          block.next_w = w, block.next_elements = last ? 0 : steps * width;
+        } else {
+          ask_ahead(i.group, at, tap == 0 ? c + count : b.channels, &block);
+        }
         b.tiles.product(&block);
         block.accumulate = true;
       }
     }
+  }
+
+  // For the unpacked weights of the channels from `c` on.
+  void ask_ahead(int64_t group, int64_t at, int64_t c, ImplicitBlock<T>* block) const {
+    const int64_t depth = b.channels * b.all_taps;
+    block->next_elements = b.forward ? std::min(b.channel_block, b.channels - c) * b.all_taps : 0;
+    block->next_pitch = block->next_elements ? depth : 0;
+    block->next_w = static_cast<const T*>(r.w) + (group * b.rows + b.block_begin(at)) * depth + c * b.all_taps;
   }
 
   void finish_pixels(int64_t pixels, int64_t rows, T* const* places, int64_t channel) const {

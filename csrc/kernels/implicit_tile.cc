@@ -1,18 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// The register tile of the implicit matrix product: lanes are written channels, rows are pixels that may lie anywhere.
+// The register tile of the implicit matrix product: lanes are written channels,
+// rows are pixels that may lie anywhere.
 //
-//           w[run][step][4 vectors]         AVX-512 and NEON: 6 pixels x 4 vectors = 24 accumulators, 4 vectors of w
-//              +-----+-----+-----+-----+    and 1 broadcast of x = 29 of 32 registers; a step has 4 loads, 6
-//  x[pixel +   |     |     |     |     |    broadcasts and 24 multiply-adds. Narrower blocks take 8 pixels. AVX2 and
-//    offset]   |     |     |     |     |    the baseline: 6 x 2. Each pixel has a pointer of its own, a step one offset
-//   x 6 pixels +-----+-----+-----+-----+    for all of them: 9 of 16 integer registers.
+//           w[run][step][4 vectors]         AVX-512 and NEON: 6 pixels x 4
+//           vectors = 24 accumulators, 4 vectors of w
+//              +-----+-----+-----+-----+    and 1 broadcast of x = 29 of 32
+//              registers; a step has 4 loads, 6
+//  x[pixel +   |     |     |     |     |    broadcasts and 24 multiply-adds.
+//  Narrower blocks take 8 pixels. AVX2 and
+//    offset]   |     |     |     |     |    the baseline: 6 x 2. Each pixel has
+//    a pointer of its own, a step one offset
+//   x 6 pixels +-----+-----+-----+-----+    for all of them: 9 of 16 integer
+//   registers.
 //
 //   for each tile (as equal as can be, so that 49 pixels are 5 x 5 + 4 x 6):
 //     for each run: for each step: one row of w times the pixels
 //
-// Loads are what to save: one load of 64 bytes a cycle is what an Ice Lake server sustains, so that 14 x 2 (16 loads
-// for 28 multiply-adds) reached 85 % of the multiply-add peak where 6 x 4 reached 95 %, operands in L1. Streaming the
-// sums and x from L2 costs nothing measurable on top. Sharing the core with another thread takes both to about 80 %.
+// The weights of the next block are asked for while these are used. Where planes are small these are many lines for few
+// tiles, a few per step: 512 channels of 7 x 7 pixels went from 44 to 62 % of the peak against a burst before each
+// tile. Loads are what to save: one load of 64 bytes a cycle is what an Ice Lake server sustains, so that 14 x 2 (16
+// loads for 28 multiply-adds) reached 85 % of the multiply-add peak where 6 x 4 reached 95 %, operands in L1. Streaming
+// the sums and x from L2 costs nothing measurable on top. Sharing the core with
+// another thread takes both to about 80 %.
 #include "implicit_kernels.h"
 #include "kernel_table.h"
 #include "simd.h"
@@ -27,8 +36,11 @@ constexpr int kNarrowPixels = 8;  // where a tile has fewer vectors
 template <int VECTORS>
 constexpr int kPixelsOf = VECTORS == kVectors ? kPixels : kNarrowPixels;
 
-template <class T, int PIXELS, int VECTORS>
-void tile_of(const ImplicitBlock<T>& b, const T* const* x, T* const* y) {
+// STREAMS: the weights used next are asked for step by step, from `next` on,
+// `advance` bytes apart. A burst of them would wait for the few lines that can
+// be under way at a time.
+template <class T, int PIXELS, int VECTORS, bool STREAMS>
+void tile_of(const ImplicitBlock<T>& b, const T* const* x, T* const* y, const char* next, int64_t advance) {
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[PIXELS][VECTORS] = {};
   const T* w = b.w;
@@ -40,6 +52,10 @@ void tile_of(const ImplicitBlock<T>& b, const T* const* x, T* const* y) {
 #pragma GCC unroll 2
     for (const int64_t* step = b.offsets; step < end; ++step, w += VECTORS * lanes) {
       const int64_t offset = *step;
+      if constexpr (STREAMS) {
+        __builtin_prefetch(next, 0, 2);
+        next += advance;
+      }
       V<T> column[VECTORS];
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) column[v] = load(w + v * lanes);
@@ -79,41 +95,59 @@ void touch_ahead(const ImplicitBlock<T>& b, const T* const* x) {
     for (int64_t step = 0; step < b.steps; ++step) __builtin_prefetch(*x + b.x_shift + b.offsets[step] + 2 * line);
 }
 
+template <class T, int VECTORS, bool STREAMS>
+void tile_pixels(int64_t pixels, const ImplicitBlock<T>& b, const T* const* x, T* const* y, const char* next,
+                 int64_t advance) {
+#define FC_CASE(n)                                                                                  \
+  case n:                                                                                           \
+    if constexpr (n <= kPixelsOf<VECTORS>) tile_of<T, n, VECTORS, STREAMS>(b, x, y, next, advance); \
+    break;
+  switch (pixels) {
+    FC_CASE(1)
+    FC_CASE(2)
+    FC_CASE(3)
+    FC_CASE(4)
+    FC_CASE(5)
+    FC_CASE(6)
+    FC_CASE(7)
+    FC_CASE(8)
+    default:
+      break;
+  }
+#undef FC_CASE
+}
+
 template <class T, int VECTORS>
 void product_of(const ImplicitBlock<T>& b) {
-  constexpr int line = 64 / (int)sizeof(T);
+  constexpr int64_t line = 64, burst = 4;
   const int64_t tiles = (b.pixels + kPixelsOf<VECTORS> - 1) / kPixelsOf<VECTORS>;
-  const int64_t size = b.pixels / tiles, larger = b.pixels % tiles;  // so many tiles have a pixel more
-  const int64_t share = (b.next_elements / line + tiles - 1) / tiles;
-  const T* next = b.next_w;
+  const int64_t size = b.pixels / tiles,
+                larger = b.pixels % tiles;  // so many tiles have a pixel more
+  const int64_t steps = b.runs * b.steps, bytes = b.next_elements * (int64_t)sizeof(T);
+  const char* next = (const char*)b.next_w;
+  // Rows far apart: a line of every row in a tile. Otherwise equal shares of all lines.
+  const int64_t row_lines = b.next_pitch ? bytes / line + 1 : 0;
+  const int64_t share = b.next_pitch ? 0 : (bytes / line + tiles - 1) / tiles;
+  const int64_t advance = b.next_pitch ? b.next_pitch * (int64_t)sizeof(T)
+                          : steps      ? (share * line + steps - 1) / steps
+                                       : 0;
   int64_t touched = 0;
   for (int64_t i = 0, tile = 0; tile < tiles; ++tile) {
-    for (int64_t j = 0; j < share; ++j, next += line) __builtin_prefetch(next, 0, 2);
-    if (b.touch && i >= touched) {
-      touch_ahead(b, b.x + i);
-      touched += b.touch;
-    }
     const T* const* x = b.x + i;
     T* const* y = b.y + i;
-#define FC_CASE(n)                                                          \
-  case n:                                                                   \
-    if constexpr (n <= kPixelsOf<VECTORS>) tile_of<T, n, VECTORS>(b, x, y); \
-    break;
+    if (b.touch && i >= touched) {
+      touch_ahead(b, x);
+      touched += b.touch;
+    }
     const int64_t pixels = size + (tile < larger);
     i += pixels;
-    switch (pixels) {
-      FC_CASE(1)
-      FC_CASE(2)
-      FC_CASE(3)
-      FC_CASE(4)
-      FC_CASE(5)
-      FC_CASE(6)
-      FC_CASE(7)
-      FC_CASE(8)
-      default:
-        break;
+    if (VECTORS == kVectors && (share > burst || tile < row_lines)) {
+      tile_pixels<T, VECTORS, VECTORS == kVectors>(pixels, b, x, y, next, advance);
+      next += b.next_pitch ? line : share * line;
+      continue;
     }
-#undef FC_CASE
+    for (int64_t j = 0; j < share; ++j, next += line) __builtin_prefetch(next, 0, 2);
+    tile_pixels<T, VECTORS, false>(pixels, b, x, y, nullptr, 0);
   }
 }
 
@@ -150,7 +184,8 @@ void finish(int64_t pixels, int64_t columns, T* const* y, int64_t shift, const T
   }
 }
 
-// Rows a vector at a time, so that no more streams are read than a prefetcher follows.
+// Rows a vector at a time, so that no more streams are read than a prefetcher
+// follows.
 template <class T>
 void reorder(int64_t rows, int64_t channels, int64_t taps, int64_t width, const T* src, int64_t src_pitch, T* dst) {
   constexpr int lanes = Vec<T>::lanes;
