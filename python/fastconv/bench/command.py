@@ -128,8 +128,10 @@ def measure(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any
         precision = float(precision)
     isas = options.also_isa.split(",") if options.also_isa else []
     names = run.choose_rivals(options.rivals, isas)
-    choice = run.Choice(names, options.threads, options.isa, options.algorithm, precision)
     layers = layers_of(options)
+    if all(layer.pass_ != "fwd" for layer in layers):
+        names = [name for name in names if not name.startswith("fastconv_plan")]
+    choice = run.Choice(names, options.threads, options.isa, options.algorithm, precision)
     minutes = run.seconds_needed(layers, choice, settings) / 60
     threads = " and ".join(map(str, options.threads))
     print(f"problems: {len(layers)}, threads: {threads}; about {minutes:.1f} minutes", flush=True)
