@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One input channel per group (any multiplier), any filter, stride, dilation and padding, three passes. Most problems
 // are read where they lie: depthwise_planes.cc and depthwise_filter.cc (channels first), depthwise_pixels.cc (last).
-// The others (padding modes that are read, mixed layouts, strides of 3 and more along the rows, multipliers with
+// The others (a constant that is read, mixed layouts, strides of 3 and more along the rows, multipliers with
 // channels last) are computed here, from a halo buffer (csrc/halo.h), one pass over memory.
 //   for each image, block of groups and strip of grid points (the items that threads share):
 //     copy the input rows of the strip into the halo
@@ -285,10 +285,10 @@ double estimate_in_place(const ConvProblem& p, const Machine& m, double peak) {
 double estimate(const ConvProblem* p, const Machine* m) {
   const double macs = static_cast<double>(multiply_adds(*p));
   const double peak = p->dtype == DType::kFloat64 ? m->flops_f64 : m->flops_f32;
-  const bool border = p->pass == Pass::kBackwardData && shows_cells(p->padding_mode);
+  const bool in_place = depthwise_planes_serve(*p) || depthwise_filter_serves(*p) || depthwise_pixels_serve(*p);
+  const bool border = adds_border(*p) && (in_place || p->pass == Pass::kBackwardData);
   const double terms = border ? border_terms(*p) * static_cast<double>(p->n * p->k) * 0.5e-9 : 0.0;
-  if (depthwise_planes_serve(*p) || depthwise_filter_serves(*p) || depthwise_pixels_serve(*p))
-    return 2e-6 + estimate_in_place(*p, *m, peak) + terms;
+  if (in_place) return 2e-6 + estimate_in_place(*p, *m, peak) + terms;
   // A fifth of the peak on rows of 56 and more, and a copy of x and y.
   const double elements = static_cast<double>(tensor_bytes(*p) / element_size(p->dtype));
   return 2e-6 + 10.0 * macs / peak + elements * 0.1e-9 + terms;

@@ -59,12 +59,16 @@ inline ColumnAxis phase_axis(const ConvProblem& p, int a, int64_t phase) {
 }
 inline int64_t phases_of(const ConvProblem& p, int a) { return p.pass == Pass::kBackwardData ? phase_count(p, a) : 1; }
 
-// Beyond the image there are zeros, or nothing is read there. Backward-data begins with the gradient of zero padding.
-inline bool pads_with_zeros(const ConvProblem& p) {
-  if (p.padding_mode == PaddingMode::kZeros || p.pass == Pass::kBackwardData) return true;
+inline bool has_padding(const ConvProblem& p) {
   for (int a = 0; a < kMaxSpatial; ++a)
-    if (p.pad_begin[a] + p.pad_end[a] != 0) return false;
-  return true;
+    if (p.pad_begin[a] + p.pad_end[a] != 0) return true;
+  return false;
+}
+// Padding that shows cells of x adds its terms after those of zero padding (depthwise_border.cc).
+inline bool adds_border(const ConvProblem& p) { return shows_cells(p.padding_mode) && has_padding(p); }
+// Begins with what zero padding gives: all but a constant that is read.
+inline bool begins_with_zeros(const ConvProblem& p) {
+  return p.padding_mode != PaddingMode::kConstant || p.pass == Pass::kBackwardData || !has_padding(p);
 }
 
 // What a sum goes through in the kernels, min(max(sum + bias, low), high), and what is left to do after them.
@@ -72,18 +76,18 @@ template <class T>
 struct DepthwiseStore {
   T low = 0, high = std::numeric_limits<T>::infinity();
   bool clamps = false;
-  bool more;  // a residual, or another activation
+  bool more;  // a residual, another activation, or anything after a border is added
 
-  DepthwiseStore(const ConvProblem& p, const RunContext& r)
-      : more(r.residual || (p.activation != Activation::kNone && p.activation != Activation::kRelu &&
-                            p.activation != Activation::kRelu6)) {
-    if (more || p.activation == Activation::kNone) return;
-    clamps = true;
+  DepthwiseStore(const ConvProblem& p, const RunContext& r) : more(r.residual) {
+    if (p.activation == Activation::kNone) return;
+    const bool simple = p.activation == Activation::kRelu || p.activation == Activation::kRelu6;
+    more = more || !simple || adds_border(p);
+    clamps = !more;
     if (p.activation == Activation::kRelu6) high = T(6);
   }
 };
 
-// Backward-data, where padding shows cells of x. `turned`: the weights as [tap][pitch] of channels, or null.
+// Adds the terms of padding that shows cells of x. `turned`: the weights as [tap][pitch] of channels, or null.
 template <class T>
 void depthwise_border_run(const ConvProblem& problem, const RunContext& context, const T* turned, int64_t pitch);
 

@@ -8,6 +8,7 @@
 
 #include "../parallel.h"
 #include "depthwise.h"
+#include "direct.h"
 
 namespace fastconv {
 namespace {
@@ -93,10 +94,11 @@ class Filter {
       for (int64_t k = first; k < std::min(p.k, first + cut.block); ++k)
         compute(k, part * units / cut.parts, (part + 1) * units / cut.parts, sums + part * pitch + k * taps(p));
     });
-    if (cut.parts == 1) return;
-    parallel_for(r.parallel, 1, [&](int64_t, int) {
-      gemm_kernels<T>(*r.machine).reduce(weights, cut.parts, sums, pitch, static_cast<T*>(r.w));
-    });
+    if (cut.parts > 1)
+      parallel_for(r.parallel, 1, [&](int64_t, int) {
+        gemm_kernels<T>(*r.machine).reduce(weights, cut.parts, sums, pitch, static_cast<T*>(r.w));
+      });
+    if (adds_border(p)) depthwise_border_run<T>(p, r, nullptr, 0);
   }
 
  private:
@@ -108,21 +110,14 @@ class Filter {
         for (const TapTile<T>& tile : tiles) {
           const int count = static_cast<int>(tile.taps);
           alignas(64) T sums[kMostSums] = {};
-          T totals[kMostSums / 4] = {};
+          T totals[kMostSums];
           const auto kernel = kernels.taps(stride, rows, count);
           for (int64_t unit = first_unit; unit < last_unit; ++unit) add_unit(k, unit, t0, t1, tile, kernel, sums);
-          finish(rows * count, sums, totals);
+          direct_kernels<T>(*r.machine).filter_total(rows * count, sums, totals);
           for (int i = 0; i < rows; ++i)
             std::copy(totals + i * count, totals + (i + 1) * count, dw + ((t0 * height + t1 + i) * width + tile.first));
         }
       }
-  }
-
-  void finish(int64_t count, const T* sums, T* totals) const {
-    if constexpr (sizeof(T) == 8)
-      r.machine->kernels->depthwise->f64.filter_finish(count, sums, totals);
-    else
-      r.machine->kernels->depthwise->f32.filter_finish(count, sums, totals);
   }
 
   void add_unit(int64_t k, int64_t unit, int64_t t0, int64_t t1, const TapTile<T>& tile,
@@ -172,7 +167,8 @@ class Filter {
 }  // namespace
 
 bool depthwise_filter_serves(const ConvProblem& p) {
-  if (p.x_layout != Layout::kChannelsFirst || p.y_layout != Layout::kChannelsFirst || !pads_with_zeros(p)) return false;
+  if (p.x_layout != Layout::kChannelsFirst || p.y_layout != Layout::kChannelsFirst || !begins_with_zeros(p))
+    return false;
   if (p.pass != Pass::kBackwardFilter || x_plane(p) == 0 || y_plane(p) == 0) return false;
   const ColumnAxis columns = phase_axis(p, 2, 0);
   if (columns.step > 2 || (columns.step == 2 && columns.offset_step != 1 && columns.taps > 1)) return false;

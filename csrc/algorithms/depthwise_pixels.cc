@@ -99,7 +99,14 @@ class Pixels {
         for (int64_t o = 0; o < depth.columns; ++o) compute(n, channel, row, last_row, depth, o, w);
       }
     });
-    if (!forward && shows_cells(p.padding_mode)) depthwise_border_run<T>(p, r, w, pitch);
+    if (!adds_border(p)) return;
+    depthwise_border_run<T>(p, r, w, pitch);
+    if (!store.more) return;
+    const int64_t pixels = forward ? y_plane(p) : x_plane(p);
+    parallel_for(r.parallel, p.n, [&](int64_t n, int) {
+      T* image = forward ? static_cast<T*>(r.y) + n * r.y_batch_pitch : static_cast<T*>(r.x) + n * r.x_batch_pitch;
+      finish(image, pixels, p.c);
+    });
   }
 
   void run_filter() const {
@@ -110,10 +117,11 @@ class Pixels {
       const int64_t part = item / cut.vectors, channel = item % cut.vectors * kernels.lanes;
       filter_vector(channel, part * units / cut.parts, (part + 1) * units / cut.parts, sums + part * part_pitch);
     });
-    if (cut.parts == 1) return;
-    parallel_for(r.parallel, 1, [&](int64_t, int) {
-      gemm_kernels<T>(*r.machine).reduce(weights, cut.parts, sums, part_pitch, static_cast<T*>(r.w));
-    });
+    if (cut.parts > 1)
+      parallel_for(r.parallel, 1, [&](int64_t, int) {
+        gemm_kernels<T>(*r.machine).reduce(weights, cut.parts, sums, part_pitch, static_cast<T*>(r.w));
+      });
+    if (adds_border(p)) depthwise_border_run<T>(p, r, nullptr, 0);
   }
 
  private:
@@ -162,7 +170,7 @@ class Pixels {
         }
       }
     }
-    if (store.more)
+    if (store.more && !adds_border(p))
       finish(image + channel + (plane + row) * width * written_pixel, (last_row - row) * width, at.channels);
   }
 
@@ -272,7 +280,7 @@ class Pixels {
 }  // namespace
 
 bool depthwise_pixels_serve(const ConvProblem& p) {
-  if (p.x_layout != Layout::kChannelsLast || p.y_layout != Layout::kChannelsLast || !pads_with_zeros(p)) return false;
+  if (p.x_layout != Layout::kChannelsLast || p.y_layout != Layout::kChannelsLast || !begins_with_zeros(p)) return false;
   if (p.k != p.groups || x_plane(p) == 0 || y_plane(p) == 0) return false;
   const ColumnAxis rows = phase_axis(p, 1, 0);
   return SharedRows(rows, 1).fits || SharedRows(rows, 2).fits;

@@ -125,7 +125,14 @@ class Planes {
       for (int64_t channel = first; channel < std::min(channels, first + block); ++channel)
         compute(n, channel, row, last_row);
     });
-    if (!forward && shows_cells(p.padding_mode)) depthwise_border_run<T>(p, r, nullptr, 0);
+    if (!adds_border(p)) return;
+    depthwise_border_run<T>(p, r, nullptr, 0);
+    if (!store.more) return;
+    parallel_for(r.parallel, p.n * channels, [&](int64_t item, int) {
+      T* plane = written_plane(item / channels, item % channels);
+      for (int64_t i = 0; i < written_size[0]; ++i)
+        finish(plane + i * written_size[1] * written_size[2], 0, written_size[1]);
+    });
   }
 
  private:
@@ -278,12 +285,16 @@ class Planes {
     }
   }
 
+  T* written_plane(int64_t n, int64_t channel) const {
+    return forward ? static_cast<T*>(r.y) + n * r.y_batch_pitch + channel * r.y_channel_pitch
+                   : static_cast<T*>(r.x) + n * r.x_batch_pitch + channel * r.x_channel_pitch;
+  }
+
   void compute(int64_t n, int64_t channel, int64_t row, int64_t last_row) const {
     const int64_t from = forward ? channel / multiplier : channel, k = forward ? channel : channel * multiplier;
     const T* read = forward ? static_cast<const T*>(r.x) + n * r.x_batch_pitch + from * r.x_channel_pitch
                             : static_cast<const T*>(r.y) + n * r.y_batch_pitch + k * r.y_channel_pitch;
-    T* written = forward ? static_cast<T*>(r.y) + n * r.y_batch_pitch + channel * r.y_channel_pitch
-                         : static_cast<T*>(r.x) + n * r.x_batch_pitch + channel * r.x_channel_pitch;
+    T* written = written_plane(n, channel);
     const T* w = static_cast<const T*>(r.w) + k * taps(p);
     const T bias = r.bias ? static_cast<const T*>(r.bias)[channel] : T(0);
     const int64_t plane = written_size[1] * written_size[2];
@@ -309,7 +320,7 @@ class Planes {
         }
         kernels.rows(columns.way, call.filter_rows, at.rows)(&at);
       }
-      if (store.more) finish(written, row, last_row);
+      if (store.more && !adds_border(p)) finish(written, row, last_row);
       written += plane;
     }
   }
@@ -337,7 +348,8 @@ class Planes {
 }  // namespace
 
 bool depthwise_planes_serve(const ConvProblem& p) {
-  if (p.x_layout != Layout::kChannelsFirst || p.y_layout != Layout::kChannelsFirst || !pads_with_zeros(p)) return false;
+  if (p.x_layout != Layout::kChannelsFirst || p.y_layout != Layout::kChannelsFirst || !begins_with_zeros(p))
+    return false;
   if (p.pass == Pass::kBackwardFilter || x_plane(p) == 0 || y_plane(p) == 0) return false;
   const DepthwiseWay way = way_of(p);
   const ColumnAxis columns = phase_axis(p, 2, 0), rows = phase_axis(p, 1, 0);

@@ -48,7 +48,7 @@ void rows_of(const DepthwisePixels<T>* pixels) {
       const DepthwiseColumn& column = p.column[i];
       for (int64_t c = 0; c < p.channels; c += lanes) {
         const uint32_t bits = row_bits(0, p.channels - c < lanes ? p.channels - c : lanes);
-        const bool whole = kMasksAreFree || p.channels - c >= lanes;
+        const bool whole = p.channels - c >= lanes;
         V<T> acc[ROWS];
         const V<T> bias = p.bias ? load_bits(p.bias + c, bits) : V<T>{};
 #pragma GCC unroll 16
@@ -110,7 +110,7 @@ template <class T, int STEP, int FILTER, int TAPS, int ROWS>
 FC_INLINE void add_rows(const DepthwisePixelTaps<T>& p, int64_t row, uint32_t bits, V<T> (*sum)[TAPS]) {
   constexpr uint32_t all = (1u << ((ROWS - 1) * STEP + FILTER)) - 1;
   const uint32_t valid = row_bits(p.first_row - row * STEP, p.last_row - row * STEP) & all;
-  const bool inner = (kMasksAreFree || p.channels >= Vec<T>::lanes) && valid == all;
+  const bool inner = p.channels >= Vec<T>::lanes && valid == all;
   const T *x = p.x + row * STEP * p.x_row, *y = p.y + row * p.y_row;
   for (int64_t i = 0; i < p.columns; ++i, y += p.y_pixel) {
     if (inner && p.column[i].count == TAPS)
@@ -149,8 +149,6 @@ using Taps = void (*)(const DepthwisePixelTaps<T>*);
 template <class T, int STEP, int FILTER>
 Rows<T> by_rows(int64_t rows) {
   if (rows <= 1) return rows_of<T, STEP, FILTER, 1>;
-  if (rows <= 4) return rows_of<T, STEP, FILTER, 4>;
-  if ((rows + 6) / 7 * 7 < (rows + 7) / 8 * 8) return rows_of<T, STEP, FILTER, 7>;
   return rows_of<T, STEP, FILTER, 8>;
 }
 template <class T, int STEP>

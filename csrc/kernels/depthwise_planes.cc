@@ -16,6 +16,11 @@ namespace {
 
 #include "depthwise_rows.h"
 
+constexpr bool kManyRegisters = kVectorRegisters >= 32;
+// What a block reads lies in the image: all of it but some of the first and the last rows; the same, but columns are
+// masked; or anything. A masked load takes a port from the multiply-adds.
+enum class Reads { kWhole, kMasked, kSome };
+
 template <class T>
 FC_INLINE void interleave(V<T> even, V<T> odd, V<T>* a, V<T>* b) {
   constexpr int lanes = Vec<T>::lanes;
@@ -30,7 +35,7 @@ FC_INLINE void interleave(V<T> even, V<T> odd, V<T>* a, V<T>* b) {
 }
 
 // One filter column: `TAPS` says which of a step's two taps exist.
-template <class T, DepthwiseWay WAY, int TAPS, int FILTER, int ROWS, bool INNER>
+template <class T, DepthwiseWay WAY, int TAPS, int FILTER, int ROWS, Reads READS>
 FC_INLINE void add_step(const DepthwisePlane<T>& p, const DepthwiseStep& step, const T* x, const T* w, uint32_t bits,
                         uint32_t valid, V<T> (*acc)[ROWS]) {
   constexpr int lanes = Vec<T>::lanes, stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
@@ -46,34 +51,36 @@ FC_INLINE void add_step(const DepthwisePlane<T>& p, const DepthwiseStep& step, c
   asm("" : "+r"(valid));  // else each of its bits is kept in a place of its own
 #pragma GCC unroll 32
   for (int i = 0; i < read; ++i, at += p.x_row) {
-    if (!INNER && !(valid >> i & 1)) continue;
+    const bool surely = READS != Reads::kSome && i >= FILTER - 1 && i <= read - FILTER;
+    if (!surely && !(valid >> i & 1)) continue;
     if constexpr (WAY == DepthwiseWay::kEvenOdd) {
       V<T> even, odd;
-      deinterleave<T>(load_some<T, INNER>(at, bits), load_some<T, INNER>(at + lanes, bits >> lanes), &even, &odd);
+      deinterleave<T>(load_some<T, READS == Reads::kWhole>(at, bits),
+                      load_some<T, READS == Reads::kWhole>(at + lanes, bits >> lanes), &even, &odd);
       if (TAPS & 1) spread<T, stride, FILTER, ROWS>(i, w0, even, acc[0]);
       if (TAPS & 2) spread<T, stride, FILTER, ROWS>(i, w1, odd, acc[0]);
     } else {
-      const V<T> v = load_some<T, INNER>(at, bits);
+      const V<T> v = load_some<T, READS == Reads::kWhole>(at, bits);
       if (TAPS & 1) spread<T, stride, FILTER, ROWS>(i, w0, v, acc[0]);
       if (TAPS & 2) spread<T, stride, FILTER, ROWS>(i, w1, v, acc[second]);
     }
   }
 }
 
-template <class T, DepthwiseWay WAY, int FILTER, int ROWS, bool INNER>
+template <class T, DepthwiseWay WAY, int FILTER, int ROWS, Reads READS>
 FC_INLINE void add_steps(const DepthwisePlane<T>& p, const T* x, const T* w, const uint32_t* bits, uint32_t valid,
                          V<T> (*acc)[ROWS]) {
   for (int64_t s = 0; s < p.steps; ++s) {
     const DepthwiseStep& step = p.step[s];
     if constexpr (WAY == DepthwiseWay::kPlain) {
-      add_step<T, WAY, 1, FILTER, ROWS, INNER>(p, step, x, w, bits[s], valid, acc);
+      add_step<T, WAY, 1, FILTER, ROWS, READS>(p, step, x, w, bits[s], valid, acc);
     } else {
       if (step.taps == 3)
-        add_step<T, WAY, 3, FILTER, ROWS, INNER>(p, step, x, w, bits[s], valid, acc);
+        add_step<T, WAY, 3, FILTER, ROWS, READS>(p, step, x, w, bits[s], valid, acc);
       else if (step.taps == 1)
-        add_step<T, WAY, 1, FILTER, ROWS, INNER>(p, step, x, w, bits[s], valid, acc);
+        add_step<T, WAY, 1, FILTER, ROWS, READS>(p, step, x, w, bits[s], valid, acc);
       else if constexpr (WAY == DepthwiseWay::kInterleaved)
-        add_step<T, WAY, 2, FILTER, ROWS, INNER>(p, step, x, w, bits[s], valid, acc);
+        add_step<T, WAY, 2, FILTER, ROWS, READS>(p, step, x, w, bits[s], valid, acc);
     }
   }
 }
@@ -100,7 +107,10 @@ template <class T, DepthwiseWay WAY, int FILTER, int ROWS>
 void rows_of(const DepthwisePlane<T>* plane) {
   constexpr int lanes = Vec<T>::lanes, sets = WAY == DepthwiseWay::kInterleaved ? 2 : 1;
   constexpr int stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
-  constexpr uint32_t all = static_cast<uint32_t>((uint64_t{1} << ((ROWS - 1) * stride + FILTER)) - 1);
+  // Rows that the image lacks are mostly among the first and the last that a block reads.
+  constexpr int read = (ROWS - 1) * stride + FILTER;
+  constexpr uint32_t all = static_cast<uint32_t>((uint64_t{1} << read) - 1);
+  constexpr uint32_t middle = read < 2 * FILTER - 1 ? 0 : (all >> (FILTER - 1)) & ~((1u << (FILTER - 1)) - 1);
   const DepthwisePlane<T>& p = *plane;
   const V<T> bias = splat(p.bias);
   for (int64_t done = 0; done < p.rows; done += ROWS) {
@@ -115,15 +125,18 @@ void rows_of(const DepthwisePlane<T>* plane) {
       for (int t = 0; t < sets; ++t)
 #pragma GCC unroll 16
         for (int o = 0; o < ROWS; ++o) acc[t][o] = bias;
-      const bool whole = kMasksAreFree || (v >= p.left && v < p.right);
+      const bool whole = v >= p.left && v < p.right;
       for (const DepthwiseGroup* group = p.group; group < p.group + p.groups; ++group) {
         const int64_t first = row * stride + group->row;
         const uint32_t valid = row_bits(p.first_row - first, p.last_row - first) & all;
         const T *x = p.x + group->x + first * p.x_row + column * stride, *w = p.w + group->w;
-        if (whole && valid == all)
-          add_steps<T, WAY, FILTER, ROWS, true>(p, x, w, bits, valid, acc);
+        const bool most = (valid & middle) == middle;
+        if (whole && most)
+          add_steps<T, WAY, FILTER, ROWS, Reads::kWhole>(p, x, w, bits, valid, acc);
+        else if (kManyRegisters && most)
+          add_steps<T, WAY, FILTER, ROWS, kManyRegisters ? Reads::kMasked : Reads::kSome>(p, x, w, bits, valid, acc);
         else
-          add_steps<T, WAY, FILTER, ROWS, false>(p, x, w, bits, valid, acc);
+          add_steps<T, WAY, FILTER, ROWS, Reads::kSome>(p, x, w, bits, valid, acc);
       }
       if (v + 1 <= p.left || v + 1 >= p.right) bits += p.steps;
       T* y = p.y + row * p.y_row + column * sets;
@@ -138,11 +151,9 @@ void rows_of(const DepthwisePlane<T>* plane) {
 // Eight chains of multiply-adds just hide their latency: more where there are registers.
 template <class T, DepthwiseWay WAY, int FILTER>
 auto by_rows(int64_t rows) {
-  constexpr int kTall = kVectorRegisters >= 32 && WAY != DepthwiseWay::kInterleaved ? 14 : 7;
   if (rows <= 1) return rows_of<T, WAY, FILTER, 1>;
-  if (rows <= 4) return rows_of<T, WAY, FILTER, 4>;
-  const int64_t tall = (rows + kTall - 1) / kTall * kTall, eights = (rows + 7) / 8 * 8;
-  if (kTall > 8 ? 4 * tall <= 5 * eights : tall < eights) return rows_of<T, WAY, FILTER, kTall>;
+  if constexpr (kManyRegisters && WAY != DepthwiseWay::kInterleaved)
+    if (4 * ((rows + 13) / 14 * 14) <= 5 * ((rows + 7) / 8 * 8)) return rows_of<T, WAY, FILTER, 14>;
   return rows_of<T, WAY, FILTER, 8>;
 }
 

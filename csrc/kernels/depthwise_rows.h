@@ -3,12 +3,6 @@
 
 #pragma once
 
-#if defined(FC_ISA_AVX512)
-constexpr bool kMasksAreFree = true;
-#else
-constexpr bool kMasksAreFree = false;
-#endif
-
 // Bits first .. last - 1 of 32.
 FC_INLINE uint32_t row_bits(int64_t first, int64_t last) {
   if (first < 0) first = 0;
@@ -17,10 +11,22 @@ FC_INLINE uint32_t row_bits(int64_t first, int64_t last) {
   return (last - first == 32 ? ~0u : (1u << (last - first)) - 1u) << first;
 }
 
-// INNER: every row and, unless masks cost nothing, every column that a block reads lies in the image.
-template <class T, bool INNER>
+// One load, whatever follows: GCC would fold it into every multiply-add that takes it, and loads are what is scarce.
+template <class T>
+FC_INLINE V<T> load_once(const T* p) {
+  V<T> v = load(p);
+#if defined(FC_ISA_AVX512)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__) && !defined(FC_ISA_WIDE)
+  asm("" : "+x"(v));
+#elif defined(FC_ISA_NEON)
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
+template <class T, bool WHOLE>
 FC_INLINE V<T> load_some(const T* p, uint32_t bits) {
-  if constexpr (INNER && !kMasksAreFree) return load(p);
+  if constexpr (WHOLE) return load_once(p);
   return load_bits(p, bits);
 }
 

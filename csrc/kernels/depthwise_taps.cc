@@ -58,7 +58,7 @@ FC_INLINE void add_rows(const DepthwiseTaps<T>& p, int64_t row, V<T> (*sum)[TAPS
   const uint32_t* bits = p.bits;
   for (int64_t v = 0, column = 0; column < p.columns; ++v, column += lanes) {
     const uint32_t y_bits = row_bits(0, p.columns - column);
-    const bool whole = kMasksAreFree || (v >= p.left && v < p.right);
+    const bool whole = v >= p.left && v < p.right;
     if (whole && valid == all)
       add_block<T, STRIDE, FILTER, TAPS, ROWS, true>(p, row, column, bits, y_bits, valid, sum);
     else
