@@ -12,8 +12,8 @@
 //       channels last: the sums are where they belong, finish them; else turn them to rows of pixels, finish, store
 //
 // Against im2col_gemm: nothing is expanded tap by tap, and a tile takes any 6 pixels, so that 7 x 7 and 14 x 14 planes
-// fill it. It refuses backward-filter, backward-data of padding that shows cells, and 16-bit types. Few rows leave
-// lanes empty: im2col_gemm, whose lanes are pixels, is then the better one.
+// fill it. It refuses backward-data of padding that shows cells, and 16-bit types; the filter gradient is
+// implicit_gemm_filter.cc. Few rows leave lanes empty: im2col_gemm, whose lanes are pixels, is then the better one.
 // Lanes of channels and a register tile of pixels are those of Zhang, Franchetti, Low, "High performance zero-memory
 // overhead direct convolutions", ICML 2018; the lists of pixels per tap those of Dukhan, "The indirect convolution
 // algorithm", 2019.
@@ -26,6 +26,8 @@
 #include "../strip_store.h"
 #include "../weight_rows.h"
 #include "implicit_gemm_blocking.h"
+#include "implicit_gemm_data.h"
+#include "implicit_gemm_filter.h"
 #include "implicit_gemm_places.h"
 
 namespace fastconv {
@@ -320,13 +322,15 @@ double estimate_as(const ConvProblem& p, const Machine& m) {
 }
 
 bool is_double(const ConvProblem* p) { return p->dtype == DType::kFloat64; }
+bool is_phased(const ConvProblem* p, const Machine* m) {
+  return p->pass == Pass::kBackwardData && implicit_data_takes(*p, *m);
+}
+bool is_filter(const ConvProblem* p) { return p->pass == Pass::kBackwardFilter; }
 
 bool why_not(const ConvProblem* p, const Machine*, char* text) {
   text[0] = 0;
   if (p->dtype != DType::kFloat32 && p->dtype != DType::kFloat64)
     snprintf(text, kTextCapacity, "implicit_gemm computes f32 and f64, got %s", name_of(p->dtype));
-  else if (p->pass == Pass::kBackwardFilter)
-    snprintf(text, kTextCapacity, "implicit_gemm computes fwd and bwd_data, got bwd_filter");
   else if (p->pass == Pass::kBackwardData && p->padding_mode > PaddingMode::kConstant)
     snprintf(text, kTextCapacity, "implicit_gemm computes bwd_data of zero and constant padding, got padding mode %s",
              name_of(p->padding_mode));
@@ -334,24 +338,38 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
 }
 
 double estimate(const ConvProblem* p, const Machine* m) {
+  if (is_filter(p)) return implicit_filter_estimate(*p, *m);
+  if (is_phased(p, m)) return implicit_data_estimate(*p, *m);
   return is_double(p) ? estimate_as<double>(*p, *m) : estimate_as<float>(*p, *m);
 }
 
 int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {
+  if (is_filter(p)) return implicit_filter_workspace(*p, *m, slots);
+  if (is_phased(p, m)) return implicit_data_workspace(*p, *m, slots, packed);
   return is_double(p) ? workspace_as<double>(*p, *m, slots, packed) : workspace_as<float>(*p, *m, slots, packed);
 }
 
 int64_t packed_bytes(const ConvProblem* p, const Machine* m) {
+  if (is_filter(p)) return 0;
+  if (is_phased(p, m)) return implicit_data_packed_bytes(*p, *m);
   return is_double(p) ? packed_as<double>(*p, *m) : packed_as<float>(*p, *m);
 }
 
 int pack(const ConvProblem* p, const Machine* m, const Parallel* parallel, const void* w, void* packed) {
-  is_double(p) ? pack_as<double>(*p, *m, *parallel, w, packed) : pack_as<float>(*p, *m, *parallel, w, packed);
+  if (is_phased(p, m))
+    implicit_data_pack(*p, *m, *parallel, w, packed);
+  else
+    is_double(p) ? pack_as<double>(*p, *m, *parallel, w, packed) : pack_as<float>(*p, *m, *parallel, w, packed);
   return 0;
 }
 
 int run(const ConvProblem* p, const RunContext* r) {
-  is_double(p) ? run_as<double>(*p, *r) : run_as<float>(*p, *r);
+  if (is_filter(p))
+    implicit_filter_run(*p, *r);
+  else if (is_phased(p, r->machine))
+    implicit_data_run(*p, *r);
+  else
+    is_double(p) ? run_as<double>(*p, *r) : run_as<float>(*p, *r);
   return 0;
 }
 

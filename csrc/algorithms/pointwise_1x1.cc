@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "column_gemm.h"
+#include "implicit_gemm_filter.h"
 
 namespace fastconv {
 namespace {
@@ -41,13 +42,13 @@ ConvProblem collapsed(const ConvProblem& problem) {
 
 double estimate(const ConvProblem* problem, const Machine* m) {
   const ConvProblem p = collapsed(*problem);
-  const double general = p.pass == Pass::kBackwardFilter ? column_filter_estimate(p, *m) : column_gemm_estimate(p, *m);
+  const double general = p.pass == Pass::kBackwardFilter ? implicit_filter_estimate(p, *m) : column_gemm_estimate(p, *m);
   return general * 0.97;  // copying columns costs less than gathering them
 }
 
 int64_t workspace_bytes(const ConvProblem* problem, const Machine* m, int slots, bool packed) {
   const ConvProblem p = collapsed(*problem);
-  if (p.pass == Pass::kBackwardFilter) return column_filter_workspace(p, *m, slots);
+  if (p.pass == Pass::kBackwardFilter) return implicit_filter_workspace(p, *m, slots);
   return column_gemm_workspace(p, *m, slots, packed);
 }
 
@@ -63,7 +64,7 @@ int pack(const ConvProblem* p, const Machine* m, const Parallel* parallel, const
 int run(const ConvProblem* problem, const RunContext* r) {
   const ConvProblem p = collapsed(*problem);
   if (p.pass == Pass::kBackwardFilter)
-    column_filter_run(p, *r);
+    implicit_filter_run(p, *r);
   else
     column_gemm_run(p, *r);
   return 0;

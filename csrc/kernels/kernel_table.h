@@ -53,10 +53,11 @@ struct DepthwiseKernels;  // depthwise_kernels.h
 struct DepthwisePixelKernels;
 struct DepthwisePlaneKernels;
 struct DepthwiseTapsKernels;
-struct DirectKernels;    // direct_kernels.h
-struct GroupedKernels;   // grouped_kernels.h
-struct ImplicitKernels;  // implicit_kernels.h
-struct PoolKernels;      // pool_kernels.h
+struct DirectKernels;            // direct_kernels.h
+struct GroupedKernels;           // grouped_kernels.h
+struct ImplicitGradientKernels;  // implicit_gradient_kernels.h
+struct ImplicitKernels;          // implicit_kernels.h
+struct PoolKernels;              // pool_kernels.h
 struct PoolBackwardKernels;
 struct PoolNormKernels;
 struct PointwiseKernels;  // pointwise_kernels.h
@@ -81,6 +82,7 @@ struct KernelTable {
   const DirectKernels* direct;
   const GroupedKernels* grouped;
   const ImplicitKernels* implicit;
+  const ImplicitGradientKernels* implicit_gradient;
   const PoolKernels* pool_planes;   // channels first
   const PoolKernels* pool_windows;  // channels first, windows of different sizes
   const PoolKernels* pool_pixels;   // channels last

@@ -17,6 +17,7 @@ extern const DepthwiseTapsKernels kDepthwiseTapsKernels;
 extern const DirectKernels kDirectKernels;
 extern const GroupedKernels kGroupedKernels;
 extern const ImplicitKernels kImplicitKernels;
+extern const ImplicitGradientKernels kImplicitGradientKernels;
 extern const PoolKernels kPoolPlaneKernels;
 extern const PoolKernels kPoolWindowKernels;
 extern const PoolKernels kPoolPixelKernels;
@@ -45,6 +46,7 @@ const KernelTable kTable = {FC_STRING(FC_ISA),
                             &kDirectKernels,
                             &kGroupedKernels,
                             &kImplicitKernels,
+                            &kImplicitGradientKernels,
                             &kPoolPlaneKernels,
                             &kPoolWindowKernels,
                             &kPoolPixelKernels,

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backward-data of strides and of few channels, as matrix products without a column matrix. The pixels of dx fall into
+// phases (im2col.h), stride many on each axis, that different taps reach. All of them are computed from one copy of dy:
+//
+//   for each strip of rows of grid points, one group and a share of its blocks (the items that threads share):
+//     copy what any phase reads of dy, all k, to the halo buffer (halo.h)                       in L2
+//     for each block of channels, for each phase of the rows:
+//       for each phase of the columns (or all at once): register tiles over the strip -> turned[phase][channel][pixel]
+//       rows of turned, the phases of the columns in turn, finished, to rows of dx              written once, in order
+//
+// Two ways to fill a tile, whichever leaves fewer lanes empty:
+//   lanes are channels   6 pixels x 4 vectors, as in implicit_gemm.cc; implicit_gradient_tile.cc has the tile
+//   lanes are pixels     6 units x 4 vectors, units being (phase of the columns, channel): for the 3 channels of an
+//                        image; phase_tile.h
+// A phase that no tap reaches costs the zeros that it stores: 3 of 4 in a 1 x 1 convolution of stride 2.
+// The phases are the sub-pixels of Shi et al., "Real-time single image and video super-resolution using an efficient
+// sub-pixel convolutional neural network", CVPR 2016.
+#include "implicit_gemm_data.h"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "../parallel.h"
+#include "implicit_gemm_data_blocking.h"
+#include "implicit_gemm_data_pack.h"
+
+namespace fastconv {
+namespace {
+
+// The weights of a group and of its blocks follow each other.
+template <class T>
+void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
+  const DataBlocking<T> b(p, m);
+  parallel_for(parallel, b.groups * b.blocks, [&](int64_t item, int) {
+    const int64_t group = item / b.blocks, begin = b.block_begin(item % b.blocks);
+    const int64_t width = b.block_begin(item % b.blocks + 1) - begin;
+    const T* src = static_cast<const T*>(w) + (group * b.k * b.channels + begin) * b.all_taps;
+    T* dst = static_cast<T*>(packed) + group * b.group_elements() + begin * b.weights_of_channel();
+    if (b.pixel_lanes)
+      pack_units(p, b, src, width, dst);
+    else
+      turn_weights(p, b, gemm_kernels<T>(m), src, width, std::min(width, b.channels - begin), dst);
+  });
+}
+
+template <class T>
+class DataProduct {
+ public:
+  DataProduct(const ConvProblem& problem, const RunContext& context, const T* packed_w, char* scratch)
+      : p(problem),
+        r(context),
+        kernels(gemm_kernels<T>(*r.machine)),
+        b(p, *r.machine),
+        room(p, b),
+        weights(packed_w),
+        scratch_(scratch),
+        x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
+        y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
+        finishes(r.bias || p.activation != Activation::kNone) {}
+
+  // Scratch of a worker.
+  struct Room {
+    int64_t halo, places, offsets, sums, turned;
+    Room(const ConvProblem& p, const DataBlocking<T>& b) {
+      int64_t steps = 1;
+      each_phase(p, [&](const ColumnGrid& grid, int64_t) {
+        const int64_t tap_count = b.tap_count(grid);
+        if (tap_count > 0) steps = std::max(steps, b.k_block(tap_count) * tap_count);
+      });
+      halo = aligned(b.halo_elements() * sizeof(T));
+      places = aligned((b.points() + 8) * sizeof(int64_t));
+      offsets = aligned(steps * sizeof(int64_t));
+      sums = b.pixel_lanes ? 0 : aligned(b.points() * b.widest_block() * sizeof(T));
+      turned = aligned(b.phase_total[2] * b.widest_block() * b.pitch() * sizeof(T));
+    }
+    int64_t bytes() const { return halo + places + offsets + sums + turned; }
+  };
+
+  void run() const {
+    parallel_for(r.parallel, b.strips * b.groups * b.shares, [&](int64_t item, int slot) {
+      const int64_t strip = item / b.shares / b.groups;
+      Strip s;
+      s.row = strip / b.segments * b.strip_rows;
+      s.rows = std::min(b.strip_rows, b.rows - s.row);
+      s.first = strip % b.segments * b.width;
+      s.width = std::min(b.width, b.joined.axis[2].columns - s.first);
+      compute(s, item / b.shares % b.groups, item % b.shares, scratch_ + slot * room.bytes());
+    });
+  }
+
+ private:
+  // Whole rows of grid points, or a segment of one.
+  struct Strip {
+    int64_t row, rows, first, width;
+  };
+  // Where taps of dy lie, counted from a grid point's place: tap_offsets, or 0 for null.
+  struct Source {
+    const T* at;
+    int64_t channel_step;
+    const int64_t* tap_offsets;
+    int64_t tap(int64_t joined_tap) const { return tap_offsets ? tap_offsets[joined_tap] : 0; }
+  };
+
+  void compute(const Strip& strip, int64_t group, int64_t share, char* mine) const {
+    T* halo = reinterpret_cast<T*>(mine);
+    int64_t* places = reinterpret_cast<int64_t*>(mine += room.halo);
+    int64_t* offsets = reinterpret_cast<int64_t*>(mine += room.places);
+    T* sums = reinterpret_cast<T*>(mine += room.offsets);
+    T* turned = reinterpret_cast<T*>(mine += room.sums);
+    const int64_t point = strip.row * b.joined.axis[2].columns + strip.first, points = strip.rows * strip.width;
+    Source source;
+    int64_t count = points;
+    if (b.in_place) {
+      source = place_in_tensor(group, point, points, places);
+    } else {
+      const HaloGather<T> gather(kernels, b.joined, point, points);
+      gather.fill(y_layout, static_cast<const T*>(r.y), group * b.k, b.k, halo);
+      source = {gather.halo(halo), gather.channel_pitch(), gather.tap_offsets(halo)};
+      count = place_in_halo(gather, strip, point, points, places);
+    }
+
+    const int64_t last_block = (share + 1) * b.blocks / b.shares;
+    for (int64_t block = share * b.blocks / b.shares; block < last_block; ++block) {
+      const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
+      const int64_t channels = std::min(width, b.channels - begin);
+      const T* block_weights = weights + group * b.group_elements() + begin * b.weights_of_channel();
+      bool expected = false;
+      bool reached = false;  // by a tap, of the phases of these columns
+      each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
+        const int64_t phase = grid.axis[2].out_first, tap_count = b.tap_count(grid);
+        if (phase == 0) reached = false;
+        T* to = turned + phase * width * b.pitch();
+        if (tap_count == 0) {
+          for (int64_t c = 0; c < channels; ++c) std::fill_n(to + c * b.pitch(), line() * strip.rows, T(0));
+        } else if (!b.pixel_lanes) {
+          each_tap(p, grid, b.joined,
+                   [&](int64_t number, int64_t, int64_t joined_tap) { offsets[number] = source.tap(joined_tap); });
+          channel_tiles(points, tap_count, offsets, source, places, block_weights + before * width * b.k, width, sums,
+                        expected ? nullptr : &strip, group * b.channels + begin, channels);
+          expected = true;
+          kernels.transpose(points, channels, points, sums, width, to, b.pitch());
+          reached = true;
+        } else if (phase == 0) {
+          int64_t number = 0;
+          each_row_tap(p, grid, b.joined, [&](int64_t, int64_t joined_row) {
+            for (int64_t j = 0; j < b.used_count; ++j)
+              offsets[number++] = source.tap(joined_row * b.joined.axis[2].taps + b.used[j]);
+          });
+          pixel_tiles(count, tap_count, offsets, source, places, width * b.phase_total[2], &block_weights, to);
+          reached = true;
+        }
+        if (finishes)
+          kernels.epilogue(channels, line() * strip.rows, to, b.pitch(),
+                           r.bias ? static_cast<const T*>(r.bias) + group * b.channels + begin : nullptr, nullptr, 0,
+                           static_cast<int32_t>(p.activation), T(r.alpha));
+        if (phase + 1 == b.phase_total[2])
+          store(strip, grid, group * b.channels + begin, channels, width, reached || finishes ? turned : nullptr);
+      });
+    }
+  }
+  // Elements from one row of a channel in `turned` to the next.
+  int64_t line() const { return b.pixel_lanes ? b.chunks * b.lanes : b.width; }
+
+  Source place_in_tensor(int64_t group, int64_t point, int64_t points, int64_t* places) const {
+    const int64_t step = y_layout.pixel_step();
+    each_run(b.joined, point, points, [&](const Run& run) {
+      const int64_t row = run.o[0] * b.joined.axis[1].size + run.o[1];
+      int64_t place = run.n * y_layout.batch_pitch + (row * b.joined.axis[2].size + run.o[2]) * step;
+      for (int64_t i = 0; i < run.count; ++i, place += step) places[run.lane + i] = place;
+    });
+    return {static_cast<const T*>(r.y) + group * b.k * y_layout.channel_step(), y_layout.channel_step(), nullptr};
+  }
+
+  // The grid points, or the first ones of vectors of them and a tile's worth of repetitions; returns how many.
+  int64_t place_in_halo(const HaloGather<T>& gather, const Strip& strip, int64_t point, int64_t points,
+                        int64_t* places) const {
+    int64_t slab = 0, count = 0;
+    each_run(b.joined, point, points, [&](const Run& run) {
+      const int64_t place = gather.offset_of(run, &slab), step = b.pixel_lanes ? b.lanes : 1;
+      for (int64_t i = 0; i < run.count; i += step) places[count++] = place + i;
+      // The last segment may have fewer vectors than room.
+      if (b.pixel_lanes)
+        for (int64_t i = ceil_div(strip.width, b.lanes); i < b.chunks; ++i) places[count++] = place;
+    });
+    std::fill_n(places + count, 8, places[count - 1]);
+    return count;
+  }
+
+  // From the taps of one k those of a block of k.
+  void repeat_offsets(int64_t tap_count, int64_t step, int64_t* offsets) const {
+    const int64_t k_block = b.k_block(tap_count);
+    for (int64_t k = 1; k < k_block; ++k)
+      for (int64_t tap = 0; tap < tap_count; ++tap) offsets[k * tap_count + tap] = offsets[tap] + k * step;
+  }
+
+  void channel_tiles(int64_t points, int64_t tap_count, int64_t* offsets, const Source& source, const int64_t* places,
+                     const T* w, int64_t width, T* sums, const Strip* expected, int64_t channel,
+                     int64_t channels) const {
+    const int64_t k_block = b.k_block(tap_count), step = source.channel_step;
+    const int64_t tiles = ceil_div(points, int64_t{b.tiles.rows});
+    repeat_offsets(tap_count, step, offsets);
+    const int64_t tile_total = tiles * ceil_div(b.k, k_block);
+    int64_t tiles_done = 0;
+    for (int64_t k = 0; k < b.k; k += k_block) {
+      const int64_t steps = std::min(k_block, b.k - k) * tap_count;
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        if (expected) expect(*expected, channel, channels, tiles_done++, tile_total);
+        const int64_t begin = tile * points / tiles, size = (tile + 1) * points / tiles - begin;
+        b.tiles.tile(static_cast<int>(size), width, steps, offsets, source.at + k * step, places + begin, w,
+                     sums + begin * width, width, k > 0);
+      }
+      w += steps * width;
+    }
+  }
+  // Asks for a tile's share of the lines that the strip's rows will be stored to.
+  void expect(const Strip& strip, int64_t channel, int64_t channels, int64_t tile, int64_t tiles) const {
+    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+    if (x_layout.layout != Layout::kChannelsFirst) return;
+    const ColumnAxis* a = b.joined.axis;
+    const int64_t last = (tile + 1) * channels / tiles;
+    for (int64_t c = tile * channels / tiles; c < last; ++c)
+      for (int64_t row = strip.row; row < strip.row + strip.rows; ++row) {
+        const int64_t o1 = row % a[1].columns, o0 = row / a[1].columns % a[0].columns;
+        const int64_t n = row / a[1].columns / a[0].columns, at1 = o1 * p.stride[1];
+        const T* dst = static_cast<const T*>(r.x) + n * x_layout.batch_pitch + (channel + c) * x_layout.channel_pitch +
+                       (o0 * p.stride[0] * p.size[1] + at1) * p.size[2] + strip.first * p.stride[2];
+        const int64_t whole = std::min(p.stride[1], p.size[1] - at1) * p.size[2];
+        for (int64_t i = 0; i < (b.segments > 1 ? strip.width * p.stride[2] : whole); i += line)
+          __builtin_prefetch(dst + i, 1, 2);
+      }
+  }
+
+  // Moves *w on to the next phase of the rows.
+  void pixel_tiles(int64_t chunks, int64_t tap_count, int64_t* offsets, const Source& source, const int64_t* places,
+                   int64_t units, const T** w, T* to) const {
+    const int64_t k_block = b.k_block(tap_count), step = source.channel_step;
+    const int64_t tiles = ceil_div(units, int64_t{b.phases.units});
+    repeat_offsets(tap_count, step, offsets);
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const int64_t begin = tile * units / tiles, size = (tile + 1) * units / tiles - begin;
+      const int64_t chunk_count = b.phases.chunks[size - 1];
+      for (int64_t k = 0; k < b.k; k += k_block) {
+        const int64_t steps = std::min(k_block, b.k - k) * tap_count;
+        for (int64_t chunk = 0; chunk < chunks; chunk += chunk_count)
+          b.phases.tile(static_cast<int>(size), steps, offsets, source.at + k * step, places + chunk, *w,
+                        to + begin * b.pitch() + chunk * b.lanes, b.pitch(), k > 0);
+        *w += steps * size;
+      }
+    }
+  }
+
+  // The rows of dx of one phase of the rows, from turned[phase of the columns][channel][row]; null: zeros.
+  void store(const Strip& strip, const ColumnGrid& grid, int64_t channel, int64_t channels, int64_t width,
+             const T* turned) const {
+    const ColumnAxis *a = grid.axis, *joined = b.joined.axis;
+    const int64_t phases = b.phase_total[2], step = x_layout.pixel_step();
+    const int64_t first = strip.first * p.stride[2], count = std::min(p.size[2] - first, strip.width * p.stride[2]);
+    for (int64_t i = 0; i < strip.rows; ++i) {
+      const int64_t row = strip.row + i, o1 = row % joined[1].columns, o0 = row / joined[1].columns % joined[0].columns;
+      const int64_t n = row / joined[1].columns / joined[0].columns;
+      const int64_t at0 = a[0].out_first + o0 * p.stride[0], at1 = a[1].out_first + o1 * p.stride[1];
+      if (at0 >= p.size[0] || at1 >= p.size[1]) continue;
+      T* dst = static_cast<T*>(r.x) + n * x_layout.batch_pitch + channel * x_layout.channel_step() +
+               ((at0 * p.size[1] + at1) * p.size[2] + first) * step;
+      if (x_layout.layout == Layout::kChannelsFirst) {
+        for (int64_t c = 0; c < channels; ++c, dst += x_layout.channel_pitch) {
+          if (turned)
+            b.phases.interleave(count, phases, turned + c * b.pitch() + i * line(), width * b.pitch(), dst);
+          else
+            std::fill_n(dst, count, T(0));
+        }
+        continue;
+      }
+      for (int64_t phase = 0; phase < phases; ++phase) {
+        const int64_t pixels = ceil_div(count - phase, p.stride[2]);
+        if (turned)
+          kernels.transpose(channels, pixels, channels, turned + phase * width * b.pitch() + i * line(), b.pitch(),
+                            dst + phase * step, p.stride[2] * step);
+        else
+          for (int64_t j = 0; j < pixels; ++j) std::fill_n(dst + (phase + j * p.stride[2]) * step, channels, T(0));
+      }
+    }
+  }
+
+  const ConvProblem& p;
+  const RunContext& r;
+  const GemmKernelsOf<T>& kernels;
+  const DataBlocking<T> b;
+  const Room room;
+  const T* weights;
+  char* scratch_;
+  const ImageLayout x_layout, y_layout;
+  const bool finishes;
+};
+
+template <class T>
+int64_t packed_as(const ConvProblem& p, const Machine& m) {
+  const DataBlocking<T> b(p, m);
+  return b.groups * b.group_elements() * static_cast<int64_t>(sizeof(T));
+}
+
+template <class T>
+int64_t workspace_as(const ConvProblem& p, const Machine& m, int slots, bool packed) {
+  const typename DataProduct<T>::Room room(p, DataBlocking<T>(p, m));
+  return slots * room.bytes() + (packed ? 0 : aligned(packed_as<T>(p, m)));
+}
+
+template <class T>
+void run_as(const ConvProblem& p, const RunContext& r) {
+  char* workspace = static_cast<char*>(r.workspace);
+  const T* packed = static_cast<const T*>(r.packed_w);
+  if (!packed) {
+    pack_as<T>(p, *r.machine, r.parallel, r.w, workspace);
+    packed = reinterpret_cast<const T*>(workspace);
+    workspace += aligned(packed_as<T>(p, *r.machine));
+  }
+  DataProduct<T>(p, r, packed, workspace).run();
+}
+
+template <class T>
+double estimate_as(const ConvProblem& p, const Machine& m) {
+  const DataBlocking<T> b(p, m);
+  const double peak = std::is_same_v<T, double> ? m.flops_f64 : m.flops_f32;
+  const double packing = static_cast<double>(b.groups * b.group_elements()) * 1.5;
+  return 2e-6 + (static_cast<double>(p.n) * (b.tile_cycles + b.move_cycles) + packing) * 4 *
+                    static_cast<double>(b.lanes) / peak;
+}
+
+bool is_double(const ConvProblem& p) { return p.dtype == DType::kFloat64; }
+
+}  // namespace
+
+bool implicit_data_takes(const ConvProblem& p, const Machine& m) {
+  if (p.stride[0] > 1 || p.stride[1] > 1 || p.stride[2] > 1) return true;
+  return is_double(p) ? DataBlocking<double>(p, m).pixel_lanes : DataBlocking<float>(p, m).pixel_lanes;
+}
+
+int64_t implicit_data_workspace(const ConvProblem& p, const Machine& m, int slots, bool packed) {
+  return is_double(p) ? workspace_as<double>(p, m, slots, packed) : workspace_as<float>(p, m, slots, packed);
+}
+
+int64_t implicit_data_packed_bytes(const ConvProblem& p, const Machine& m) {
+  return is_double(p) ? packed_as<double>(p, m) : packed_as<float>(p, m);
+}
+
+void implicit_data_pack(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
+  is_double(p) ? pack_as<double>(p, m, parallel, w, packed) : pack_as<float>(p, m, parallel, w, packed);
+}
+
+void implicit_data_run(const ConvProblem& p, const RunContext& r) {
+  is_double(p) ? run_as<double>(p, r) : run_as<float>(p, r);
+}
+
+double implicit_data_estimate(const ConvProblem& p, const Machine& m) {
+  return is_double(p) ? estimate_as<double>(p, m) : estimate_as<float>(p, m);
+}
+
+}  // namespace fastconv

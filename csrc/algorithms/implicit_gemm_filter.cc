@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backward-filter as a matrix product whose column matrix is never built:
+//   dw[lane][row] = sum over pixels of dy[pixel][lane] * x[place of pixel + offset of row]
+// lanes are output channels, a row is (input channel, tap), per group; pixels are (image, pixel of y). A filter of one
+// tap may swap the two: then lanes are input channels and rows output channels.
+//
+//   for each part of the pixels, group, share of lanes and share of channels (the items that threads share):
+//     for each strip of pixels in the part:
+//       turn dy to panels[block of lanes][pixel][at most 4 vectors]                         in L2
+//       for each block of channels:
+//         copy what the strip reads to the halo buffer (halo.h); without padding x itself   in L2
+//         for each block of lanes, for every 6 rows: one register tile, added to sums[row][lane]
+//   add the parts in a pairwise tree and turn them to dw
+// With a single strip the tiles of 96 rows go to dw straight from L1. Parts, strips and blocks, and so every sum, come
+// from the problem alone. Copies count: x is read once per share of lanes, dy once per share of channels, and each part
+// has sums of its own; the shares are those for which this is least.
+#include "implicit_gemm_filter.h"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "../parallel.h"
+#include "implicit_gemm_filter_blocking.h"
+
+namespace fastconv {
+namespace {
+
+template <class T>
+class FilterProduct {
+ public:
+  FilterProduct(const ConvProblem& problem, const RunContext& context)
+      : p(problem),
+        r(context),
+        kernels(gemm_kernels<T>(*r.machine)),
+        b(p, *r.machine),
+        room(p, b),
+        grid(b.swapped ? identity_grid(p) : forward_grid(p, r.pad_value)),
+        lane_grid(b.strided ? forward_grid(p) : identity_grid(p)),
+        x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
+        y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
+        w(static_cast<T*>(r.w)) {}
+
+  static int64_t workspace(const ConvProblem& p, const Machine& m, int slots) {
+    const FilterBlocking<T> b(p, m);
+    return sum_bytes(b) + slots * Room(p, b).bytes();
+  }
+
+  void run() const {
+    if (b.pixels == 0) return std::fill(w, w + p.k * (p.c / p.groups) * b.filter, T(0));
+    T* sums = static_cast<T*>(r.workspace);
+    char* scratch = static_cast<char*>(r.workspace) + sum_bytes(b);
+    const int64_t shares = b.groups * b.lane_shares * b.channel_shares;
+    parallel_for(r.parallel, b.parts * shares, [&](int64_t item, int slot) {
+      const int64_t part = item / shares, group = item % shares / b.lane_shares / b.channel_shares;
+      compute(part, group, item / b.channel_shares % b.lane_shares, item % b.channel_shares,
+              sums + part * b.part_elements(), scratch + slot * room.bytes());
+    });
+    if (b.straight() || b.direct()) return;
+    // A share of rows is a whole number of chunks.
+    const int64_t chunks = ceil_div(b.rows(), kFilterRowChunk);
+    parallel_for(r.parallel, b.groups * b.lane_blocks * chunks, [&](int64_t item, int slot) {
+      const int64_t row = item % chunks * kFilterRowChunk, rows = std::min(kFilterRowChunk, b.rows() - row);
+      const int64_t block = item / chunks % b.lane_blocks, group = item / chunks / b.lane_blocks;
+      const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
+      const T* at = sums + sums_of(group, begin) + row * width;
+      if (b.parts > 1) {
+        T* total = reinterpret_cast<T*>(scratch + slot * room.bytes());
+        kernels.reduce(rows * width, b.parts, at, b.part_elements(), total);
+        at = total;
+      }
+      put(group, block, row, rows, at);
+    });
+  }
+
+ private:
+  // Scratch of a worker: sums of a chunk of rows; lanes that lay apart; panels; halo; places of pixels and offsets of
+  // rows.
+  struct Room {
+    int64_t chunk, dense, panels, halo, places, offsets;
+    Room(const ConvProblem& p, const FilterBlocking<T>& b) {
+      const int64_t width = int64_t{b.tiles.vectors} * b.tiles.lanes;
+      chunk = aligned(kFilterRowChunk * width * sizeof(T));
+      dense = b.strided ? aligned(width * b.strip() * sizeof(T)) : 0;
+      panels = aligned(ceil_div(b.lane_blocks, b.lane_shares) * width * b.strip() * sizeof(T));
+      halo = aligned(b.halo_elements(p, b.channel_block) * sizeof(T));
+      places = aligned(b.strip() * sizeof(int64_t));
+      offsets = aligned(b.channel_block * b.filter * sizeof(int64_t));
+    }
+    int64_t bytes() const { return chunk + dense + panels + halo + places + offsets; }
+  };
+
+  static int64_t sum_bytes(const FilterBlocking<T>& b) {
+    return b.straight() || b.direct() ? 0 : aligned(b.parts * b.part_elements() * static_cast<int64_t>(sizeof(T)));
+  }
+  // Where the sums of a block of lanes begin: sums[group][block][row][lane of the block].
+  int64_t sums_of(int64_t group, int64_t begin) const { return (group * b.vectors * b.tiles.lanes + begin) * b.rows(); }
+
+  void compute(int64_t part, int64_t group, int64_t lane_share, int64_t channel_share, T* sums, char* mine) const {
+    T* chunk = reinterpret_cast<T*>(mine);
+    T* dense = reinterpret_cast<T*>(mine += room.chunk);
+    T* panels = reinterpret_cast<T*>(mine += room.dense);
+    T* halo = reinterpret_cast<T*>(mine += room.panels);
+    int64_t* places = reinterpret_cast<int64_t*>(mine += room.halo);
+    int64_t* offsets = reinterpret_cast<int64_t*>(mine += room.places);
+    const int64_t first_block = lane_share * b.lane_blocks / b.lane_shares;
+    const int64_t last_block = (lane_share + 1) * b.lane_blocks / b.lane_shares;
+    const int64_t first_channel = channel_share * b.channels / b.channel_shares;
+    const int64_t last_channel = (channel_share + 1) * b.channels / b.channel_shares;
+    const ImageLayout& layout = b.swapped ? y_layout : x_layout;
+    const T* tensor = static_cast<const T*>(b.swapped ? r.y : r.x);
+    const int64_t first_lane = b.block_begin(first_block), last_lane = std::min(b.lanes, b.block_begin(last_block));
+    const int64_t all_tiles =
+        (last_block - first_block) * ceil_div((last_channel - first_channel) * b.filter, int64_t{b.tiles.rows});
+
+    const int64_t first_strip = part * b.strips / b.parts, last_strip = (part + 1) * b.strips / b.parts;
+    for (int64_t strip = first_strip; strip < last_strip; ++strip) {
+      const int64_t pixel = strip * b.pixels / b.strips, pixels = (strip + 1) * b.pixels / b.strips - pixel;
+      for (int64_t block = first_block; block < last_block; ++block)
+        turn(group, block, pixel, pixels, dense, panels + (b.block_begin(block) - b.block_begin(first_block)) * pixels);
+      int64_t tiles_done = 0;
+      for (int64_t channel = first_channel; channel < last_channel; channel += b.channel_block) {
+        const int64_t channels = std::min(b.channel_block, last_channel - channel);
+        const T* source;
+        if (b.in_place) {
+          source = tensor + (group * b.channels + channel) * layout.channel_step();
+          place_in_tensor(layout, pixel, pixels, channels, places, offsets);
+        } else {
+          const HaloGather<T> gather(kernels, grid, pixel, pixels);
+          gather.fill(layout, tensor, group * b.channels + channel, channels, halo);
+          source = gather.halo(halo);
+          place_in_halo(gather, pixel, pixels, channels, halo, places, offsets);
+        }
+        for (int64_t block = first_block; block < last_block; ++block) {
+          const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
+          const T* panel = panels + (begin - b.block_begin(first_block)) * pixels;
+          T* block_sums = b.direct() ? w + (group * b.channels + channel) * b.lanes + begin
+                                     : sums + sums_of(group, begin) + channel * b.filter * width;
+          const int64_t pitch = b.direct() ? b.lanes : width;
+          for (int64_t row = 0, rows; row < channels * b.filter; row += rows) {
+            rows = std::min(kFilterRowChunk, channels * b.filter - row);
+            T* at = b.straight() ? chunk : block_sums + row * pitch;
+            const int64_t tiles = ceil_div(rows, int64_t{b.tiles.rows});
+            for (int64_t tile = 0; tile < tiles; ++tile) {
+              const int64_t begin_row = tile * rows / tiles, size = (tile + 1) * rows / tiles - begin_row;
+              if (b.straight()) expect(group, block, channel * b.filter + row, rows, tile, tiles);
+              if (strip + 1 < last_strip) ask(group, first_lane, last_lane, strip + 1, tiles_done++, all_tiles);
+              b.tiles.tile(static_cast<int>(size), width, pixels, places, source, offsets + row + begin_row, panel,
+                           at + begin_row * pitch, pitch, strip > first_strip);
+            }
+            if (b.straight()) put(group, block, channel * b.filter + row, rows, chunk);
+          }
+        }
+      }
+    }
+  }
+
+  // Asks for a tile's share of the next strip's lanes, which are far away in a large batch.
+  void ask(int64_t group, int64_t first_lane, int64_t last_lane, int64_t strip, int64_t tile, int64_t tiles) const {
+    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+    const ImageLayout& layout = b.swapped ? x_layout : y_layout;
+    if (b.strided || layout.layout != Layout::kChannelsFirst) return;
+    const T* tensor = static_cast<const T*>(b.swapped ? r.x : r.y) + group * b.lanes * layout.channel_pitch;
+    const int64_t plane = y_plane(p), lanes = last_lane - first_lane;
+    const int64_t last = first_lane + std::min(tiles, tile + 1) * lanes / tiles;
+    for (int64_t lane = first_lane + std::min(tiles, tile) * lanes / tiles; lane < last; ++lane) {
+      int64_t pixel = strip * b.pixels / b.strips, left = (strip + 1) * b.pixels / b.strips - pixel;
+      for (int64_t count; left > 0; left -= count, pixel += count) {
+        count = std::min(left, plane - pixel % plane);
+        const T* at = tensor + pixel / plane * layout.batch_pitch + lane * layout.channel_pitch + pixel % plane;
+        for (int64_t i = 0; i < count; i += line) __builtin_prefetch(at + i, 0, 2);
+      }
+    }
+  }
+
+  // panel[pixel][lane of the block]; lanes beyond the last channel are 0.
+  void turn(int64_t group, int64_t block, int64_t pixel, int64_t pixels, T* dense, T* panel) const {
+    const ImageLayout& layout = b.swapped ? x_layout : y_layout;
+    const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
+    const int64_t count = std::min(width, b.lanes - begin);
+    const T* tensor = static_cast<const T*>(b.swapped ? r.x : r.y) + (group * b.lanes + begin) * layout.channel_step();
+    if (b.strided) {
+      const ColumnAxis* a = lane_grid.axis;
+      each_run(lane_grid, pixel, pixels, [&](const Run& run) {
+        const int64_t row = run.o[0] * a[0].step * a[1].size + run.o[1] * a[1].step;
+        const T* src =
+            tensor + run.n * layout.batch_pitch + (row * a[2].size + run.o[2] * a[2].step) * layout.pixel_step();
+        if (layout.layout == Layout::kChannelsFirst)
+          kernels.gather_row(run.count, 0, run.count, src, a[2].step, layout.channel_pitch, dense + run.lane, pixels,
+                             count);
+        else
+          kernels.gather_row(width, 0, count, src, 1, a[2].step * layout.channel_pitch, panel + run.lane * width, width,
+                             run.count);
+      });
+      if (layout.layout == Layout::kChannelsFirst) kernels.transpose(count, pixels, width, dense, pixels, panel, width);
+      return;
+    }
+    each_pixel_run(lane_grid, pixel, pixels, [&](int64_t lane, int64_t run, int64_t n, int64_t at) {
+      const T* src = tensor + n * layout.batch_pitch + at * layout.pixel_step();
+      if (layout.layout == Layout::kChannelsFirst)
+        kernels.transpose(count, run, width, src, layout.channel_pitch, panel + lane * width, width);
+      else
+        kernels.gather_row(width, 0, count, src, 1, layout.channel_pitch, panel + lane * width, width, run);
+    });
+  }
+
+  // Without padding: the pixels and rows of the tensor itself.
+  void place_in_tensor(const ImageLayout& layout, int64_t pixel, int64_t pixels, int64_t channels, int64_t* places,
+                       int64_t* offsets) const {
+    const ColumnAxis* a = grid.axis;
+    const int64_t step = layout.pixel_step();
+    each_run(grid, pixel, pixels, [&](const Run& run) {
+      const int64_t row = run.o[0] * a[0].step * a[1].size + run.o[1] * a[1].step;
+      int64_t place = run.n * layout.batch_pitch + (row * a[2].size + run.o[2] * a[2].step) * step;
+      for (int64_t i = 0; i < run.count; ++i, place += a[2].step * step) places[run.lane + i] = place;
+    });
+    for (int64_t channel = 0; channel < channels; ++channel)
+      for (int64_t t0 = 0; t0 < a[0].taps; ++t0)
+        for (int64_t t1 = 0; t1 < a[1].taps; ++t1)
+          for (int64_t t2 = 0; t2 < a[2].taps; ++t2) {
+            const int64_t row = t0 * a[0].offset_step * a[1].size + t1 * a[1].offset_step;
+            *offsets++ = channel * layout.channel_step() + (row * a[2].size + t2 * a[2].offset_step) * step;
+          }
+  }
+
+  void place_in_halo(const HaloGather<T>& gather, int64_t pixel, int64_t pixels, int64_t channels, T* halo,
+                     int64_t* places, int64_t* offsets) const {
+    const int64_t* tap_offsets = gather.tap_offsets(halo);
+    for (int64_t channel = 0; channel < channels; ++channel)
+      for (int64_t tap = 0; tap < b.filter; ++tap) *offsets++ = channel * gather.channel_pitch() + tap_offsets[tap];
+    int64_t slab = 0;
+    each_run(grid, pixel, pixels, [&](const Run& run) {
+      const int64_t place = gather.offset_of(run, &slab);
+      for (int64_t i = 0; i < run.count; ++i) places[run.lane + i] = place + i;
+    });
+  }
+
+  // Asks for a tile's share of the lines that `put` will write: dw is too large to be near.
+  void expect(int64_t group, int64_t block, int64_t row, int64_t rows, int64_t tile, int64_t tiles) const {
+    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+    const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
+    const int64_t count = std::min(width, b.lanes - begin);
+    const int64_t last = (tile + 1) * count / tiles;
+    if (b.swapped) return;
+    for (int64_t lane = tile * count / tiles; lane < last; ++lane)
+      for (int64_t at = 0; at < rows; at += line)
+        __builtin_prefetch(w + (group * b.lanes + begin + lane) * b.rows() + row + at, 1, 2);
+  }
+
+  // sums[row][lane of the block] to their weights.
+  void put(int64_t group, int64_t block, int64_t row, int64_t rows, const T* sums) const {
+    const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
+    const int64_t count = std::min(width, b.lanes - begin);
+    if (b.swapped)
+      kernels.gather_row(count, 0, count, sums, 1, width, w + (group * b.channels + row) * b.lanes + begin, b.lanes,
+                         rows);
+    else
+      kernels.transpose(rows, count, rows, sums, width, w + (group * b.lanes + begin) * b.rows() + row, b.rows());
+  }
+
+  const ConvProblem& p;
+  const RunContext& r;
+  const GemmKernelsOf<T>& kernels;
+  const FilterBlocking<T> b;
+  const Room room;
+  const ColumnGrid grid, lane_grid;  // of the tensors that rows and lanes read
+  const ImageLayout x_layout, y_layout;
+  T* w;
+};
+
+template <class T>
+double estimate_as(const ConvProblem& p, const Machine& m) {
+  const FilterBlocking<T> b(p, m);
+  const double peak = std::is_same_v<T, double> ? m.flops_f64 : m.flops_f32;
+  const double sums = b.straight() ? 0 : static_cast<double>(b.part_elements()) * kSummed;
+  return 2e-6 + (b.tile_cycles + b.copy_cycles + sums) * 4 * b.tiles.lanes / peak;
+}
+
+bool is_double(const ConvProblem& p) { return p.dtype == DType::kFloat64; }
+
+}  // namespace
+
+int64_t implicit_filter_workspace(const ConvProblem& p, const Machine& m, int slots) {
+  return is_double(p) ? FilterProduct<double>::workspace(p, m, slots) : FilterProduct<float>::workspace(p, m, slots);
+}
+
+double implicit_filter_estimate(const ConvProblem& p, const Machine& m) {
+  return is_double(p) ? estimate_as<double>(p, m) : estimate_as<float>(p, m);
+}
+
+void implicit_filter_run(const ConvProblem& p, const RunContext& r) {
+  is_double(p) ? FilterProduct<double>(p, r).run() : FilterProduct<float>(p, r).run();
+}
+
+}  // namespace fastconv
