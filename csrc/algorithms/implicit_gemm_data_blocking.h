@@ -106,7 +106,7 @@ struct DataBlocking {
     use_columns(p);
     const double by_channel = channel_cost(ceil_div(channels, lanes)) * static_cast<double>(all_taps);
     const double by_pixel = static_cast<double>(row_taps * used_count * phase_total[2] * channels * chunks) /
-                            static_cast<double>(width) * 0.65;
+                            static_cast<double>(width) * pixel_cost();
     pixel_lanes = used_count > 0 && by_pixel < by_channel;
     units = pixel_lanes ? channels : ceil_div(channels, lanes);
     blocks = ceil_div(units, pixel_lanes ? std::max<int64_t>(1, phases.units / phase_total[2]) : tiles.vectors);
@@ -147,6 +147,12 @@ struct DataBlocking {
     each_row_phase(p, [&](const ColumnGrid& grid, int64_t) { row_taps += grid.axis[0].taps * grid.axis[1].taps; });
   }
 
+  // Few units have more loads, and those of pixels touch two lines.
+  double pixel_cost() const {
+    constexpr double kCost[6] = {1.6, 1.1, 0.9, 0.75, 0.7, 0.65};
+    const int64_t block = std::min(channels, std::max<int64_t>(1, phases.units / phase_total[2]));
+    return kCost[std::clamp<int64_t>(block * phase_total[2], 1, 6) - 1];
+  }
   double channel_cost(int64_t vectors) const {
     const int64_t wide = ceil_div(vectors, ceil_div(vectors, int64_t{tiles.vectors}));
     return static_cast<double>(vectors) * (wide == 1 ? 1.0 : wide == 2 ? 0.65 : 0.55);
