@@ -12,13 +12,13 @@
 
 namespace fastconv {
 
-inline constexpr int64_t kStrip = 512;        // grid points, about
-inline constexpr int64_t kChannelSteps = 64;  // of a block of weights: 16 KiB of L1, lanes are channels
-inline constexpr int64_t kPixelSteps = 1024;  // lanes are pixels: 12 KiB
-inline constexpr int64_t kMostUsed = 64;      // taps of the columns, lanes are pixels
-inline constexpr int64_t kMostPhases = 8;     // of the columns, lanes are pixels
-inline constexpr int64_t kItems = 4;          // wanted at least
-inline constexpr Side kX[kMaxSpatial] = {Side::kAlong, Side::kAlong, Side::kAlong};
+constexpr int64_t kStrip = 512;        // grid points, about
+constexpr int64_t kChannelSteps = 64;  // of a block of weights: 16 KiB of L1, lanes are channels
+constexpr int64_t kPixelSteps = 1024;  // lanes are pixels: 12 KiB
+constexpr int64_t kMostUsed = 64;      // taps of the columns, lanes are pixels
+constexpr int64_t kMostPhases = 8;     // of the columns, lanes are pixels
+constexpr int64_t kItems = 4;          // wanted at least
+constexpr Side kX[kMaxSpatial] = {Side::kAlong, Side::kAlong, Side::kAlong};
 
 template <class T, class Table>
 const auto& of_type(const Table& table) {

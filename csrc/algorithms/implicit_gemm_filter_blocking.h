@@ -12,14 +12,14 @@
 
 namespace fastconv {
 
-inline constexpr int64_t kFilterStrip = 384;       // pixels at most: the panel of a block of lanes takes 96 KiB of L2
-inline constexpr int64_t kFilterFewChannels = 16;  // a strip of them stays near, whatever is left out between pixels
-inline constexpr int64_t kFilterLeastStrip = 96;   // where many lanes need room
-inline constexpr int64_t kFilterRowChunk = 96;     // rows on the way to dw: whole cache lines of it
-inline constexpr int64_t kFilterItems = 8;         // wanted at least
-inline constexpr int64_t kFilterPartBytes = int64_t{8} << 20;  // of all parts together
+constexpr int64_t kFilterStrip = 384;       // pixels at most: the panel of a block of lanes takes 96 KiB of L2
+constexpr int64_t kFilterFewChannels = 16;  // a strip of them stays near, whatever is left out between pixels
+constexpr int64_t kFilterLeastStrip = 96;   // where many lanes need room
+constexpr int64_t kFilterRowChunk = 96;     // rows on the way to dw: whole cache lines of it
+constexpr int64_t kFilterItems = 8;         // wanted at least
+constexpr int64_t kFilterPartBytes = int64_t{8} << 20;  // of all parts together
 // Cycles for an element: turned to a panel, copied to the halo, of a part's sums.
-inline constexpr double kTurned = 0.35, kCopied = 0.3, kSummed = 0.5;
+constexpr double kTurned = 0.35, kCopied = 0.3, kSummed = 0.5;
 
 template <class T>
 const ImplicitGradientKernelsOf<T>& filter_tiles(const Machine& m) {

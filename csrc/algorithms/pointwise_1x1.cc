@@ -42,7 +42,8 @@ ConvProblem collapsed(const ConvProblem& problem) {
 
 double estimate(const ConvProblem* problem, const Machine* m) {
   const ConvProblem p = collapsed(*problem);
-  const double general = p.pass == Pass::kBackwardFilter ? implicit_filter_estimate(p, *m) : column_gemm_estimate(p, *m);
+  const double general =
+      p.pass == Pass::kBackwardFilter ? implicit_filter_estimate(p, *m) : column_gemm_estimate(p, *m);
   return general * 0.97;  // copying columns costs less than gathering them
 }
 
