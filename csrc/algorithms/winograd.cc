@@ -286,8 +286,6 @@ bool winograd_why_not(const WinogradForm& form, const ConvProblem& p, char* text
   text[0] = 0;
   if (p.dtype != DType::kFloat32)
     snprintf(text, kTextCapacity, "%s transforms f32, got %s", form.name, name_of(p.dtype));
-  else if (p.pass == Pass::kBackwardFilter)
-    snprintf(text, kTextCapacity, "%s computes fwd and bwd_data, got bwd_filter", form.name);
   else if (p.filter[1] != form.r || p.filter[2] != form.r)
     snprintf(text, kTextCapacity, "%s needs a filter of %d x %d (or any depth of it), got %lld x %lld", form.name,
              form.r, form.r, static_cast<long long>(p.filter[1]), static_cast<long long>(p.filter[2]));
@@ -305,6 +303,7 @@ bool winograd_why_not(const WinogradForm& form, const ConvProblem& p, char* text
 }
 
 double winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
+  if (p.pass == Pass::kBackwardFilter) return winograd_filter_estimate(form, p, m);
   const Blocking b(form, p, m);
   const WinogradGeometry& g = b.g;
   const double points = static_cast<double>(g.points), groups = static_cast<double>(g.groups);
@@ -319,11 +318,13 @@ double winograd_estimate(const WinogradForm& form, const ConvProblem& p, const M
 
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
                                  bool packed) {
+  if (p.pass == Pass::kBackwardFilter) return winograd_filter_workspace(form, p, m, slots);
   const Room room(Blocking(form, p, m), packed);
   return room.shared() + slots * room.each();
 }
 
 int64_t winograd_packed_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
+  if (p.pass == Pass::kBackwardFilter) return 0;
   return Blocking(form, p, m).packed_elements() * static_cast<int64_t>(sizeof(float));
 }
 
@@ -339,6 +340,7 @@ int winograd_pack(const WinogradForm& form, const ConvProblem& p, const Machine&
 }
 
 int winograd_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
+  if (p.pass == Pass::kBackwardFilter) return winograd_filter_run(form, p, r), 0;
   const Blocking b(form, p, *r.machine);
   Run(b, p, r).run();
   return 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolution by Winograd's F(m x m, r x r), forward and backward-data of stride 1 (csrc/winograd_math.h).
+// Convolution by Winograd's F(m x m, r x r) of stride 1 (csrc/winograd_math.h).
 //
 // Every problem becomes *planes*: an image, a depth of the result and, of a dilated one, a phase on both axes. A plane
 // is an undilated image of tiles, m x m pixels of the result each, that reads cell i + t of every axis for tap t; cell
@@ -14,6 +14,7 @@
 
 #include "../algorithm.h"
 #include "../im2col.h"
+#include "../kernels/winograd_gradient_kernels.h"
 #include "../kernels/winograd_kernels.h"
 #include "../machine.h"
 #include "../rounding.h"
@@ -190,11 +191,16 @@ struct WinogradFilter {
   void prefetch(int64_t group, int64_t vector, int64_t vectors, int64_t channel, int64_t channels, int64_t share) const;
 };
 
-// ---- winograd.cc ----------------------------------------------------------------------------------------------
+// ---- winograd_backward_filter.cc ------------------------------------------------------------------------------
 struct WinogradForm {
   const char* name;
   int m, r;
 };
+double winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m);
+int64_t winograd_filter_workspace(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots);
+void winograd_filter_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r);
+
+// ---- winograd.cc ----------------------------------------------------------------------------------------------
 bool winograd_why_not(const WinogradForm& form, const ConvProblem& p, char* text);
 double winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m);
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,

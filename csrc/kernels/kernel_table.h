@@ -70,6 +70,7 @@ struct LossKernels;
 struct PairLossKernels;
 struct WinogradKernels;  // winograd_kernels.h
 struct WinogradTransformTable;
+struct WinogradGradientKernels;  // winograd_gradient_kernels.h
 
 struct KernelTable {
   const char* isa;
@@ -100,6 +101,7 @@ struct KernelTable {
   const ConvertKernels* convert;
   const WinogradKernels* winograd;
   const WinogradTransformTable* winograd_transforms;
+  const WinogradGradientKernels* winograd_gradient;
 };
 
 }  // namespace fastconv

@@ -34,6 +34,7 @@ extern const LossKernels kLossKernels;
 extern const PairLossKernels kPairLossKernels;
 extern const WinogradKernels kWinogradKernels;
 extern const WinogradTransformTable kWinogradTransforms;
+extern const WinogradGradientKernels kWinogradGradientKernels;
 
 extern const KernelTable kTable;
 const KernelTable kTable = {FC_STRING(FC_ISA),
@@ -63,6 +64,7 @@ const KernelTable kTable = {FC_STRING(FC_ISA),
                             &kPairLossKernels,
                             &kConvertKernels,
                             &kWinogradKernels,
-                            &kWinogradTransforms};
+                            &kWinogradTransforms,
+                            &kWinogradGradientKernels};
 
 }  // namespace fastconv::FC_ISA

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+// Winograd's filter gradient, the exact adjoint of the forward pass in the filter (kernels/winograd_gradient.cc):
+//
+//   for each group, each slab of tiles:
+//     V = B^T x B of all channels, D = A y A^T of all of them                   for each block of lanes channels
+//     U[point][k][c] += sum over the slab's tiles of D V                        for each point, block of k, of c
+//   w = G^T U G
+//
+// Depth taps are further channels c. Where one slab holds all tiles, U of a block of k and c stays in cache and is
+// turned to filters at once; 36 times C K elements are never written. Where there are more, U is added to in memory,
+// and a slab is as small as the traffic of that allows.
+//
+// Slabs, and the chunks of them that a register tile sums in one chain, come from the problem alone: chunks are added
+// in ascending order whoever computes them. Here a slab may join images, so that w depends on how they are batched,
+// like any sum over them.
+#include "../halo.h"
+#include "../parallel.h"
+#include "winograd.h"
+
+namespace fastconv {
+namespace {
+
+constexpr int64_t kPad = 80;                         // elements between points, so that they do not share cache sets
+constexpr int64_t kOneSlabBytes = 4 << 20;           // of V and D
+constexpr int64_t kLeastSlab = 48, kMostSlab = 448;  // tiles, of several slabs
+constexpr int64_t kChunk = 112;                      // tiles of one chain: V of four blocks stays in L1
+
+struct Blocking {
+  WinogradGeometry g;
+  const WinogradGradientKernels& kernels;
+  const WinogradAdjoints& adjoints;
+  int64_t v_blocks, d_blocks, v_groups;
+  int64_t slabs, slab;           // slab: tiles
+  int64_t row_block, row_items;  // rows of a block whose U stays in cache; blocks of them
+
+  Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m)
+      : g(p, form.m == 2 ? m.kernels->winograd_transforms->f23 : m.kernels->winograd_transforms->f43,
+          m.kernels->winograd->lanes),
+        kernels(*m.kernels->winograd_gradient),
+        adjoints(form.m == 2 ? kernels.f23 : kernels.f43) {
+    v_blocks = g.depth_taps * g.read_blocks();
+    d_blocks = g.written_vectors();
+    v_groups = ceil_div(v_blocks, int64_t{kernels.blocks});
+    const int64_t tiles = std::max<int64_t>(1, g.tiles), tile_bytes = g.points * (v_blocks + d_blocks) * g.lanes * 4;
+    slab = tiles;
+    if (tiles * tile_bytes > kOneSlabBytes) {
+      // What is read and written of U for each slab is to be small beside the products.
+      const int64_t wanted = v_blocks * d_blocks * g.lanes * 3 / 2 / (v_blocks + d_blocks);
+      slab = std::min(tiles, std::clamp(wanted, kLeastSlab, kMostSlab));
+    }
+    // Equal slabs, in whole planes or whole rows of a strip: the parts of a row would be loaded twice.
+    const int64_t across = g.tiles > 0 ? g.axis_of(2, 0).tiles : 1, strips = ceil_div(across, kWinogradStrip);
+    const int64_t unit = g.plane_tiles > 0 && g.plane_tiles <= slab ? g.plane_tiles : ceil_div(across, strips);
+    slabs = ceil_div(tiles, slab);
+    slab = std::min(tiles, ceil_div(ceil_div(tiles, slabs), unit) * unit);
+    slabs = ceil_div(tiles, slab);
+    row_block = slab <= 32 ? 16 : slab <= 128 ? 32 : 64;
+    row_items = ceil_div(g.written, row_block);
+  }
+
+  bool keeps_u() const { return slabs > 1; }
+  int64_t u_width() const { return v_blocks * g.lanes; }
+  int64_t v_point() const { return v_blocks * slab * g.lanes + kPad; }
+  int64_t d_point() const { return d_blocks * slab * g.lanes + kPad; }
+  int64_t u_point() const { return g.written * u_width() + kPad; }
+  int64_t part_point() const { return row_block * kernels.blocks * g.lanes + kPad; }
+  int64_t chunks(int64_t tiles) const { return ceil_div(tiles, kChunk); }
+};
+
+// Parts of the workspace, in bytes.
+struct Room {
+  int64_t v, d, u;          // of all threads
+  int64_t u_part, scratch;  // of one
+  explicit Room(const Blocking& b);
+  int64_t shared() const { return v + d + u; }
+  int64_t each() const { return u_part + scratch; }
+};
+
+// y as D[point][block of lanes channels][tile][lane].
+struct WinogradGradient {
+  const WinogradGeometry& g;
+  const WinogradAdjoints& adjoints;
+  const GemmKernelsOf<float>& kernels;
+  ImageLayout layout;
+  const float* y;
+
+  static int64_t line_elements(const WinogradGeometry& g) { return (kWinogradStrip * g.m + g.lanes) * g.lanes; }
+  static int64_t scratch(const WinogradGeometry& g) { return line_elements(g) * (g.m + 1); }
+
+  void transform(int64_t first, int64_t tiles, int64_t group, int64_t block, float* d, int64_t point_pitch,
+                 float* scratch) const {
+    const int64_t channels = std::min(g.lanes, g.written - block * g.lanes);
+    const float* image = y + (group * g.written + block * g.lanes) * layout.channel_step();
+    each_segment(g, first, tiles, [&](const WinogradSegment& s) {
+      each_tile_row(s, [&](int64_t row, int64_t column, int64_t count, int64_t index) {
+        float* cells = scratch + line_elements(g);
+        for (int64_t i = 0; i < g.m; ++i)
+          load_row(s, image + s.image * layout.batch_pitch, row * g.m + i, column * g.m, count * g.m, channels,
+                   cells + i * line_elements(g), scratch);
+        adjoints.gradient(count, cells, line_elements(g), d + index * g.lanes, point_pitch);
+      });
+    });
+  }
+
+ private:
+  void load_row(const WinogradSegment& s, const float* image, int64_t row, int64_t column, int64_t columns,
+                int64_t channels, float* cells, float* line) const {
+    const int64_t lanes = g.lanes, step = g.dilation[2];
+    const int64_t shown = row < s.axis[0].points ? std::min(columns, s.axis[1].points - column) : 0;
+    std::fill(cells + shown * lanes, cells + columns * lanes, 0.0f);
+    if (shown == 0) return;
+    const int64_t pixel = (s.depth * g.written_size[1] + row * g.dilation[1] + s.axis[0].first) * g.written_size[2] +
+                          column * step + s.axis[1].first;
+    const float* src = image + pixel * layout.pixel_step();
+    if (layout.layout == Layout::kChannelsLast) {
+      kernels.gather_row(lanes, 0, channels, src, 1, step * layout.channel_pitch, cells, lanes, shown);
+    } else if (step == 1) {
+      kernels.transpose(channels, shown, lanes, src, layout.channel_pitch, cells, lanes);
+    } else {
+      kernels.gather_row(shown, 0, shown, src, step, layout.channel_pitch, line, columns, channels);
+      kernels.transpose(channels, shown, lanes, line, columns, cells, lanes);
+    }
+  }
+};
+
+Room::Room(const Blocking& b) {
+  const auto bytes = [](int64_t elements) { return aligned(elements * static_cast<int64_t>(sizeof(float))); };
+  v = bytes(b.g.points * b.v_point());
+  d = bytes(b.g.points * b.d_point());
+  u = b.keeps_u() ? bytes(b.g.points * b.u_point()) : 0;
+  u_part = b.keeps_u() ? 0 : bytes(b.g.points * b.part_point());
+  scratch = bytes(std::max(WinogradInput::scratch(b.g, b.slab), WinogradGradient::scratch(b.g)));
+}
+
+class FilterRun {
+ public:
+  FilterRun(const Blocking& blocking, const ConvProblem& problem, const RunContext& context)
+      : b(blocking),
+        g(b.g),
+        r(context),
+        room(b),
+        input(problem, r, g),
+        gradient{g, b.adjoints, gemm_kernels<float>(*r.machine),
+                 ImageLayout{problem.y_layout, r.y_batch_pitch, r.y_channel_pitch}, static_cast<const float*>(r.y)},
+        v(reinterpret_cast<float*>(r.workspace)),
+        d(v + room.v / 4),
+        u(d + room.d / 4),
+        each(static_cast<char*>(r.workspace) + room.shared()) {}
+
+  void run(float* w) const {
+    if (g.tiles == 0) {
+      std::fill_n(w, g.groups * g.written * g.read * g.all_taps(), 0.0f);
+      return;
+    }
+    for (int64_t group = 0; group < g.groups; ++group, w += g.written * g.read * g.all_taps()) {
+      for (int64_t slab = 0; slab < b.slabs; ++slab) {
+        const int64_t first = slab * b.slab, tiles = std::min(b.slab, g.tiles - first);
+        transform(group, first, tiles);
+        if (b.keeps_u())
+          add(tiles, slab > 0);
+        else
+          finish_part(tiles, w);
+      }
+      if (b.keeps_u()) finish(w);
+    }
+  }
+
+ private:
+  float* scratch(int slot) const { return reinterpret_cast<float*>(each + slot * room.each() + room.u_part); }
+
+  void transform(int64_t group, int64_t first, int64_t tiles) const {
+    parallel_for(r.parallel, b.v_blocks + b.d_blocks, [&](int64_t i, int slot) {
+      if (i < b.v_blocks)
+        return input.transform(first, tiles, group, i / g.read_blocks(), i % g.read_blocks(), v + i * b.slab * g.lanes,
+                               b.v_point(), scratch(slot));
+      i -= b.v_blocks;
+      gradient.transform(first, tiles, group, i, d + i * b.slab * g.lanes, b.d_point(), scratch(slot));
+    });
+  }
+
+  // The products of `points` points, rows from `row` on and one group of blocks of V; u is their place.
+  void multiply(int64_t tiles, int64_t point, int64_t points, int64_t row, int64_t rows, int64_t block, int64_t blocks,
+                float* to, int64_t u_point, int64_t u_row, bool accumulate) const {
+    const int64_t chunks = b.chunks(tiles);
+    // Of one point, the other blocks come next.
+    const bool ends = points > 1 || block + blocks == b.v_blocks;
+    const int64_t next_point = ends ? 1 : 0, next_block = points > 1 ? 0 : ends ? -block : blocks;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t at = chunk * tiles / chunks;
+      WinogradProducts p;
+      p.points = points;
+      p.tiles = (chunk + 1) * tiles / chunks - at;
+      p.rows = rows;
+      p.blocks = static_cast<int>(blocks);
+      p.accumulate = accumulate || chunk > 0;
+      p.v = v + point * b.v_point() + (block * b.slab + at) * g.lanes, p.v_point = b.v_point();
+      p.v_block = b.slab * g.lanes;
+      p.d = d + point * b.d_point() + (row / g.lanes * b.slab + at) * g.lanes, p.d_point = b.d_point();
+      p.d_block = p.v_block;
+      p.v_ahead = next_block * p.v_block + next_point * b.v_point();
+      p.d_ahead = next_point * b.d_point();
+      p.u = to, p.u_point = u_point, p.u_row = u_row;
+      b.kernels.multiply(&p);
+    }
+  }
+
+  // One slab of several.
+  void add(int64_t tiles, bool accumulate) const {
+    parallel_for(r.parallel, g.points * b.row_items, [&](int64_t item, int) {
+      const int64_t point = item / b.row_items, row = item % b.row_items * b.row_block;
+      const int64_t rows = std::min(b.row_block, g.written - row);
+      for (int64_t i = 0; i < b.v_groups; ++i) {
+        const int64_t block = i * b.v_blocks / b.v_groups, blocks = (i + 1) * b.v_blocks / b.v_groups - block;
+        multiply(tiles, point, 1, row, rows, block, blocks,
+                 u + point * b.u_point() + row * b.u_width() + block * g.lanes, b.u_point(), b.u_width(), accumulate);
+      }
+    });
+  }
+  void finish(float* w) const {
+    constexpr int64_t kRows = 16;
+    parallel_for(r.parallel, ceil_div(g.written, kRows), [&](int64_t item, int) {
+      const int64_t row = item * kRows, rows = std::min(kRows, g.written - row);
+      for (int64_t block = 0; block < b.v_blocks; ++block)
+        filter(row, rows, block, u + row * b.u_width() + block * g.lanes, b.u_point(), b.u_width(), w);
+    });
+  }
+
+  // The only slab: a block of U from products to filters.
+  void finish_part(int64_t tiles, float* w) const {
+    parallel_for(r.parallel, b.row_items * b.v_groups, [&](int64_t item, int slot) {
+      float* part = reinterpret_cast<float*>(each + slot * room.each());
+      const int64_t i = item % b.v_groups, row = item / b.v_groups * b.row_block;
+      const int64_t rows = std::min(b.row_block, g.written - row);
+      const int64_t block = i * b.v_blocks / b.v_groups, blocks = (i + 1) * b.v_blocks / b.v_groups - block;
+      multiply(tiles, 0, g.points, row, rows, block, blocks, part, b.part_point(), blocks * g.lanes, false);
+      for (int64_t j = 0; j < blocks; ++j)
+        filter(row, rows, block + j, part + j * g.lanes, b.part_point(), blocks * g.lanes, w);
+    });
+  }
+
+  void filter(int64_t row, int64_t rows, int64_t block, const float* from, int64_t u_point, int64_t u_row,
+              float* w) const {
+    const int64_t channel = block % g.read_blocks() * g.lanes, taps = g.all_taps();
+    b.adjoints.filter(rows, std::min(g.lanes, g.read - channel), from, u_point, u_row,
+                      w + (row * g.read + channel) * taps + block / g.read_blocks() * g.r * g.r, g.read * taps, taps);
+  }
+
+  const Blocking& b;
+  const WinogradGeometry& g;
+  const RunContext& r;
+  const Room room;
+  const WinogradInput input;
+  const WinogradGradient gradient;
+  float *v, *d, *u;
+  char* each;
+};
+
+}  // namespace
+
+// Of the register tile: see kernels/winograd_gradient.cc. Per block of channels, a tile's transform takes about 3 ns a
+// point, a filter's 70 ns; memory holds U of several slabs (Ice Lake server).
+double winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
+  const Blocking b(form, p, m);
+  const double points = static_cast<double>(b.g.points), groups = static_cast<double>(b.g.groups);
+  const double tiles = static_cast<double>(b.g.tiles) * groups, lanes = static_cast<double>(b.g.lanes);
+  const double v_blocks = static_cast<double>(b.v_blocks), d_blocks = static_cast<double>(b.d_blocks);
+  const double filters = static_cast<double>(b.g.written) * v_blocks * groups;
+  const double products = 2 * points * tiles * v_blocks * d_blocks * lanes * lanes;
+  const double sums = b.keeps_u() ? static_cast<double>(b.slabs) * points * filters * lanes * 8 : 0;
+  const double chain = static_cast<double>(b.slab);
+  return 5e-6 + products * (1.15 + 8 / chain) / m.flops_f32 + points * tiles * (v_blocks + d_blocks) * 3e-9 +
+         filters * points * 2e-9 + sums / (3 * m.bytes_per_second);
+}
+
+int64_t winograd_filter_workspace(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots) {
+  const Room room(Blocking(form, p, m));
+  return room.shared() + slots * room.each();
+}
+
+void winograd_filter_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
+  const Blocking b(form, p, *r.machine);
+  FilterRun(b, p, r).run(static_cast<float*>(r.w));
+}
+
+}  // namespace fastconv

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels of Winograd's filter gradient (float32): the adjoints of the transforms in winograd_kernels.h. A *cell*
+// is one pixel of `lanes` channels; L stands for lanes below, *block* for L channels side by side.
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv {
+
+// Of one F(m x m, r x r), whose tiles are n x n points.
+struct WinogradAdjoints {
+  // A y A^T, without the 1/N of csrc/winograd_math.h, of `tiles` tiles that follow each other along a row: tile t has
+  // the m x m cells y[i * row_pitch + (t * m + j) * L]. Writes d[point * point_pitch + t * L].
+  void (*gradient)(int64_t tiles, const float* y, int64_t row_pitch, float* d, int64_t point_pitch);
+  // G^T u G, with that 1/N, of `rows` filters in L channels each, which are lanes: u[point * point_pitch + row *
+  // u_pitch + lane]. Writes w[row * w_row + lane * w_channel + tap] for lane < channels and the r x r taps.
+  void (*filter)(int64_t rows, int64_t channels, const float* u, int64_t point_pitch, int64_t u_pitch, float* w,
+                 int64_t w_row, int64_t w_channel);
+};
+
+// u[row][block][lane] (+)= sum over tiles of d[tile][row] * v[block][tile][lane], at every one of `points` points.
+struct WinogradProducts {
+  int64_t points, tiles, rows;
+  int blocks;  // of v
+  bool accumulate;
+  const float* v;  // v[point * v_point + block * v_block + tile * L + lane]
+  int64_t v_point, v_block;
+  const float* d;  // row i is d[point * d_point + i / L * d_block + tile * L + i % L]
+  int64_t d_point, d_block;
+  int64_t v_ahead, d_ahead;  // how far ahead of these lies what is read next: it is asked for
+  float* u;                  // u[point * u_point + row * u_row + block * L + lane]
+  int64_t u_point, u_row;
+};
+
+struct WinogradGradientKernels {  // winograd_gradient.cc
+  int blocks;                     // of v in one call, at most
+  void (*multiply)(const WinogradProducts* products);
+  WinogradAdjoints f23, f43;
+};
+
+}  // namespace fastconv
