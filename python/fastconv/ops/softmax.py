@@ -40,6 +40,11 @@ class Softmax(Function):
 def _over_last_axis(x: Tensor, axis: int, name: str, log: bool) -> Tensor:
     if not -x.ndim <= axis < x.ndim:
         raise ProblemError(f"{name}: axis is {axis}; expected {-x.ndim} to {x.ndim - 1} for shape {x.shape}")
+    if axis % x.ndim == x.ndim - 1:  # the usual case needs no detour
+        if x.ndim == 2:
+            return Softmax.apply(x, log=log)
+        rows = reshape(x, math.prod(x.shape[:-1]), x.shape[-1])
+        return reshape(Softmax.apply(rows, log=log), x.shape)
     order = [a for a in range(x.ndim) if a != axis % x.ndim] + [axis % x.ndim]
     moved = transpose(x, *order)
     rows = reshape(moved, math.prod(moved.shape[:-1]), moved.shape[-1])
