@@ -139,6 +139,7 @@ class Planes {
   // A kernel call of every channel: pointers are those of the first, what is counted from them.
   struct Call {
     DepthwisePlane<T> plane;
+    void (*kernel)(const DepthwisePlane<T>*);  // for all rows
     int filter_rows;
     int64_t x, y, w;
     int64_t first, unit;  // image rows written: first + unit * j
@@ -228,6 +229,7 @@ class Planes {
 
   void add(Call call, int64_t filter_rows, const std::vector<DepthwiseGroup>& groups, Slice& slice) const {
     call.filter_rows = static_cast<int>(filter_rows);
+    call.kernel = kernels.rows(columns.way, call.filter_rows, call.plane.rows);
     call.group = slice.groups.size();
     call.plane.groups = static_cast<int64_t>(groups.size());
     slice.groups.insert(slice.groups.end(), groups.begin(), groups.end());
@@ -298,6 +300,7 @@ class Planes {
     const T* w = static_cast<const T*>(r.w) + k * taps(p);
     const T bias = r.bias ? static_cast<const T*>(r.bias)[channel] : T(0);
     const int64_t plane = written_size[1] * written_size[2];
+    const bool whole_plane = row == 0 && last_row == written_size[1];
     for (const Slice& slice : slices) {
       for (size_t i = 0; i < slice.calls.size(); ++i) {
         const Call& call = slice.calls[i];
@@ -310,15 +313,17 @@ class Planes {
         const bool last = i + 1 == slice.calls.size() || !slice.calls[i + 1].plane.accumulate;
         at.clamps = last && store.clamps;
         at.low = store.low, at.high = store.high;
-        if (call.unit > 0) {
+        auto kernel = call.kernel;
+        if (call.unit > 0 && !whole_plane) {
           const int64_t j = ceil_div(std::max<int64_t>(0, row - call.first), call.unit);
           at.rows = std::min(at.rows, ceil_div(std::max<int64_t>(0, last_row - call.first), call.unit)) - j;
           if (at.rows <= 0) continue;
           at.x += j * call.step * at.x_row;
           at.y += j * at.y_row;
           at.first_row -= j * call.step, at.last_row -= j * call.step;
+          kernel = kernels.rows(columns.way, call.filter_rows, at.rows);
         }
-        kernels.rows(columns.way, call.filter_rows, at.rows)(&at);
+        kernel(&at);
       }
       if (store.more && !adds_border(p)) finish(written, row, last_row);
       written += plane;
