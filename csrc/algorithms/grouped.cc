@@ -142,6 +142,7 @@ class Grouped {
         band.w = w + g * b.rows * b.channels * b.all_taps + begin * band.w_row;
         band.bias = direct && simple && r.bias ? static_cast<const T*>(r.bias) + g * b.rows + begin : nullptr;
         band.y = y + begin * band.y_row;
+        if (!empty && g + 1 < b.groups) look_ahead(grid, at, g + 1, piece, &band);
         kernels.band(&band);
       }
       if (direct && !simple)
@@ -150,6 +151,8 @@ class Grouped {
         });
     }
     if (direct) return;
+    if (!grid.adds && a[2].out_step == 2 && !r.residual && p.x_layout == Layout::kChannelsFirst)
+      return spread(grid, at, group * b.rows, groups * b.rows, strip);
     each_part(at, a[2].columns, [&](int64_t column, int64_t point, int64_t count) {
       store.move(grid, first + column, count, group * b.rows, groups * b.rows, strip + point, points,
                  residual_strip + point);
@@ -166,6 +169,40 @@ class Grouped {
             a[2].first_tap + t2 * a[2].tap_step;
         *step++ = {planes.offset(c, t0, t1, t2), c * b.all_taps * (b.forward ? 1 : b.rows) + tap};
       });
+  }
+
+  // The share of a piece in what the next group's band reads.
+  void look_ahead(const ColumnGrid& grid, const GroupedPlace& at, int64_t group, int64_t piece,
+                  GroupedBand<T>* band) const {
+    if (b.together) return;
+    const ColumnAxis* a = grid.axis;
+    const int64_t depth = std::clamp(at.o0 * a[0].step + a[0].offset, int64_t{0}, a[0].size - 1);
+    const int64_t top = at.row * a[1].step + a[1].offset + std::min<int64_t>(0, reach_of(a[1]));
+    const int64_t first = std::clamp(top, int64_t{0}, a[1].size);
+    const int64_t last = std::clamp(top + (at.rows - 1) * a[1].step + std::abs(reach_of(a[1])) + 1, first, a[1].size);
+    const int64_t begin = piece * b.channels / b.pieces;
+    band->ahead_channels = (piece + 1) * b.channels / b.pieces - begin;
+    band->ahead_pitch = read_layout.channel_pitch;
+    band->ahead_count = (last - first) * a[2].size;
+    band->ahead = read + at.n * read_layout.batch_pitch + (group * b.channels + begin) * read_layout.channel_pitch +
+                  (depth * a[1].size + first) * a[2].size;
+  }
+
+  // A phase whose pixels are every other one of a row.
+  void spread(const ColumnGrid& grid, const GroupedPlace& at, int64_t channel, int64_t channels, T* strip) const {
+    const ColumnAxis* a = grid.axis;
+    const int64_t points = at.rows * at.columns, pitch = r.x_channel_pitch;
+    if (r.bias || p.activation != Activation::kNone)
+      gemm_kernels<T>(*r.machine)
+          .epilogue(channels, points, strip, points, r.bias ? static_cast<const T*>(r.bias) + channel : nullptr,
+                    nullptr, 0, static_cast<int32_t>(p.activation), T(r.alpha));
+    const int64_t depth = a[0].out_first + at.o0 * a[0].out_step, column = a[2].out_first + 2 * at.column;
+    T* x = static_cast<T*>(r.x) + at.n * r.x_batch_pitch + channel * pitch + depth * a[1].out_size * a[2].out_size +
+           column;
+    for (int64_t i = 0; i < at.rows; ++i) {
+      const int64_t row = a[1].out_first + (at.row + i) * a[1].out_step;
+      kernels.spread(channels, at.columns, strip + i * at.columns, points, x + row * a[2].out_size, pitch);
+    }
   }
 
   // The band's points that lie one after the other in the grid: all of them, or a row each.

@@ -93,8 +93,17 @@ void band_rows(const GroupedBand<T>& b) {
   if constexpr (ROWS > 1)
     if (b.rows < ROWS) return band_rows<T, ROWS - 1>(b);
   constexpr int most = most_vectors(ROWS);
+  constexpr int64_t line = 64 / (int64_t)sizeof(T);
+  int64_t channel = 0, at = 0;
+  const int64_t all_tiles = (b.vectors + most - 1) / most;
+  const int64_t lines = b.ahead_channels * ((b.ahead_count + line - 1) / line),
+                share = (lines + all_tiles - 1) / all_tiles;
   for (int64_t first = 0, left = b.vectors; left > 0;) {  // tiles as equal as can be
     const int64_t tiles = (left + most - 1) / most, count = (left + tiles - 1) / tiles;
+    for (int64_t i = 0; i < share && channel < b.ahead_channels; ++i) {
+      __builtin_prefetch(b.ahead + channel * b.ahead_pitch + at, 0, 2);
+      if ((at += line) >= b.ahead_count) at = 0, ++channel;
+    }
     band_vectors<T, ROWS, most>(b, first, count);
     first += count, left -= count;
   }
@@ -235,21 +244,44 @@ void copy_rows(int64_t rows, int64_t count, int64_t first, int64_t last, const T
 }
 
 template <class T>
+FC_INLINE void split_pairs(V<T> low, V<T> high, V<T>* even, V<T>* odd) {
+  typename Vec<T>::ints evens{}, odds{};
+#pragma GCC unroll 16
+  for (int lane = 0; lane < Vec<T>::lanes; ++lane) evens[lane] = 2 * lane, odds[lane] = 2 * lane + 1;
+  *even = __builtin_shuffle(low, high, evens);
+  *odd = __builtin_shuffle(low, high, odds);
+}
+
+template <class T>
 void copy_pairs(int64_t rows, int64_t count, int64_t first, int64_t last, const T* src, int64_t src_pitch, T* even,
                 T* odd, int64_t dst_pitch) {
   constexpr int lanes = Vec<T>::lanes;
-  typename Vec<T>::ints evens{}, odds{};
+  for (int64_t i = 0; i < count; i += lanes) {
+    const uint32_t low = bits_between(first - 2 * i, last - 2 * i, lanes);
+    const uint32_t high = bits_between(first - 2 * i - lanes, last - 2 * i - lanes, lanes);
+    const T* at = src + 2 * i;
+    int64_t to = i;
+    for (int64_t row = 0; row < rows; ++row, at += src_pitch, to += dst_pitch) {
+      V<T> left, right;
+      split_pairs<T>(load_bits(at, low), load_bits(at + lanes, high), &left, &right);
+      store_first(even + to, left, count - i);
+      store_first(odd + to, right, count - i);
+    }
+  }
+}
+
+template <class T>
+void spread(int64_t rows, int64_t count, const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch) {
+  constexpr int lanes = Vec<T>::lanes;
+  typename Vec<T>::ints lower{}, upper{};
 #pragma GCC unroll 16
-  for (int lane = 0; lane < lanes; ++lane) evens[lane] = 2 * lane, odds[lane] = 2 * lane + 1;
-  for (; rows > 0; --rows, src += src_pitch, even += dst_pitch, odd += dst_pitch)
+  for (int lane = 0; lane < lanes; ++lane) lower[lane] = lane / 2, upper[lane] = (lanes + lane) / 2;
+  for (; rows > 0; --rows, src += src_pitch, dst += dst_pitch)
     for (int64_t i = 0; i < count; i += lanes) {
-      const int64_t begin = first - 2 * i, end = last - 2 * i;
-      const T* at = src + 2 * i;
-      const bool whole = begin <= 0 && end >= 2 * lanes;
-      const V<T> low = whole ? load(at) : load_lanes(at, begin, end);
-      const V<T> high = whole ? load(at + lanes) : load_lanes(at + lanes, begin - lanes, end - lanes);
-      store_first(even + i, __builtin_shuffle(low, high, evens), count - i);
-      store_first(odd + i, __builtin_shuffle(low, high, odds), count - i);
+      const V<T> v = load_lanes(src + i, 0, count - i);
+      const int64_t end = 2 * (count - i);
+      store_bits(dst + 2 * i, __builtin_shuffle(v, lower), 0x55555555u & bits_between(0, end, lanes));
+      store_bits(dst + 2 * i + lanes, __builtin_shuffle(v, upper), 0x55555555u & bits_between(0, end - lanes, lanes));
     }
 }
 
@@ -257,9 +289,9 @@ void copy_pairs(int64_t rows, int64_t count, int64_t first, int64_t last, const 
 
 const GroupedKernels kGroupedKernels = {
     {Vec<float>::lanes, kRows, vectors, kFilterRows, kPixelColumns, kPixelVectors, filter_columns, band<float>,
-     filter<float>, pixels<float>, copy_rows<float>, copy_pairs<float>},
+     filter<float>, pixels<float>, copy_rows<float>, copy_pairs<float>, spread<float>},
     {Vec<double>::lanes, kRows, vectors, kFilterRows, kPixelColumns, kPixelVectors, filter_columns, band<double>,
-     filter<double>, pixels<double>, copy_rows<double>, copy_pairs<double>},
+     filter<double>, pixels<double>, copy_rows<double>, copy_pairs<double>, spread<double>},
 };
 
 }  // namespace fastconv::FC_ISA

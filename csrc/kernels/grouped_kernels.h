@@ -33,6 +33,9 @@ struct GroupedBand {
   int64_t vectors;
   const int64_t* first_run;  // of each vector, and the end
   const GroupedRun* runs;
+  // What the next band reads, asked for while this one is computed: `ahead_channels` pieces of ahead_count elements.
+  const T* ahead;
+  int64_t ahead_channels, ahead_pitch, ahead_count;
 };
 
 template <class T>
@@ -82,6 +85,8 @@ struct GroupedKernelsOf {
   // `count` is written.
   void (*copy_pairs)(int64_t rows, int64_t count, int64_t first, int64_t last, const T* src, int64_t src_pitch, T* even,
                      T* odd, int64_t dst_pitch);
+  // dst[row * dst_pitch + 2 * i] = src[row * src_pitch + i] for i < count; what lies between stays.
+  void (*spread)(int64_t rows, int64_t count, const T* src, int64_t src_pitch, T* dst, int64_t dst_pitch);
 };
 struct GroupedKernels {
   GroupedKernelsOf<float> f32;
