@@ -151,22 +151,19 @@ Rows<T> by_rows(int64_t rows) {
   if (rows <= 1) return rows_of<T, STEP, FILTER, 1>;
   return rows_of<T, STEP, FILTER, 8>;
 }
+// Taller filters as a whole: for float32 with wide vectors alone, they are much code.
+template <class T>
+constexpr int kMostFilterRows = sizeof(T) == 4 && (kManyRegisters || kVectorBytes > 16) ? 7 : 4;
 template <class T, int STEP>
 Rows<T> rows_by_filter(int filter_rows, int64_t rows) {
-  switch (filter_rows) {
-    case 1:
-      return by_rows<T, STEP, 1>(rows);
-    case 2:
-      return by_rows<T, STEP, 2>(rows);
-    case 3:
-      return by_rows<T, STEP, 3>(rows);
-    case 4:
-      return by_rows<T, STEP, 4>(rows);
-    case 5:
-      return by_rows<T, STEP, 5>(rows);
-    default:
-      return by_rows<T, STEP, 7>(rows);
+  if (filter_rows == 1) return by_rows<T, STEP, 1>(rows);
+  if (filter_rows == 2) return by_rows<T, STEP, 2>(rows);
+  if (filter_rows == 3) return by_rows<T, STEP, 3>(rows);
+  if constexpr (kMostFilterRows<T> > 4) {
+    if (filter_rows == 5) return by_rows<T, STEP, 5>(rows);
+    if (filter_rows == 7) return by_rows<T, STEP, 7>(rows);
   }
+  return by_rows<T, STEP, 4>(rows);
 }
 template <class T>
 Rows<T> rows_kernel(int step, int filter_rows, int64_t rows) {
@@ -197,8 +194,8 @@ Taps<T> taps_kernel(int step, int filter_rows, int taps) {
 }  // namespace
 
 const DepthwisePixelKernels kDepthwisePixelKernels = {
-    {Vec<float>::lanes, 7, kMostTileRows, kMostTileTaps, rows_kernel<float>, taps_kernel<float>},
-    {Vec<double>::lanes, 7, kMostTileRows, kMostTileTaps, rows_kernel<double>, taps_kernel<double>},
+    {Vec<float>::lanes, kMostFilterRows<float>, kMostTileRows, kMostTileTaps, rows_kernel<float>, taps_kernel<float>},
+    {Vec<double>::lanes, kMostFilterRows<double>, kMostTileRows, kMostTileTaps, rows_kernel<double>, taps_kernel<double>},
 };
 
 }  // namespace fastconv::FC_ISA

@@ -20,6 +20,8 @@ constexpr bool kManyRegisters = kVectorRegisters >= 32;
 // What a block reads lies in the image: all of it but some of the first and the last rows; the same, but columns are
 // masked; or anything. A masked load takes a port from the multiply-adds.
 enum class Reads { kWhole, kMasked, kSome };
+template <class T>
+constexpr bool kMasks = kManyRegisters && sizeof(T) == 4;  // kMasked is worth its code
 
 template <class T>
 FC_INLINE void interleave(V<T> even, V<T> odd, V<T>* a, V<T>* b) {
@@ -133,8 +135,8 @@ void rows_of(const DepthwisePlane<T>* plane) {
         const bool most = (valid & middle) == middle;
         if (whole && most)
           add_steps<T, WAY, FILTER, ROWS, Reads::kWhole>(p, x, w, bits, valid, acc);
-        else if (kManyRegisters && most)
-          add_steps<T, WAY, FILTER, ROWS, kManyRegisters ? Reads::kMasked : Reads::kSome>(p, x, w, bits, valid, acc);
+        else if (kMasks<T> && most)
+          add_steps<T, WAY, FILTER, ROWS, kMasks<T> ? Reads::kMasked : Reads::kSome>(p, x, w, bits, valid, acc);
         else
           add_steps<T, WAY, FILTER, ROWS, Reads::kSome>(p, x, w, bits, valid, acc);
       }
@@ -156,6 +158,10 @@ auto by_rows(int64_t rows) {
     if (4 * ((rows + 13) / 14 * 14) <= 5 * ((rows + 7) / 8 * 8)) return rows_of<T, WAY, FILTER, 14>;
   return rows_of<T, WAY, FILTER, 8>;
 }
+
+// Filters of 5 and 7 rows as a whole are more than half of this file's code: for float32 with wide vectors alone.
+template <class T>
+constexpr int kMostFilterRows = sizeof(T) == 4 && (kManyRegisters || kVectorBytes > 16) ? 7 : 4;
 
 template <class T, DepthwiseWay WAY, int MOST>
 auto by_filter(int filter_rows, int64_t rows) -> void (*)(const DepthwisePlane<T>*) {
@@ -180,9 +186,9 @@ template <class T>
 auto rows_kernel(DepthwiseWay way, int filter_rows, int64_t rows) -> void (*)(const DepthwisePlane<T>*) {
   switch (way) {
     case DepthwiseWay::kPlain:
-      return by_filter<T, DepthwiseWay::kPlain, 7>(filter_rows, rows);
+      return by_filter<T, DepthwiseWay::kPlain, kMostFilterRows<T>>(filter_rows, rows);
     case DepthwiseWay::kEvenOdd:
-      return by_filter<T, DepthwiseWay::kEvenOdd, 7>(filter_rows, rows);
+      return by_filter<T, DepthwiseWay::kEvenOdd, kMostFilterRows<T>>(filter_rows, rows);
     default:
       return by_filter<T, DepthwiseWay::kInterleaved, 4>(filter_rows, rows);
   }
@@ -191,8 +197,8 @@ auto rows_kernel(DepthwiseWay way, int filter_rows, int64_t rows) -> void (*)(co
 }  // namespace
 
 const DepthwisePlaneKernels kDepthwisePlaneKernels = {
-    {Vec<float>::lanes, rows_kernel<float>, {7, 7, 4}},
-    {Vec<double>::lanes, rows_kernel<double>, {7, 7, 4}},
+    {Vec<float>::lanes, rows_kernel<float>, {kMostFilterRows<float>, kMostFilterRows<float>, 4}},
+    {Vec<double>::lanes, rows_kernel<double>, {kMostFilterRows<double>, kMostFilterRows<double>, 4}},
 };
 
 }  // namespace fastconv::FC_ISA
