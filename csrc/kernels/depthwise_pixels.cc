@@ -195,7 +195,8 @@ Taps<T> taps_kernel(int step, int filter_rows, int taps) {
 
 const DepthwisePixelKernels kDepthwisePixelKernels = {
     {Vec<float>::lanes, kMostFilterRows<float>, kMostTileRows, kMostTileTaps, rows_kernel<float>, taps_kernel<float>},
-    {Vec<double>::lanes, kMostFilterRows<double>, kMostTileRows, kMostTileTaps, rows_kernel<double>, taps_kernel<double>},
+    {Vec<double>::lanes, kMostFilterRows<double>, kMostTileRows, kMostTileTaps, rows_kernel<double>,
+     taps_kernel<double>},
 };
 
 }  // namespace fastconv::FC_ISA
