@@ -231,7 +231,8 @@ class HaloGather {
     // A strip with fewer rows may use the other map: take what either needs at most.
     const int64_t entries =
         std::min((rows - 1) * a[1].step + std::abs(reach_of(a[1])) + 1, rows * a[1].taps) + a[1].taps;
-    const int64_t points = std::min(a[2].columns, columns);
+    // A strip that begins in one row and ends in the next reads both from end to end, however short it is.
+    const int64_t points = a[2].columns;
     const LineMap lines(a[2], 0, points);
     const int64_t elements = std::max(lines.entries(), a[2].taps * points);
     return offset_elements(grid) + channels * slabs * a[0].taps * entries * elements + nr;
