@@ -14,7 +14,8 @@
 
 namespace fastconv {
 
-#if defined(__x86_64__)
+#if defined(FASTCONV_SCALAR_ONLY)
+#elif defined(__x86_64__)
 namespace avx512 {
 extern const KernelTable kTable;
 }
@@ -45,7 +46,8 @@ struct Row {
   double flops_f32, flops_f64, bytes_per_second;
 };
 constexpr Row kRows[] = {
-#if defined(__x86_64__)
+#if defined(FASTCONV_SCALAR_ONLY)
+#elif defined(__x86_64__)
     {&avx512::kTable, 105e9, 52e9, 12e9},
     {&avx2::kTable, 95e9, 47e9, 12e9},
 #elif defined(__aarch64__)

@@ -30,7 +30,7 @@ void phase_tile_of(int64_t steps, const int64_t* offsets, const T* x, const int6
 #pragma GCC unroll 8
     for (int i = 0; i < CHUNKS; ++i) {
       V<T> pixels = load(place[i] + offset);
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(FC_ISA_WIDE)
       asm("" : "+v"(pixels));  // else each multiply-add loads it again, across two lines
 #endif
 #pragma GCC unroll 8

@@ -6,14 +6,24 @@
 #define FC_STRING_OF(name) #name
 #define FC_STRING(name) FC_STRING_OF(name)
 
+// `wide` has them from AVX2: code for vectors that the CPU lacks takes the compiler minutes.
+#if defined(FC_ISA_WIDE)
+#define FC_DEPTHWISE avx2
+#else
+#define FC_DEPTHWISE FC_ISA
+#endif
+
+namespace fastconv::FC_DEPTHWISE {
+extern const DepthwisePixelKernels kDepthwisePixelKernels;
+extern const DepthwisePlaneKernels kDepthwisePlaneKernels;
+extern const DepthwiseTapsKernels kDepthwiseTapsKernels;
+}  // namespace fastconv::FC_DEPTHWISE
+
 namespace fastconv::FC_ISA {
 
 extern const ConvertKernels kConvertKernels;
 extern const GemmKernels kGemmKernels;
 extern const DepthwiseKernels kDepthwiseKernels;
-extern const DepthwisePixelKernels kDepthwisePixelKernels;
-extern const DepthwisePlaneKernels kDepthwisePlaneKernels;
-extern const DepthwiseTapsKernels kDepthwiseTapsKernels;
 extern const DirectKernels kDirectKernels;
 extern const GroupedKernels kGroupedKernels;
 extern const ImplicitKernels kImplicitKernels;
@@ -41,9 +51,9 @@ const KernelTable kTable = {FC_STRING(FC_ISA),
                             kVectorBytes,
                             &kGemmKernels,
                             &kDepthwiseKernels,
-                            &kDepthwisePixelKernels,
-                            &kDepthwisePlaneKernels,
-                            &kDepthwiseTapsKernels,
+                            &FC_DEPTHWISE::kDepthwisePixelKernels,
+                            &FC_DEPTHWISE::kDepthwisePlaneKernels,
+                            &FC_DEPTHWISE::kDepthwiseTapsKernels,
                             &kDirectKernels,
                             &kGroupedKernels,
                             &kImplicitKernels,
