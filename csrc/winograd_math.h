@@ -2,11 +2,11 @@
 // The matrices of Winograd's minimal filtering F(m, r) in Toom-Cook form: m outputs of a correlation with r taps from
 // n = m + r - 1 products instead of m r.
 //
-//   y = A^T [(G g) . (B^T d)],   y[j] = sum over t of g[t] d[j + t],   in two dimensions  Y = A^T [(G g G^T) . (B^T d
-//   B)] A
+//   y = A^T [(G g) . (B^T d)],   y[j] = sum over t of g[t] d[j + t]
+//   Y = A^T [(G g G^T) . (B^T d B)] A   in two dimensions
 //
-// With finite points a_0 .. a_{n-2}, the point at infinity last, and M(x) = prod (x - a_i), N_i = prod_{k != i} (a_i -
-// a_k):
+// With finite points a_0 .. a_{n-2}, the point at infinity last, M(x) = prod (x - a_i) and
+// N_i = prod_{k != i} (a_i - a_k):
 //   A^T[j][i] = a_i^j / N_i    (the last column is the last unit vector)
 //   G[i][t]   = a_i^t          (the last row is the last unit vector)
 //   B^T[i]    = the coefficients of M(x) / (x - a_i), the last row those of M(x) itself

@@ -1,17 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The register tile of the implicit matrix product: lanes are written channels,
-// rows are pixels that may lie anywhere.
+// The register tile of the implicit matrix product: lanes are written channels, rows are pixels that may lie anywhere.
 //
-//           w[run][step][4 vectors]         AVX-512 and NEON: 6 pixels x 4
-//           vectors = 24 accumulators, 4 vectors of w
-//              +-----+-----+-----+-----+    and 1 broadcast of x = 29 of 32
-//              registers; a step has 4 loads, 6
-//  x[pixel +   |     |     |     |     |    broadcasts and 24 multiply-adds.
-//  Narrower blocks take 8 pixels. AVX2 and
-//    offset]   |     |     |     |     |    the baseline: 6 x 2. Each pixel has
-//    a pointer of its own, a step one offset
-//   x 6 pixels +-----+-----+-----+-----+    for all of them: 9 of 16 integer
-//   registers.
+//              w[run][step][4 vectors]      AVX-512 and NEON: 6 pixels x 4 vectors = 24 accumulators, 4 vectors of w
+//              +-----+-----+-----+-----+    and 1 broadcast of x = 29 of 32 registers; a step has 4 loads, 6
+//  x[pixel +   |     |     |     |     |    broadcasts and 24 multiply-adds. Narrower blocks take 8 pixels. AVX2 and
+//    offset]   |     |     |     |     |    the baseline: 6 x 2. Each pixel has a pointer of its own, a step one offset
+//   x 6 pixels +-----+-----+-----+-----+    for all of them: 9 of 16 integer registers.
 //
 //   for each tile (as equal as can be, so that 49 pixels are 5 x 5 + 4 x 6):
 //     for each run: for each step: one row of w times the pixels

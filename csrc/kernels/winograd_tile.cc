@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The matrix product of one Winograd point, and the way of its results to the tensor.
 //
-//              u[channel][4 vectors]          AVX-512 and NEON: 6 tiles x 4 vectors = 24 accumulators, 4 vectors of u
-//              and
-//              +-----+-----+-----+-----+      1 broadcast of V = 29 of 32 registers; a step has 4 loads, 6 broadcasts
-//              and
-//  V[tile]     |     |     |     |     | x 6  24 multiply-adds. 14 x 2 and 9 x 3 serve fewer vectors. AVX2 and the
-//   [channel]  +-----+-----+-----+-----+      baseline: 6 x 2. Lanes are written channels.
+//              u[channel][4 vectors]        AVX-512 and NEON: 6 tiles x 4 vectors = 24 accumulators, 4 vectors of u
+//              +-----+-----+-----+-----+    and 1 broadcast of V = 29 of 32 registers; a step has 4 loads, 6
+//  V[tile]     |     |     |     |     |    broadcasts and 24 multiply-adds. 14 x 2 and 9 x 3 serve fewer vectors.
+//   [channel]  |     |     |     |     |    AVX2 and the baseline: 6 x 2. Lanes are written channels.
+//    x 6 tiles +-----+-----+-----+-----+
 //
 // A block of channels of V is [tile][lane], so that all broadcasts are constant displacements from one pointer. Out of
 // the caches 6 x 4 and 9 x 3 run at the multiply-add peak, 14 x 2 at 85 to 95 % of it (Ice Lake server, 2026-11).
