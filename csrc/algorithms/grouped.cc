@@ -281,9 +281,6 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
     snprintf(text, kTextCapacity, "grouped needs at most %lld channels per group, got %lld in and %lld out",
              static_cast<long long>(kMostChannels), static_cast<long long>(p->c / p->groups),
              static_cast<long long>(p->k / p->groups));
-  else if (p->pass == Pass::kBackwardData && shows_cells(p->padding_mode))
-    snprintf(text, kTextCapacity, "grouped computes bwd_data of zero and constant padding, got %s",
-             name_of(p->padding_mode));
   return text[0] != 0;
 }
 
