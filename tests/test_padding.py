@@ -131,12 +131,8 @@ def test_no_padding_mode_is_left_to_the_reference_or_pays_for_a_copy():
             assert _core.choose(p, options) != "reference"
             rows[word] = {row["name"]: row for row in _core.algorithms(p, options) if row["supported"]}
         cheapest = {word: min(row["estimate_s"] for row in rows[word].values()) for word in rows}
-        assert cheapest[mode] <= 4 * cheapest["zeros"], (
-            pass_,
-            plane,
-            mode,
-            isa,
-        )  # of what is chosen: not every algorithm is good at a plane that is mostly border
+        # What is chosen: not every algorithm is good at a plane that is mostly border.
+        assert cheapest[mode] <= 4 * cheapest["zeros"], (pass_, plane, mode, isa)
         for name in rows["zeros"].keys() & rows[mode].keys():
             shown, zeros = rows[mode][name], rows["zeros"][name]
             assert zeros["estimate_s"] <= shown["estimate_s"], (pass_, plane, name)
