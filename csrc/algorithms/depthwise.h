@@ -14,6 +14,8 @@
 
 namespace fastconv {
 
+inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
+
 // Grid points of one axis that share the rows they read: o = residue + residues * j reads, for the t-th of its taps in
 // ascending order, the coordinate begin(residue) + pitch * (step * j + t). A kernel has one step.
 struct SharedRows {
@@ -35,6 +37,22 @@ struct SharedRows {
     return a.offset + std::min<int64_t>(0, (a.taps - 1) * a.offset_step) + residue * a.step;
   }
   int64_t points(const ColumnAxis& a, int64_t residue) const { return ceil_div(a.columns - residue, residues); }
+  // The rows of a kernel's call that lie in the tensor, counted from coordinate `begin`.
+  template <class Call>
+  void set_limits(const ColumnAxis& a, int64_t begin, Call* call) const {
+    call->first_row = ceil_div(std::max<int64_t>(0, -begin), pitch);
+    call->last_row = floor_div(a.size - 1 - begin, pitch) + 1;
+  }
+  // visit(point, rows, begin) for each residue that has grid points in [first, last): `rows` of them from `point` on,
+  // `residues` apart, the first of which reads coordinate `begin` by tap t.
+  template <class Visit>
+  void each_residue(const ColumnAxis& a, int64_t first, int64_t last, int64_t t, const Visit& visit) const {
+    for (int64_t residue = 0; residue < std::min(residues, a.columns); ++residue) {
+      const int64_t j = ceil_div(std::max<int64_t>(0, first - residue), residues);
+      const int64_t end = ceil_div(std::max<int64_t>(0, last - residue), residues);
+      if (j < end) visit(residue + residues * j, end - j, begin(a, residue) + pitch * (step * j + t));
+    }
+  }
 };
 
 // The filter coordinates of an axis in ascending order of what they read: first + step * t.
@@ -46,8 +64,6 @@ struct TapOrder {
     step = -step;
   }
 };
-
-inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
 
 // Axis `a` of phase `phase` of the pass; forward has one phase.
 inline ColumnAxis phase_axis(const ConvProblem& p, int a, int64_t phase) {

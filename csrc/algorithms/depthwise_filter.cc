@@ -138,19 +138,13 @@ class Filter {
     for (int64_t o = 0; o < depth.columns; ++o) {
       const int64_t plane = o * depth.step + depth.offset + t0 * depth.offset_step;
       if (plane < 0 || plane >= depth.size) continue;
-      for (int64_t residue = 0; residue < std::min(shared.residues, a.columns); ++residue) {
-        const int64_t j = ceil_div(std::max<int64_t>(0, first - residue), shared.residues);
-        const int64_t end = ceil_div(std::max<int64_t>(0, last - residue), shared.residues);
-        if (j >= end) continue;
-        // The coordinate that the tile's first filter row reads for row j.
-        const int64_t begin = shared.begin(a, residue) + shared.pitch * (shared.step * j + t1);
-        at.rows = end - j;
-        at.first_row = ceil_div(std::max<int64_t>(0, -begin), shared.pitch);
-        at.last_row = floor_div(a.size - 1 - begin, shared.pitch) + 1;
+      shared.each_residue(a, first, last, t1, [&](int64_t point, int64_t rows, int64_t begin) {
+        at.rows = rows;
+        shared.set_limits(a, begin, &at);
         at.x = x + (plane * a.size + begin) * b.size;
-        at.y = y + (o * a.columns + residue + shared.residues * j) * b.columns;
+        at.y = y + (o * a.columns + point) * b.columns;
         kernel(&at);
-      }
+      });
     }
   }
 

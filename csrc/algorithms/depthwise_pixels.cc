@@ -159,8 +159,7 @@ class Pixels {
           at.y_row = unit * width * written_pixel;
           at.y = image + channel + ((plane + first + unit * j) * width + b.out_first) * written_pixel;
           const int64_t begin = shared.begin(a, residue) + shared.pitch * shared.step * j;
-          at.first_row = ceil_div(std::max<int64_t>(0, -begin), shared.pitch);
-          at.last_row = floor_div(a.size - 1 - begin, shared.pitch) + 1;
+          shared.set_limits(a, begin, &at);
           at.x_row = shared.pitch * b.size * read_pixel;
           at.x = read + channel + begin * b.size * read_pixel;
           const TapOrder rows(a);
@@ -249,19 +248,14 @@ class Pixels {
     for (int64_t o = 0; o < depth.columns; ++o) {
       const int64_t z = o * depth.step + depth.offset + t0 * depth.offset_step;
       if (z < 0 || z >= depth.size) continue;
-      for (int64_t residue = 0; residue < std::min(shared.residues, a.columns); ++residue) {
-        const int64_t j = ceil_div(std::max<int64_t>(0, first - residue), shared.residues);
-        const int64_t end = ceil_div(std::max<int64_t>(0, last - residue), shared.residues);
-        if (j >= end) continue;
-        const int64_t begin = shared.begin(a, residue) + shared.pitch * (shared.step * j + t1);
-        at.rows = end - j;
-        at.first_row = ceil_div(std::max<int64_t>(0, -begin), shared.pitch);
-        at.last_row = floor_div(a.size - 1 - begin, shared.pitch) + 1;
+      shared.each_residue(a, first, last, t1, [&](int64_t point, int64_t rows, int64_t begin) {
+        at.rows = rows;
+        shared.set_limits(a, begin, &at);
         at.x = static_cast<const T*>(r.x) + n * r.x_batch_pitch + channel + (z * a.size + begin) * b.size * read_pixel;
         at.y = static_cast<const T*>(r.y) + n * r.y_batch_pitch + channel +
-               (o * a.columns + residue + shared.residues * j) * b.columns * written_pixel;
+               (o * a.columns + point) * b.columns * written_pixel;
         kernel(&at);
-      }
+      });
     }
   }
 

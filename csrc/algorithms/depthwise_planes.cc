@@ -181,8 +181,7 @@ class Planes {
     call.plane.x_row = shared.pitch * read_width;
     call.plane.y_row = a.out_step * shared.residues * columns.pixels;
     call.plane.w_row = order.step * p.filter[2];
-    call.plane.first_row = ceil_div(std::max<int64_t>(0, -begin), shared.pitch);
-    call.plane.last_row = floor_div(a.size - 1 - begin, shared.pitch) + 1;
+    shared.set_limits(a, begin, &call.plane);
     call.first = a.out_first + residue * a.out_step;
     call.unit = a.out_step * shared.residues;
     call.step = shared.step;

@@ -14,9 +14,6 @@ namespace {
 
 #include "depthwise_rows.h"
 
-constexpr bool kManyRegisters = kVectorRegisters >= 32;
-constexpr int kMostTileTaps = kManyRegisters ? 7 : 3, kMostTileRows = 3, kBlock = kManyRegisters ? 7 : 4;
-
 template <class T, int STEP, int FILTER, int ROWS, bool INNER>
 FC_INLINE void add_columns(const DepthwisePixels<T>& p, const T* x, const T* w, int64_t count, uint32_t bits,
                            uint32_t valid, V<T>* acc) {
@@ -131,7 +128,7 @@ void taps_of(const DepthwisePixelTaps<T>* taps) {
 #pragma GCC unroll 8
     for (int t = 0; t < TAPS; ++t) sum[r][t] = load(p.sums + (r * TAPS + t) * lanes);
   int64_t row = 0;
-  for (; row + kBlock <= p.rows; row += kBlock) add_rows<T, STEP, FILTER, TAPS, kBlock>(p, row, bits, sum);
+  for (; row + kTileBlock <= p.rows; row += kTileBlock) add_rows<T, STEP, FILTER, TAPS, kTileBlock>(p, row, bits, sum);
   for (; row < p.rows; ++row) add_rows<T, STEP, FILTER, TAPS, 1>(p, row, bits, sum);
 #pragma GCC unroll 4
   for (int r = 0; r < FILTER; ++r)
@@ -143,17 +140,12 @@ void taps_of(const DepthwisePixelTaps<T>* taps) {
 
 template <class T>
 using Rows = void (*)(const DepthwisePixels<T>*);
-template <class T>
-using Taps = void (*)(const DepthwisePixelTaps<T>*);
 
 template <class T, int STEP, int FILTER>
 Rows<T> by_rows(int64_t rows) {
   if (rows <= 1) return rows_of<T, STEP, FILTER, 1>;
   return rows_of<T, STEP, FILTER, 8>;
 }
-// Taller filters as a whole: for float32 with wide vectors alone, they are much code.
-template <class T>
-constexpr int kMostFilterRows = sizeof(T) == 4 && (kManyRegisters || kVectorBytes > 16) ? 7 : 4;
 template <class T, int STEP>
 Rows<T> rows_by_filter(int filter_rows, int64_t rows) {
   if (filter_rows == 1) return by_rows<T, STEP, 1>(rows);
@@ -170,33 +162,18 @@ Rows<T> rows_kernel(int step, int filter_rows, int64_t rows) {
   return step == 1 ? rows_by_filter<T, 1>(filter_rows, rows) : rows_by_filter<T, 2>(filter_rows, rows);
 }
 
-template <class T, int STEP, int FILTER>
-Taps<T> by_taps(int taps) {
-  if (taps == 1) return taps_of<T, STEP, FILTER, 1>;
-  if (taps == 3) return taps_of<T, STEP, FILTER, 3>;
-  if constexpr (kManyRegisters) {
-    if (taps == 5) return taps_of<T, STEP, FILTER, 5>;
-    if (taps == 7) return taps_of<T, STEP, FILTER, 7>;
-  }
-  return nullptr;
-}
-template <class T, int STEP>
-Taps<T> taps_by_filter(int filter_rows, int taps) {
-  if (filter_rows == 1) return by_taps<T, STEP, 1>(taps);
-  if (filter_rows == 2) return by_taps<T, STEP, 2>(taps);
-  return by_taps<T, STEP, kMostTileRows>(taps);
-}
-template <class T>
-Taps<T> taps_kernel(int step, int filter_rows, int taps) {
-  return step == 1 ? taps_by_filter<T, 1>(filter_rows, taps) : taps_by_filter<T, 2>(filter_rows, taps);
-}
+template <class T, int STEP, int FILTER, int TAPS>
+struct TapsTile {
+  static void run(const DepthwisePixelTaps<T>* taps) { taps_of<T, STEP, FILTER, TAPS>(taps); }
+};
 
 }  // namespace
 
 const DepthwisePixelKernels kDepthwisePixelKernels = {
-    {Vec<float>::lanes, kMostFilterRows<float>, kMostTileRows, kMostTileTaps, rows_kernel<float>, taps_kernel<float>},
+    {Vec<float>::lanes, kMostFilterRows<float>, kMostTileRows, kMostTileTaps, rows_kernel<float>,
+     tile_kernel<TapsTile, float>},
     {Vec<double>::lanes, kMostFilterRows<double>, kMostTileRows, kMostTileTaps, rows_kernel<double>,
-     taps_kernel<double>},
+     tile_kernel<TapsTile, double>},
 };
 
 }  // namespace fastconv::FC_ISA

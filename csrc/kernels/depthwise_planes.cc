@@ -16,7 +16,6 @@ namespace {
 
 #include "depthwise_rows.h"
 
-constexpr bool kManyRegisters = kVectorRegisters >= 32;
 // What a block reads lies in the image: all of it but some of the first and the last rows; the same, but columns are
 // masked; or anything. A masked load takes a port from the multiply-adds.
 enum class Reads { kWhole, kMasked, kSome };
@@ -158,10 +157,6 @@ auto by_rows(int64_t rows) {
     if (4 * ((rows + 13) / 14 * 14) <= 5 * ((rows + 7) / 8 * 8)) return rows_of<T, WAY, FILTER, 14>;
   return rows_of<T, WAY, FILTER, 8>;
 }
-
-// Filters of 5 and 7 rows as a whole are more than half of this file's code: for float32 with wide vectors alone.
-template <class T>
-constexpr int kMostFilterRows = sizeof(T) == 4 && (kManyRegisters || kVectorBytes > 16) ? 7 : 4;
 
 template <class T, DepthwiseWay WAY, int MOST>
 auto by_filter(int filter_rows, int64_t rows) -> void (*)(const DepthwisePlane<T>*) {

@@ -14,9 +14,6 @@ namespace {
 
 #include "depthwise_rows.h"
 
-constexpr bool kManyRegisters = kVectorRegisters >= 32;
-constexpr int kMostTaps = kManyRegisters ? 7 : 3, kMostFilter = 3, kBlock = kManyRegisters ? 7 : 4;
-
 template <class T, int STRIDE, int FILTER, int TAPS, int ROWS, bool INNER>
 FC_INLINE void add_block(const DepthwiseTaps<T>& p, int64_t row, int64_t column, const uint32_t* bits, uint32_t y_bits,
                          uint32_t valid, V<T> (*sum)[TAPS]) {
@@ -77,7 +74,7 @@ void taps_of(const DepthwiseTaps<T>* taps) {
 #pragma GCC unroll 8
     for (int t = 0; t < TAPS; ++t) sum[r][t] = load(p.sums + (r * TAPS + t) * lanes);
   int64_t row = 0;
-  for (; row + kBlock <= p.rows; row += kBlock) add_rows<T, STRIDE, FILTER, TAPS, kBlock>(p, row, sum);
+  for (; row + kTileBlock <= p.rows; row += kTileBlock) add_rows<T, STRIDE, FILTER, TAPS, kTileBlock>(p, row, sum);
   for (; row < p.rows; ++row) add_rows<T, STRIDE, FILTER, TAPS, 1>(p, row, sum);
 #pragma GCC unroll 4
   for (int r = 0; r < FILTER; ++r)
@@ -85,35 +82,16 @@ void taps_of(const DepthwiseTaps<T>* taps) {
     for (int t = 0; t < TAPS; ++t) store(p.sums + (r * TAPS + t) * lanes, sum[r][t]);
 }
 
-template <class T>
-using Kernel = void (*)(const DepthwiseTaps<T>*);
-
-template <class T, int STRIDE, int FILTER>
-Kernel<T> by_taps(int taps) {
-  if (taps == 1) return taps_of<T, STRIDE, FILTER, 1>;
-  if (taps == 3) return taps_of<T, STRIDE, FILTER, 3>;
-  if constexpr (kManyRegisters) {
-    if (taps == 5) return taps_of<T, STRIDE, FILTER, 5>;
-    if (taps == 7) return taps_of<T, STRIDE, FILTER, 7>;
-  }
-  return nullptr;
-}
-template <class T, int STRIDE>
-Kernel<T> by_filter(int filter_rows, int taps) {
-  if (filter_rows == 1) return by_taps<T, STRIDE, 1>(taps);
-  if (filter_rows == 2) return by_taps<T, STRIDE, 2>(taps);
-  return by_taps<T, STRIDE, kMostFilter>(taps);
-}
-template <class T>
-Kernel<T> taps_kernel(int stride, int filter_rows, int taps) {
-  return stride == 1 ? by_filter<T, 1>(filter_rows, taps) : by_filter<T, 2>(filter_rows, taps);
-}
+template <class T, int STRIDE, int FILTER, int TAPS>
+struct TapsTile {
+  static void run(const DepthwiseTaps<T>* taps) { taps_of<T, STRIDE, FILTER, TAPS>(taps); }
+};
 
 }  // namespace
 
 const DepthwiseTapsKernels kDepthwiseTapsKernels = {
-    {Vec<float>::lanes, kMostFilter, kMostTaps, taps_kernel<float>},
-    {Vec<double>::lanes, kMostFilter, kMostTaps, taps_kernel<double>},
+    {Vec<float>::lanes, kMostTileRows, kMostTileTaps, tile_kernel<TapsTile, float>},
+    {Vec<double>::lanes, kMostTileRows, kMostTileTaps, tile_kernel<TapsTile, double>},
 };
 
 }  // namespace fastconv::FC_ISA
