@@ -14,6 +14,7 @@
 
 namespace fastconv {
 
+inline constexpr int kMostSums = 3 * 7 * 16;  // lanes of a tile of the filter gradient
 inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
 
 // Grid points of one axis that share the rows they read: o = residue + residues * j reads, for the t-th of its taps in

@@ -16,7 +16,6 @@ namespace {
 constexpr int64_t kItemElements = 16 << 10;  // of a block of channels, read
 constexpr int64_t kItems = 8;
 constexpr int64_t kFewestRows = 16;  // of a strip
-constexpr int kMostSums = 3 * 7 * 16;
 
 template <class T>
 const DepthwiseTapsKernelsOf<T>& taps_kernels(const Machine& m) {

@@ -19,7 +19,6 @@ constexpr int64_t kWindowBytes = 24 << 10;  // of a block of channels: what a co
 constexpr int64_t kItems = 8;
 constexpr int64_t kTallRows = 4;
 constexpr int64_t kFewestRows = 8;  // of a strip
-constexpr int kMostSums = 3 * 7 * 16;
 
 template <class T>
 const DepthwisePixelKernelsOf<T>& pixel_kernels(const Machine& m) {

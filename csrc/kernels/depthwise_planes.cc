@@ -22,19 +22,6 @@ enum class Reads { kWhole, kMasked, kSome };
 template <class T>
 constexpr bool kMasks = kManyRegisters && sizeof(T) == 4;  // kMasked is worth its code
 
-template <class T>
-FC_INLINE void interleave(V<T> even, V<T> odd, V<T>* a, V<T>* b) {
-  constexpr int lanes = Vec<T>::lanes;
-  typename Vec<T>::ints low{}, high{};
-#pragma GCC unroll 16
-  for (int i = 0; i < lanes; ++i) {
-    low[i] = i / 2 + (i & 1) * lanes;
-    high[i] = low[i] + lanes / 2;
-  }
-  *a = __builtin_shuffle(even, odd, low);
-  *b = __builtin_shuffle(even, odd, high);
-}
-
 // One filter column: `TAPS` says which of a step's two taps exist.
 template <class T, DepthwiseWay WAY, int TAPS, int FILTER, int ROWS, Reads READS>
 FC_INLINE void add_step(const DepthwisePlane<T>& p, const DepthwiseStep& step, const T* x, const T* w, uint32_t bits,
@@ -56,8 +43,8 @@ FC_INLINE void add_step(const DepthwisePlane<T>& p, const DepthwiseStep& step, c
     if (!surely && !(valid >> i & 1)) continue;
     if constexpr (WAY == DepthwiseWay::kEvenOdd) {
       V<T> even, odd;
-      deinterleave<T>(load_some<T, READS == Reads::kWhole>(at, bits),
-                      load_some<T, READS == Reads::kWhole>(at + lanes, bits >> lanes), &even, &odd);
+      unzip<T>(load_some<T, READS == Reads::kWhole>(at, bits),
+               load_some<T, READS == Reads::kWhole>(at + lanes, bits >> lanes), &even, &odd);
       if (TAPS & 1) spread<T, stride, FILTER, ROWS>(i, w0, even, acc[0]);
       if (TAPS & 2) spread<T, stride, FILTER, ROWS>(i, w1, odd, acc[0]);
     } else {
@@ -94,7 +81,7 @@ FC_INLINE void store_rows(const DepthwisePlane<T>& p, T* y, uint32_t stored, int
 #pragma GCC unroll 16
   for (int o = 0; o < ROWS; ++o, y += p.y_row) {
     if (!ALL && !(stored >> o & 1)) continue;
-    if constexpr (SETS == 2) interleave<T>(acc[0][o], acc[1][o], &acc[0][o], &acc[1][o]);
+    if constexpr (SETS == 2) zip<T>(acc[0][o], acc[1][o], &acc[0][o], &acc[1][o]);
 #pragma GCC unroll 2
     for (int t = 0; t < SETS; ++t) {
       if (!ALL && p.accumulate) acc[t][o] += load_lanes(y + t * lanes, 0, left - t * lanes);

@@ -35,7 +35,7 @@ FC_INLINE void add_block(const DepthwiseTaps<T>& p, int64_t row, int64_t column,
       if constexpr (STRIDE == 1)
         v[0] = load_some<T, INNER>(at, set);
       else
-        deinterleave<T>(load_some<T, INNER>(at, set), load_some<T, INNER>(at + lanes, set >> lanes), &v[0], &v[1]);
+        unzip<T>(load_some<T, INNER>(at, set), load_some<T, INNER>(at + lanes, set >> lanes), &v[0], &v[1]);
 #pragma GCC unroll 4
       for (int r = 0; r < FILTER; ++r) {
         const int o = i - r;

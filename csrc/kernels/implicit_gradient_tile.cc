@@ -16,7 +16,6 @@
 // 2026-11); 12 x 2 reached 155, 9 x 3 as much as 6 x 4. Where one vector is all there is, the pixels take turns with
 // two sets of accumulators; every multiply-add then has a broadcast of its own, and half the peak is the limit.
 #include "implicit_gradient_kernels.h"
-#include "kernel_table.h"
 #include "simd.h"
 
 namespace fastconv::FC_ISA {

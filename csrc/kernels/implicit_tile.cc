@@ -17,7 +17,6 @@
 // the sums and x from L2 costs nothing measurable on top. Sharing the core with
 // another thread takes both to about 80 %.
 #include "implicit_kernels.h"
-#include "kernel_table.h"
 #include "simd.h"
 
 namespace fastconv::FC_ISA {

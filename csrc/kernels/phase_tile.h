@@ -29,10 +29,7 @@ void phase_tile_of(int64_t steps, const int64_t* offsets, const T* x, const int6
     for (int c = 0; c < UNITS; ++c) factor[c] = splat(w[c]);
 #pragma GCC unroll 8
     for (int i = 0; i < CHUNKS; ++i) {
-      V<T> pixels = load(place[i] + offset);
-#if defined(__x86_64__) && !defined(FC_ISA_WIDE)
-      asm("" : "+v"(pixels));  // else each multiply-add loads it again, across two lines
-#endif
+      const V<T> pixels = load_once(place[i] + offset);
 #pragma GCC unroll 8
       for (int c = 0; c < UNITS; ++c) sum[c][i] += factor[c] * pixels;
     }
@@ -73,20 +70,6 @@ void phase_tile(int units, int64_t steps, const int64_t* offsets, const T* x, co
     }
   }
 #undef FC_CASE
-}
-
-// a0 b0 a1 b1 ... of two vectors.
-template <class T>
-FC_INLINE void zip(V<T> a, V<T> b, V<T>* low, V<T>* high) {
-  constexpr int lanes = Vec<T>::lanes;
-  typename Vec<T>::ints first{}, second{};
-#pragma GCC unroll 16
-  for (int i = 0; i < lanes; ++i) {
-    first[i] = i / 2 + i % 2 * lanes;
-    second[i] = first[i] + lanes / 2;
-  }
-  *low = __builtin_shuffle(a, b, first);
-  *high = __builtin_shuffle(a, b, second);
 }
 
 template <class T>

@@ -61,6 +61,20 @@ FC_INLINE V<T> splat(T x) {
   return x - V<T>{};
 }
 
+// One load, whatever follows: GCC would fold it into every multiply-add that takes it, and loads are what is scarce.
+template <class T>
+FC_INLINE V<T> load_once(const T* p) {
+  V<T> v = load(p);
+#if defined(FC_ISA_AVX512)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__) && !defined(FC_ISA_WIDE)
+  asm("" : "+x"(v));
+#elif defined(FC_ISA_NEON)
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
+
 // load_lanes: lanes first <= i < last of p, zero elsewhere. load_bits: lanes whose bit is set. store_first: the first
 // `count` lanes, all of them when count is larger, none when it is not positive. store_bits: lanes whose bit is set. No
 // other memory is touched.
@@ -231,6 +245,29 @@ FC_INLINE V<T> sum_square(V<T>* v) {
       v[i] = __builtin_shuffle(v[i], v[i + half], low) + __builtin_shuffle(v[i], v[i + half], high);
   }
   return v[0];
+}
+
+// a0 b0 a1 b1 ... of two vectors, and back.
+template <class T>
+FC_INLINE void zip(V<T> a, V<T> b, V<T>* low, V<T>* high) {
+  constexpr int lanes = Vec<T>::lanes;
+  typename Vec<T>::ints first{}, second{};
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    first[i] = i / 2 + i % 2 * lanes;
+    second[i] = first[i] + lanes / 2;
+  }
+  *low = __builtin_shuffle(a, b, first);
+  *high = __builtin_shuffle(a, b, second);
+}
+template <class T>
+FC_INLINE void unzip(V<T> a, V<T> b, V<T>* even, V<T>* odd) {
+  constexpr int lanes = Vec<T>::lanes;
+  typename Vec<T>::ints first{}, second{};
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) first[i] = 2 * i, second[i] = 2 * i + 1;
+  *even = __builtin_shuffle(a, b, first);
+  *odd = __builtin_shuffle(a, b, second);
 }
 
 // Every other element of p, where bit 2 i is set; zero elsewhere.

@@ -14,7 +14,6 @@
 //   G^T, 3 of 4: 6     G^T, 3 of 6: 11
 // The 1/N belong to A^T in csrc/winograd_math.h; here G^T has them, since it is applied once, not for every tile.
 #include "../winograd_math.h"
-#include "kernel_table.h"
 #include "simd.h"
 #include "winograd_gradient_kernels.h"
 
