@@ -101,26 +101,36 @@ struct RowMap {
   }
 };
 
-// The innermost axis: lanes of a run must follow each other, so a strided row is taken apart into lines, one per
-// residue of the stride (shared) or one per tap.
+// Whether grid points that follow each other must do so in the copy of a strided row: vectors of them are loaded, or
+// single values.
+enum class Strides { kTakenApart, kKept };
+
+// The innermost axis. A strided row is taken apart into lines, one per residue of the stride (shared) or one per tap;
+// where its stride is kept, a shared row is a single line, which costs a plain copy.
 struct LineMap {
   bool shared;
   int64_t first, lines, length;
+  int64_t cell_step, point_step;  // of a line's elements in the input; of grid points in a line
 
   // `longest`: a shared line is no longer than that.
-  LineMap(const ColumnAxis& a, int64_t first_point, int64_t points, int64_t longest = INT64_MAX) : first(first_point) {
+  LineMap(const ColumnAxis& a, int64_t first_point, int64_t points, Strides strides = Strides::kTakenApart,
+          int64_t longest = INT64_MAX)
+      : first(first_point), cell_step(a.step), point_step(1) {
     const int64_t shared_length = points + ceil_div(std::abs(reach_of(a)), a.step);
     shared = a.step * shared_length <= a.taps * points && shared_length <= longest;
     lines = shared ? a.step : a.taps;
     length = shared ? shared_length : points;
+    if (!shared || strides == Strides::kTakenApart) return;
+    lines = cell_step = 1, point_step = a.step;
+    length = (points - 1) * a.step + std::abs(reach_of(a)) + 1;
   }
   int64_t entries() const { return lines * length; }
   int64_t tap_offset(const ColumnAxis& a, int64_t tap) const {
     if (!shared) return tap * length;
     const int64_t above = tap * a.offset_step - std::min<int64_t>(reach_of(a), 0);
-    return above % a.step * length + above / a.step;
+    return above % lines * length + above / lines;
   }
-  // The input coordinate of a line's first element; the others follow `step` apart.
+  // The input coordinate of a line's first element; the others follow `cell_step` apart.
   int64_t coordinate(const ColumnAxis& a, int64_t line) const {
     const int64_t start = first * a.step + a.offset;
     return shared ? start + std::min<int64_t>(reach_of(a), 0) + line : start + line * a.offset_step;
@@ -135,13 +145,12 @@ struct LineMap {
 template <class T>
 class LineGather {
  public:
-  LineGather(const GemmKernelsOf<T>& table, const ColumnGrid& column_grid)
-      : kernels(table), grid(column_grid), axis(grid.axis[2]), border(border_value<T>(grid)) {}
+  LineGather(const GemmKernelsOf<T>& table, const ColumnGrid& column_grid, int64_t cell_step)
+      : kernels(table), grid(column_grid), axis(grid.axis[2]), step(cell_step), border(border_value<T>(grid)) {}
 
   // dst[channel * pitch + i] for i < length: cells of an input row from coordinate `at` on, a step apart.
   void line(const ImageLayout& layout, const T* row, int64_t at, int64_t length, int64_t channels, T* dst,
             int64_t pitch) const {
-    const int64_t step = axis.step;
     const auto [first, last] = Inside(at, step, length, axis.size);
     if (grid.padding_mode == PaddingMode::kZeros) {  // zeros come with the copy
       if (layout.layout == Layout::kChannelsFirst)
@@ -164,7 +173,7 @@ class LineGather {
   void side(const ImageLayout& layout, const T* row, int64_t at, int64_t count, int64_t channels, T* dst,
             int64_t pitch) const {
     if (count == 0) return;
-    const int64_t size = axis.size, from = padded_source(grid.padding_mode, at, size), step = axis.step;
+    const int64_t size = axis.size, from = padded_source(grid.padding_mode, at, size);
     // A line may be longer than what is read of it: beyond the padding no walk is defined.
     if (from < 0 || from >= size) return value(count, channels, dst, pitch);
     if (grid.padding_mode == PaddingMode::kReplicate)
@@ -187,6 +196,7 @@ class LineGather {
   const GemmKernelsOf<T>& kernels;
   const ColumnGrid& grid;
   const ColumnAxis& axis;
+  const int64_t step;
   const T border;
 };
 
@@ -201,13 +211,14 @@ struct Slab {
 template <class T>
 class HaloGather {
  public:
-  HaloGather(const GemmKernelsOf<T>& table, const ColumnGrid& column_grid, int64_t column, int64_t columns)
+  HaloGather(const GemmKernelsOf<T>& table, const ColumnGrid& column_grid, int64_t column, int64_t columns,
+             Strides strides = Strides::kTakenApart)
       : kernels(table),
         grid(column_grid),
         a(grid.axis),
-        gather(table, column_grid),
         row_map(a[1], 1),
-        lines(line_map(grid, column, columns)) {
+        lines(line_map(grid, column, columns, strides)),
+        gather(table, column_grid, lines.cell_step) {
     int64_t most_rows = 1;
     each_run(grid, column, columns, [&](const Run& run) {
       if (slab_count == 0 || slabs[slab_count - 1].n != run.n || slabs[slab_count - 1].o0 != run.o[0])
@@ -272,12 +283,14 @@ class HaloGather {
           *offset++ = (t0 * row_entries + t1 * row_map.tap_step) * lines.entries() + lines.tap_offset(a[2], t2);
     return offsets;
   }
-  // Where a run's first grid point lies in the halo; runs come in order, *slab remembers how far.
+  // Where a run's first grid point lies in the halo, the others `point_step` apart; runs come in order, *slab remembers
+  // how far.
   int64_t offset_of(const Run& run, int64_t* slab) const {
     while (slabs[*slab].n != run.n || slabs[*slab].o0 != run.o[0]) ++*slab;
     const int64_t entry = slabs[*slab].entry + (run.o[1] - slabs[*slab].row) * row_map.point_step + row_map.shift;
-    return entry * lines.entries() + run.o[2] - lines.first;
+    return entry * lines.entries() + (run.o[2] - lines.first) * lines.point_step;
   }
+  int64_t point_step() const { return lines.point_step; }
   T* halo(T* scratch) const { return scratch + offset_elements(grid); }
   int64_t channel_pitch() const { return a[0].taps * row_entries * lines.entries(); }
 
@@ -297,9 +310,10 @@ class HaloGather {
   }
 
  private:
-  static LineMap line_map(const ColumnGrid& grid, int64_t column, int64_t columns) {
+  static LineMap line_map(const ColumnGrid& grid, int64_t column, int64_t columns, Strides strides) {
     const int64_t width = grid.axis[2].columns, first = column % width;
-    return first + columns <= width ? LineMap(grid.axis[2], first, columns) : LineMap(grid.axis[2], 0, width);
+    if (first + columns <= width) return LineMap(grid.axis[2], first, columns, strides);
+    return LineMap(grid.axis[2], 0, width, strides);
   }
   static int64_t offset_elements(const ColumnGrid& grid) {
     return grid.taps() * static_cast<int64_t>(sizeof(int64_t) / sizeof(T));
@@ -308,9 +322,9 @@ class HaloGather {
   const GemmKernelsOf<T>& kernels;
   const ColumnGrid& grid;
   const ColumnAxis* a;
-  const LineGather<T> gather;
   RowMap row_map;
   const LineMap lines;
+  const LineGather<T> gather;
   Slab slabs[kMostColumns];
   int64_t slab_count = 0, row_entries = 0;
 };

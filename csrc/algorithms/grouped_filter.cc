@@ -34,7 +34,7 @@ class GroupedFilterGradient {
         y_grid(identity_grid(p)),
         cut(p, *r.machine),
         planes(*r.machine, grid, cut.bands),
-        y_lines(gemm, y_grid),
+        y_lines(gemm, y_grid, y_grid.axis[2].step),
         x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
         y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch} {}
 

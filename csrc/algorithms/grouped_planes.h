@@ -65,10 +65,10 @@ class GroupedPlanes {
       : kernels(grouped_kernels<T>(machine)),
         grid(column_grid),
         a(grid.axis),
-        gather(gemm_kernels<T>(machine), grid),
+        gather(gemm_kernels<T>(machine), grid, a[2].step),
         most_rows(bands.rows),
         h(a[1], 0, bands.rows),
-        w(a[2], 0, bands.columns, bands.columns + std::max<int64_t>(4, bands.columns / 4)),
+        w(a[2], 0, bands.columns, Strides::kTakenApart, bands.columns + std::max<int64_t>(4, bands.columns / 4)),
         pitch(w.length),
         plane(h.length * w.length),
         channel_pitch(a[0].taps * h.lines * w.lines * plane) {}

@@ -125,7 +125,7 @@ class FilterProduct {
           source = tensor + (group * b.channels + channel) * layout.channel_step();
           place_in_tensor(layout, pixel, pixels, channels, places, offsets);
         } else {
-          const HaloGather<T> gather(kernels, grid, pixel, pixels);
+          const HaloGather<T> gather(kernels, grid, pixel, pixels, Strides::kKept);
           gather.fill(layout, tensor, group * b.channels + channel, channels, halo);
           source = gather.halo(halo);
           place_in_halo(gather, pixel, pixels, channels, halo, places, offsets);
@@ -230,7 +230,7 @@ class FilterProduct {
     int64_t slab = 0;
     each_run(grid, pixel, pixels, [&](const Run& run) {
       const int64_t place = gather.offset_of(run, &slab);
-      for (int64_t i = 0; i < run.count; ++i) places[run.lane + i] = place + i;
+      for (int64_t i = 0; i < run.count; ++i) places[run.lane + i] = place + i * gather.point_step();
     });
   }
 

@@ -19,14 +19,14 @@ struct PixelSource {
 template <class T>
 void find_in_halo(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, const T* image,
                   int64_t channel, int64_t channels, int64_t pixel, int64_t pixels, T* halo, PixelSource<T>* source) {
-  const HaloGather<T> gather(kernels, grid, pixel, pixels);
+  const HaloGather<T> gather(kernels, grid, pixel, pixels, Strides::kKept);
   gather.fill(layout, image, channel, channels, halo);
   source->channel_pitch = gather.channel_pitch();
   source->tap_offsets = gather.tap_offsets(halo);
   int64_t slab = 0;
   each_run(grid, pixel, pixels, [&](const Run& run) {
     const T* place = gather.halo(halo) + gather.offset_of(run, &slab);
-    for (int64_t i = 0; i < run.count; ++i) source->places[run.lane + i] = place + i;
+    for (int64_t i = 0; i < run.count; ++i) source->places[run.lane + i] = place + i * gather.point_step();
   });
 }
 

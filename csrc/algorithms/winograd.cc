@@ -29,10 +29,6 @@ constexpr int64_t kJointTiles = 64;       // of a block of the staged schedules
 constexpr int64_t kWholeBytes = 6 << 20;  // of transformed weights that a plan keeps
 constexpr int64_t kPad = 48;              // elements between points, so that they do not share cache sets
 
-const WinogradTransforms& transforms_of(const WinogradForm& form, const Machine& m) {
-  return form.m == 2 ? m.kernels->winograd_transforms->f23 : m.kernels->winograd_transforms->f43;
-}
-
 enum class Schedule { kFused, kStaged, kFusedWeight };
 
 // How a problem is cut. Nothing here depends on the number of threads, and no bit of a result on anything here.
@@ -50,7 +46,7 @@ struct Blocking {
   int64_t depth_blocks;
 
   Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m)
-      : kernels(*m.kernels->winograd), g(p, transforms_of(form, m), kernels.lanes) {
+      : kernels(*m.kernels->winograd), g(form, p, m) {
     cut_pieces(kernels.vectors);
     depth = g.depth_taps * g.read;
     depth_blocks = g.depth_taps * g.read_blocks();
@@ -282,22 +278,24 @@ class Run {
 
 }  // namespace
 
-bool winograd_why_not(const WinogradForm& form, const ConvProblem& p, char* text) {
+bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProblem& p, const Machine& m, char* text) {
+  const int (&r)[2] = (m.kernels->winograd_transforms->*form.transforms).r;
+  const int64_t most_depth = kWinogradTaps / (r[0] * r[1]);
   text[0] = 0;
   if (p.dtype != DType::kFloat32)
-    snprintf(text, kTextCapacity, "%s transforms f32, got %s", form.name, name_of(p.dtype));
-  else if (p.filter[1] != form.r || p.filter[2] != form.r)
-    snprintf(text, kTextCapacity, "%s needs a filter of %d x %d (or any depth of it), got %lld x %lld", form.name,
-             form.r, form.r, static_cast<long long>(p.filter[1]), static_cast<long long>(p.filter[2]));
-  else if (p.filter[0] > 16)
-    snprintf(text, kTextCapacity, "%s sums at most 16 taps along the depth, got %lld", form.name,
-             static_cast<long long>(p.filter[0]));
+    snprintf(text, kTextCapacity, "%s transforms f32, got %s", name, name_of(p.dtype));
+  else if (p.filter[1] != r[0] || p.filter[2] != r[1])
+    snprintf(text, kTextCapacity, "%s needs a filter of %s (or any depth of it), got %lld x %lld", name, form.filter,
+             static_cast<long long>(p.filter[1]), static_cast<long long>(p.filter[2]));
+  else if (p.filter[0] > most_depth)
+    snprintf(text, kTextCapacity, "%s sums at most %lld taps along the depth, got %lld", name,
+             static_cast<long long>(most_depth), static_cast<long long>(p.filter[0]));
   else if (p.stride[0] != 1 || p.stride[1] != 1 || p.stride[2] != 1)
-    snprintf(text, kTextCapacity, "%s needs stride 1, got %lld x %lld x %lld", form.name,
+    snprintf(text, kTextCapacity, "%s needs stride 1, got %lld x %lld x %lld", name,
              static_cast<long long>(p.stride[0]), static_cast<long long>(p.stride[1]),
              static_cast<long long>(p.stride[2]));
   else if (p.pass == Pass::kBackwardData && shows_cells(p.padding_mode))
-    snprintf(text, kTextCapacity, "%s computes bwd_data of zero and constant padding, got padding mode %s", form.name,
+    snprintf(text, kTextCapacity, "%s computes bwd_data of zero and constant padding, got padding mode %s", name,
              name_of(p.padding_mode));
   return text[0] != 0;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolution by Winograd's F(m x m, r x r) of stride 1 (csrc/winograd_math.h).
+// Convolution by Winograd's F(m0 x m1, r0 x r1) of stride 1 (csrc/winograd_math.h); of an axis where r is 1, m is too.
 //
 // Every problem becomes *planes*: an image, a depth of the result and, of a dilated one, a phase on both axes. A plane
-// is an undilated image of tiles, m x m pixels of the result each, that reads cell i + t of every axis for tap t; cell
+// is an undilated image of tiles, m0 x m1 pixels of the result each, that reads cell i + t of every axis for tap t; cell
 // i is coordinate i * dilation + base of the tensor read, padding included. Backward-data reads y in the same way, with
 // the taps of a filter in reverse order. Depth taps are summed like further channels.
 //
@@ -22,6 +22,7 @@
 namespace fastconv {
 
 inline constexpr int64_t kWinogradStrip = 16;  // tiles of a row of a strip, at most
+inline constexpr int64_t kWinogradTaps = 144;  // of a filter in all axes, at most
 
 // One axis of a plane.
 struct WinogradAxis {
@@ -43,10 +44,17 @@ struct WinogradSegment {
   int64_t rows() const { return (first + tiles - 1) / width - first_row() + 1; }
 };
 
+// One F(m0 x m1, r0 x r1); `filter` says it in words.
+struct WinogradForm {
+  const char* filter;
+  WinogradTransforms WinogradTransformTable::* transforms;
+  WinogradAdjoints WinogradGradientKernels::* adjoints;
+};
+
 struct WinogradGeometry {
   const WinogradTransforms* transforms;
   bool forward;
-  int64_t m, r, points;  // points: n x n of a tile
+  int64_t m[2], r[2], points;  // points: n0 x n1 of a tile
   int64_t lanes;
   int64_t groups, written, read;  // channels per group
   int64_t depth_taps, depths;     // depths: of the result
@@ -57,13 +65,14 @@ struct WinogradGeometry {
   int64_t plane_tiles;  // of one image's depth, all phases
   int64_t tiles;        // of all images
 
-  WinogradGeometry(const ConvProblem& p, const WinogradTransforms& t, int lane_count);
+  WinogradGeometry(const WinogradForm& form, const ConvProblem& p, const Machine& machine);
 
+  // Of spatial axis 1 or 2.
   WinogradAxis axis_of(int axis, int64_t phase) const {
     WinogradAxis a;
     a.points = ceil_div(written_size[axis] - phase, dilation[axis]);
-    a.tiles = ceil_div(a.points, m);
-    a.base = phase + (forward ? -pad[axis] : pad[axis] - dilation[axis] * (r - 1));
+    a.tiles = ceil_div(a.points, m[axis - 1]);
+    a.base = phase + (forward ? -pad[axis] : pad[axis] - dilation[axis] * (r[axis - 1] - 1));
     a.first = phase;
     return a;
   }
@@ -72,7 +81,7 @@ struct WinogradGeometry {
   }
   int64_t read_blocks() const { return ceil_div(read, lanes); }  // of lanes channels, of one depth tap
   int64_t written_vectors() const { return ceil_div(written, lanes); }
-  int64_t all_taps() const { return depth_taps * r * r; }
+  int64_t all_taps() const { return depth_taps * r[0] * r[1]; }
   // Elements of cells that a segment of a block of `tiles` tiles takes at most.
   int64_t segment_cells(int64_t block_tiles) const;
 };
@@ -172,7 +181,7 @@ struct WinogradOutput {
 };
 
 // ---- winograd_filter.cc ---------------------------------------------------------------------------------------
-// Turned weights: taps[group][vector][channel read][depth tap][r][r][lane], lanes are written channels.
+// Turned weights: taps[group][vector][channel read][depth tap][r0][r1][lane], lanes are written channels.
 int64_t winograd_turned_elements(const WinogradGeometry& g);
 void winograd_turn(const ConvProblem& p, const Machine& m, const WinogradGeometry& g, const Parallel& parallel,
                    const float* w, float* turned);
@@ -192,16 +201,12 @@ struct WinogradFilter {
 };
 
 // ---- winograd_backward_filter.cc ------------------------------------------------------------------------------
-struct WinogradForm {
-  const char* name;
-  int m, r;
-};
 double winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m);
 int64_t winograd_filter_workspace(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots);
 void winograd_filter_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r);
 
 // ---- winograd.cc ----------------------------------------------------------------------------------------------
-bool winograd_why_not(const WinogradForm& form, const ConvProblem& p, char* text);
+bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProblem& p, const Machine& m, char* text);
 double winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m);
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
                                  bool packed);

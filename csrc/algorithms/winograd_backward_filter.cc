@@ -34,10 +34,7 @@ struct Blocking {
   int64_t row_block, row_items;  // rows of a block whose U stays in cache; blocks of them
 
   Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m)
-      : g(p, form.m == 2 ? m.kernels->winograd_transforms->f23 : m.kernels->winograd_transforms->f43,
-          m.kernels->winograd->lanes),
-        kernels(*m.kernels->winograd_gradient),
-        adjoints(form.m == 2 ? kernels.f23 : kernels.f43) {
+      : g(form, p, m), kernels(*m.kernels->winograd_gradient), adjoints(kernels.*form.adjoints) {
     v_blocks = g.depth_taps * g.read_blocks();
     d_blocks = g.written_vectors();
     v_groups = ceil_div(v_blocks, int64_t{kernels.blocks});
@@ -84,8 +81,8 @@ struct WinogradGradient {
   ImageLayout layout;
   const float* y;
 
-  static int64_t line_elements(const WinogradGeometry& g) { return (kWinogradStrip * g.m + g.lanes) * g.lanes; }
-  static int64_t scratch(const WinogradGeometry& g) { return line_elements(g) * (g.m + 1); }
+  static int64_t line_elements(const WinogradGeometry& g) { return (kWinogradStrip * g.m[1] + g.lanes) * g.lanes; }
+  static int64_t scratch(const WinogradGeometry& g) { return line_elements(g) * (g.m[0] + 1); }
 
   void transform(int64_t first, int64_t tiles, int64_t group, int64_t block, float* d, int64_t point_pitch,
                  float* scratch) const {
@@ -94,8 +91,8 @@ struct WinogradGradient {
     each_segment(g, first, tiles, [&](const WinogradSegment& s) {
       each_tile_row(s, [&](int64_t row, int64_t column, int64_t count, int64_t index) {
         float* cells = scratch + line_elements(g);
-        for (int64_t i = 0; i < g.m; ++i)
-          load_row(s, image + s.image * layout.batch_pitch, row * g.m + i, column * g.m, count * g.m, channels,
+        for (int64_t i = 0; i < g.m[0]; ++i)
+          load_row(s, image + s.image * layout.batch_pitch, row * g.m[0] + i, column * g.m[1], count * g.m[1], channels,
                    cells + i * line_elements(g), scratch);
         adjoints.gradient(count, cells, line_elements(g), d + index * g.lanes, point_pitch);
       });
@@ -242,7 +239,8 @@ class FilterRun {
               float* w) const {
     const int64_t channel = block % g.read_blocks() * g.lanes, taps = g.all_taps();
     b.adjoints.filter(rows, std::min(g.lanes, g.read - channel), from, u_point, u_row,
-                      w + (row * g.read + channel) * taps + block / g.read_blocks() * g.r * g.r, g.read * taps, taps);
+                      w + (row * g.read + channel) * taps + block / g.read_blocks() * g.r[0] * g.r[1], g.read * taps,
+                      taps);
   }
 
   const Blocking& b;

@@ -36,8 +36,8 @@ void winograd_turn(const ConvProblem&, const Machine& m, const WinogradGeometry&
 
 void WinogradFilter::transform(int64_t group, int64_t vector, int64_t vectors, int64_t tap, int64_t channel,
                                int64_t channels, float* u, int64_t point_pitch) const {
-  const int64_t plane = g.r * g.r * g.lanes, filter = g.depth_taps * plane, u_pitch = vectors * g.lanes;
-  constexpr int64_t kRoom = 16 << 10;  // bytes; a few channels at a time stay in L1
+  const int64_t plane = g.r[0] * g.r[1] * g.lanes, filter = g.depth_taps * plane, u_pitch = vectors * g.lanes;
+  constexpr int64_t kRoom = 16 << 10;  // bytes; a few channels at a time stay in L1, see kWinogradTaps
   alignas(64) float few[kRoom / sizeof(float)];
   for (int64_t v = 0; v < vectors; ++v) {
     if (turned) {

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // The cells that a segment reads are brought once into cells[row][column][lane], padding included: a transposition of
 // channels-first rows, a copy of channels-last pixels. They stay in L1 for the transforms of all tile rows of the
-// segment, which share all but r - 1 rows.
+// segment, which have r0 - 1 rows in common.
 #include "../halo.h"
 #include "winograd.h"
 
 namespace fastconv {
 
-WinogradGeometry::WinogradGeometry(const ConvProblem& p, const WinogradTransforms& t, int lane_count)
-    : transforms(&t), forward(p.pass != Pass::kBackwardData), m(t.m), r(t.r), points(t.n * t.n), lanes(lane_count) {
+WinogradGeometry::WinogradGeometry(const WinogradForm& form, const ConvProblem& p, const Machine& machine)
+    : transforms(&(machine.kernels->winograd_transforms->*form.transforms)),
+      forward(p.pass != Pass::kBackwardData),
+      m{transforms->m[0], transforms->m[1]},
+      r{transforms->r[0], transforms->r[1]},
+      points(transforms->n[0] * transforms->n[1]),
+      lanes(machine.kernels->winograd->lanes) {
   groups = p.groups;
   written = (forward ? p.k : p.c) / groups;
   read = (forward ? p.c : p.k) / groups;
@@ -35,7 +40,7 @@ int64_t WinogradGeometry::segment_cells(int64_t block_tiles) const {
   const int64_t narrow = std::max<int64_t>(1, axis_of(2, phases[1] - 1).tiles / strips);
   const int64_t rows = std::min(axis_of(1, 0).tiles, (block_tiles + narrow - 2) / narrow + 1);
   const int64_t wide = std::min(across, kWinogradStrip);
-  return (rows * m + r - 1) * (wide * m + r - 1) * lanes;
+  return (rows * m[0] + r[0] - 1) * (wide * m[1] + r[1] - 1) * lanes;
 }
 
 WinogradInput::WinogradInput(const ConvProblem& p, const RunContext& r, const WinogradGeometry& geometry)
@@ -48,21 +53,21 @@ WinogradInput::WinogradInput(const ConvProblem& p, const RunContext& r, const Wi
       read(static_cast<const float*>(g.forward ? r.x : r.y)) {}
 
 int64_t WinogradInput::scratch(const WinogradGeometry& g, int64_t block_tiles) {
-  return g.segment_cells(block_tiles) + (kWinogradStrip * g.m + g.r + g.lanes) * g.lanes;
+  return g.segment_cells(block_tiles) + (kWinogradStrip * g.m[1] + g.r[1] + g.lanes) * g.lanes;
 }
 
 void WinogradInput::transform(int64_t first, int64_t tiles, int64_t group, int64_t tap, int64_t block, float* v,
                               int64_t point_pitch, float* scratch) const {
   const int64_t channels = std::min(g.lanes, g.read - block * g.lanes);
   float* row = scratch;
-  float* cells = scratch + (kWinogradStrip * g.m + g.r + g.lanes) * g.lanes;
-  const int n = g.transforms->n;
+  float* cells = scratch + (kWinogradStrip * g.m[1] + g.r[1] + g.lanes) * g.lanes;
+  const int n = g.transforms->n[0];
   each_segment(g, first, tiles, [&](const WinogradSegment& s) {
     load_cells(s, group * g.read + block * g.lanes, channels, tap, cells, row);
-    const int64_t pitch = (s.width * g.m + g.r - 1) * g.lanes;
+    const int64_t pitch = (s.width * g.m[1] + g.r[1] - 1) * g.lanes;
     each_tile_row(s, [&](int64_t tile_row, int64_t column, int64_t count, int64_t index) {
       const float* rows[8];
-      const float* at = cells + (tile_row - s.first_row()) * g.m * pitch + (column - s.column) * g.m * g.lanes;
+      const float* at = cells + (tile_row - s.first_row()) * g.m[0] * pitch + (column - s.column) * g.m[1] * g.lanes;
       for (int i = 0; i < n; ++i) rows[i] = at + i * pitch;
       g.transforms->input(count, rows, v + index * g.lanes, point_pitch);
     });
@@ -71,17 +76,18 @@ void WinogradInput::transform(int64_t first, int64_t tiles, int64_t group, int64
 
 void WinogradInput::load_cells(const WinogradSegment& s, int64_t channel, int64_t channels, int64_t tap, float* cells,
                                float* line) const {
-  const int64_t lanes = g.lanes, width = s.width * g.m + g.r - 1, row_count = s.rows() * g.m + g.r - 1;
+  const int64_t lanes = g.lanes, width = s.width * g.m[1] + g.r[1] - 1;
   const int64_t step = g.dilation[2], size = g.read_size[2];
-  const int64_t first_row = s.first_row() * g.m, first_column = s.column * g.m;
+  const int64_t row_count = s.rows() * g.m[0] + g.r[0] - 1;
+  const int64_t first_row = s.first_row() * g.m[0], first_column = s.column * g.m[1];
   const int64_t start = first_column * step + s.axis[1].base;
   // Cells beyond those that the last point reads belong to results that are dropped.
-  const int64_t shown = std::min(width, s.axis[1].points + g.r - 1 - first_column);
+  const int64_t shown = std::min(width, s.axis[1].points + g.r[1] - 1 - first_column);
   const auto [first, last] = Inside(start, step, shown, size);
   const int64_t depth = padded_source(padding_mode, g.depth_coordinate(s.depth, tap), g.read_size[0]);
   const float* image = read + s.image * layout.batch_pitch + channel * layout.channel_step();
   for (int64_t i = 0; i < row_count; ++i, cells += width * lanes) {
-    if (first_row + i >= s.axis[0].points + g.r - 1) {
+    if (first_row + i >= s.axis[0].points + g.r[0] - 1) {
       std::fill_n(cells, width * lanes, 0.0f);
       continue;
     }

@@ -16,23 +16,23 @@ WinogradOutput::WinogradOutput(const ConvProblem& problem, const RunContext& con
       written(static_cast<float*>(g.forward ? r.y : r.x)) {}
 
 int64_t WinogradOutput::scratch(const WinogradGeometry& g) {
-  // Cells of m rows; rows of pixels and of a residual, for dilated problems.
-  return (g.m + 2) * kWinogradStrip * g.m * g.lanes;
+  // Cells of m0 rows; rows of pixels and of a residual, for dilated problems.
+  return (g.m[0] + 2) * kWinogradStrip * g.m[1] * g.lanes;
 }
 
 void WinogradOutput::transform(int64_t first, int64_t tiles, int64_t group, int64_t channel, int64_t vectors,
                                const float* products, int64_t point_pitch, int64_t vector_pitch, float* scratch) const {
-  const int64_t pitch = kWinogradStrip * g.m * g.lanes;
+  const int64_t pitch = kWinogradStrip * g.m[1] * g.lanes;
   each_segment(g, first, tiles, [&](const WinogradSegment& s) {
     for (int64_t v = 0; v < vectors; ++v) {
       const int64_t at = channel + v * g.lanes, channels = std::min(g.lanes, g.written - at);
       each_tile_row(s, [&](int64_t row, int64_t column, int64_t count, int64_t index) {
         g.transforms->output(count, products + v * vector_pitch + index * g.lanes, point_pitch, scratch, pitch);
-        const int64_t columns = std::min(count * g.m, s.axis[1].points - column * g.m);
-        const int64_t rows = std::min(g.m, s.axis[0].points - row * g.m);
+        const int64_t columns = std::min(count * g.m[1], s.axis[1].points - column * g.m[1]);
+        const int64_t rows = std::min(g.m[0], s.axis[0].points - row * g.m[0]);
         for (int64_t i = 0; i < rows; ++i)
-          store_row(s, row * g.m + i, column * g.m, columns, group * g.written + at, channels, scratch + i * pitch,
-                    scratch + g.m * pitch);
+          store_row(s, row * g.m[0] + i, column * g.m[1], columns, group * g.written + at, channels,
+                    scratch + i * pitch, scratch + g.m[0] * pitch);
       });
     }
   });

@@ -10,8 +10,8 @@
 //               +-----+-----+-----+-----+
 //
 // Operations of a one-dimensional pass (a multiply-add counts as one), p = 1/sqrt(2):
-//   A, 2 of 4: 2       A, 4 of 6: 8, a pair +-a is (y0 + a^2 y2) +- a (y1 + a^2 y3)
-//   G^T, 3 of 4: 6     G^T, 3 of 6: 11
+//   A, 2 of 4: 2       A, 4 of 6: 8, a pair +-a is (y0 + a^2 y2) +- a (y1 + a^2 y3)     A, 2 of 6: 4
+//   G^T, 3 of 4: 6     G^T, 3 of 6: 11     G^T, 5 of 6: 17
 // The 1/N belong to A^T in csrc/winograd_math.h; here G^T has them, since it is applied once, not for every tile.
 #include "../winograd_math.h"
 #include "simd.h"
@@ -116,14 +116,17 @@ void multiply(const WinogradProducts* p) {
 template <int M, int N>
 FC_INLINE void gradient_pass(const Cell* y, Cell* d) {
   d[0] = y[0];
-  d[N - 1] = y[M - 1];
+  if constexpr (N > 1) d[N - 1] = y[M - 1];
   if constexpr (N == 4) {
     d[1] = y[0] + y[1];
     d[2] = y[0] - y[1];
-  } else {
+  } else if constexpr (N == 6) {
     const Cell two = splat(2.0f), half = splat(0.5f), p = splat(kRoot), q = splat(2 * kRoot);
-    const Cell even = y[0] + half * y[2], odd = y[1] + half * y[3];
-    const Cell even2 = y[0] + two * y[2], odd2 = y[1] + two * y[3];
+    Cell even = y[0], odd = y[1], even2 = y[0], odd2 = y[1];
+    if constexpr (M == 4) {
+      even += half * y[2], odd += half * y[3];
+      even2 += two * y[2], odd2 += two * y[3];
+    }
     d[1] = even + p * odd;
     d[2] = even - p * odd;
     d[3] = even2 + q * odd2;
@@ -133,7 +136,9 @@ FC_INLINE void gradient_pass(const Cell* y, Cell* d) {
 
 template <int R, int N>
 FC_INLINE void filter_pass(const Cell* u, Cell* w) {
-  if constexpr (N == 4) {
+  if constexpr (N == 1) {
+    w[0] = u[0];
+  } else if constexpr (N == 4) {
     const Cell half = splat(0.5f), sum = half * (u[1] + u[2]);
     w[0] = u[0] + sum;
     w[1] = half * (u[1] - u[2]);
@@ -143,72 +148,86 @@ FC_INLINE void filter_pass(const Cell* u, Cell* w) {
     const Cell two = splat(2.0f), third = splat(1 / 3.0f), root = splat(kRoot / 3);
     w[0] = u[0] + (splat(1 / 6.0f) * sum2 - splat(2 / 3.0f) * sum);
     w[1] = root * (difference2 - two * difference);
-    w[2] = u[5] + third * (sum2 - sum);
+    w[2] = third * (sum2 - sum);
+    if constexpr (R == 3) {
+      w[2] += u[5];
+    } else {
+      w[3] = root * (two * difference2 - difference);
+      w[4] = u[5] + (splat(2 / 3.0f) * sum2 - splat(1 / 6.0f) * sum);
+    }
   }
 }
 
 // ---- two dimensions ---------------------------------------------------------------------------------------------
 
-template <int M, int R>
+template <int M0, int M1, int R0, int R1>
 void gradient(int64_t tiles, const float* y, int64_t row_pitch, float* d, int64_t point_pitch) {
-  constexpr int n = M + R - 1;
-  for (int64_t t = 0; t < tiles; ++t, y += M * L, d += L) {
-    Cell down[M][n];
+  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1;
+  for (int64_t t = 0; t < tiles; ++t, y += M1 * L, d += L) {
+    Cell down[M1][n0];
 #pragma GCC unroll 8
-    for (int j = 0; j < M; ++j) {
-      Cell column[M];
+    for (int j = 0; j < M1; ++j) {
+      Cell column[M0];
 #pragma GCC unroll 8
-      for (int i = 0; i < M; ++i) column[i] = load(y + i * row_pitch + j * L);
-      gradient_pass<M, n>(column, down[j]);
+      for (int i = 0; i < M0; ++i) column[i] = load(y + i * row_pitch + j * L);
+      gradient_pass<M0, n0>(column, down[j]);
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < n; ++i) {
-      Cell row[M], across[n];
+    for (int i = 0; i < n0; ++i) {
+      Cell row[M1], across[n1];
 #pragma GCC unroll 8
-      for (int j = 0; j < M; ++j) row[j] = down[j][i];
-      gradient_pass<M, n>(row, across);
+      for (int j = 0; j < M1; ++j) row[j] = down[j][i];
+      gradient_pass<M1, n1>(row, across);
 #pragma GCC unroll 8
-      for (int j = 0; j < n; ++j) store(d + (i * n + j) * point_pitch, across[j]);
+      for (int j = 0; j < n1; ++j) store(d + (i * n1 + j) * point_pitch, across[j]);
     }
   }
 }
 
-template <int M, int R>
+template <int M0, int M1, int R0, int R1>
 void filter(int64_t rows, int64_t channels, const float* u, int64_t point_pitch, int64_t u_pitch, float* w,
             int64_t w_row, int64_t w_channel) {
-  constexpr int n = M + R - 1;
+  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1, taps = R0 * R1;
   for (; rows > 0; --rows, u += u_pitch, w += w_row) {
-    if (w_channel == R * R)
-      for (int i = 0; i < R * R * L; i += 16) __builtin_prefetch(w + w_row + i, 1);
-    Cell down[n][R];
+    if (w_channel == taps)
+      for (int i = 0; i < taps * L; i += 16) __builtin_prefetch(w + w_row + i, 1);
+    Cell down[n1][R0];
 #pragma GCC unroll 8
-    for (int j = 0; j < n; ++j) {
-      Cell column[n];
+    for (int j = 0; j < n1; ++j) {
+      Cell column[n0];
 #pragma GCC unroll 8
-      for (int i = 0; i < n; ++i) column[i] = load(u + (i * n + j) * point_pitch);
-      filter_pass<R, n>(column, down[j]);
+      for (int i = 0; i < n0; ++i) column[i] = load(u + (i * n1 + j) * point_pitch);
+      filter_pass<R0, n0>(column, down[j]);
     }
-    Cell taps[(R * R + L - 1) / L * L] = {};
+    Cell all[(taps + L - 1) / L * L] = {};
 #pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-      Cell row[n];
+    for (int i = 0; i < R0; ++i) {
+      Cell row[n1];
 #pragma GCC unroll 8
-      for (int j = 0; j < n; ++j) row[j] = down[j][i];
-      filter_pass<R, n>(row, taps + i * R);
+      for (int j = 0; j < n1; ++j) row[j] = down[j][i];
+      filter_pass<R1, n1>(row, all + i * R1);
     }
 #pragma GCC unroll 8
-    for (int first = 0; first < R * R; first += L) {
-      transpose_square<float>(taps + first);
+    for (int first = 0; first < taps; first += L) {
+      transpose_square<float>(all + first);
 #pragma GCC unroll 16
       for (int lane = 0; lane < L; ++lane)
-        if (lane < channels) store_first(w + lane * w_channel + first, taps[first + lane], R * R - first);
+        if (lane < channels) store_first(w + lane * w_channel + first, all[first + lane], taps - first);
     }
   }
 }
+
+template <int M0, int M1, int R0, int R1>
+constexpr WinogradAdjoints kAdjoints = {gradient<M0, M1, R0, R1>, filter<M0, M1, R0, R1>};
 
 }  // namespace
 
-const WinogradGradientKernels kWinogradGradientKernels = {
-    kBlocks, multiply, {gradient<2, 3>, filter<2, 3>}, {gradient<4, 3>, filter<4, 3>}};
+const WinogradGradientKernels kWinogradGradientKernels = {kBlocks,
+                                                          multiply,
+                                                          kAdjoints<2, 2, 3, 3>,
+                                                          kAdjoints<4, 4, 3, 3>,
+                                                          kAdjoints<2, 2, 5, 5>,
+                                                          kAdjoints<1, 4, 1, 3>,
+                                                          kAdjoints<4, 1, 3, 1>};
 
 }  // namespace fastconv::FC_ISA

@@ -7,23 +7,23 @@
 
 namespace fastconv {
 
-// One F(m x m, r x r). Point xi = i * n + j of a tile's n x n, i counts rows.
+// One F(m0 x m1, r0 x r1). Point xi = i * n1 + j of a tile's n0 x n1, i counts rows.
 struct WinogradTransforms {
-  int m, r, n;
+  int m[2], r[2], n[2];
   // B^T d B of `tiles` tiles that follow each other along a row: rows[i] points to cells of input row i of the tile
-  // row, tile t reads cells t * m .. t * m + n - 1. Writes v[xi * point_pitch + t * L].
+  // row, tile t reads cells t * m1 .. t * m1 + n1 - 1. Writes v[xi * point_pitch + t * L].
   void (*input)(int64_t tiles, const float* const* rows, float* v, int64_t point_pitch);
-  // G g G^T of `channels` filters for L written channels: filter c has its taps at g + c * channel_pitch, [r][r][L],
+  // G g G^T of `channels` filters for L written channels: filter c has its taps at g + c * channel_pitch, [r0][r1][L],
   // from the last one to the first when `flipped`. Writes u[xi * point_pitch + c * u_pitch].
   void (*filter)(int64_t channels, const float* g, int64_t channel_pitch, bool flipped, float* u, int64_t point_pitch,
                  int64_t u_pitch);
   // A^T M A of `tiles` tiles that follow each other along a row, from products[xi * point_pitch + t * L]; writes the
-  // cells y[i * row_pitch + (t * m + j) * L] of output rows i < m.
+  // cells y[i * row_pitch + (t * m1 + j) * L] of output rows i < m0.
   void (*output)(int64_t tiles, const float* products, int64_t point_pitch, float* y, int64_t row_pitch);
 };
 
 struct WinogradTransformTable {  // winograd_transform.cc
-  WinogradTransforms f23, f43;   // F(2x2, 3x3), F(4x4, 3x3)
+  WinogradTransforms f2x2_3x3, f4x4_3x3, f2x2_5x5, f1x4_1x3, f4x1_3x1;
 };
 
 struct WinogradKernels {  // winograd_tile.cc

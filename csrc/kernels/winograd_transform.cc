@@ -5,9 +5,9 @@
 // Operations of a one-dimensional pass (a multiply-add counts as one), p = 1/sqrt(2):
 //   B^T, 4 points: 4         d0 - d2, d1 + d2, d2 - d1, d3 - d1
 //   B^T, 6 points: 12        the pair of +-a:  (d4 - b d2) +- a (d3 - b d1), where b is the square of the other pair
-//   G, 3 taps: 3 a pair      (g0 + a^2 g2) +- a g1
+//   G, 3 taps: 3 a pair      (g0 + a^2 g2) +- a g1;  5 taps: 5, (g0 + a^2 g2 + a^4 g4) +- a (g1 + a^2 g3)
 //   A^T, 2 of 4: 4           m0 + (m1 + m2) / 2, m3 + (m1 - m2) / 2      (row 0 of B^T has the sign that makes N_0 = 1)
-//   A^T, 4 of 6: 12          1/N = -2/3 and 1/6
+//   A^T, 4 of 6: 12          1/N = -2/3 and 1/6;  2 of 6: 8, the first two rows
 // A tile of F(4x4, 3x3) has (4 + 6) * 12 multiply-adds in its input transform, 60 stores and 60 loads, since two of six
 // columns are shared with the next tile; (6 + 4) * 12 in its output transform, 36 loads and 16 stores.
 #include "../winograd_math.h"
@@ -26,7 +26,9 @@ constexpr float kRoot = (float)kWinogradRoot;
 
 template <int N>
 FC_INLINE void input_pass(const Cell* d, Cell* v) {
-  if constexpr (N == 4) {
+  if constexpr (N == 1) {
+    v[0] = d[0];
+  } else if constexpr (N == 4) {
     v[0] = d[0] - d[2];
     v[1] = d[1] + d[2];
     v[2] = d[2] - d[1];
@@ -44,27 +46,33 @@ FC_INLINE void input_pass(const Cell* d, Cell* v) {
   }
 }
 
-template <int N>  // of 3 taps
+template <int R, int N>
 FC_INLINE void filter_pass(const Cell* g, Cell* u) {
   u[0] = g[0];
-  u[N - 1] = g[2];
+  if constexpr (N > 1) u[N - 1] = g[R - 1];
   if constexpr (N == 4) {
     const Cell even = g[0] + g[2];
     u[1] = even + g[1];
     u[2] = even - g[1];
-  } else {
+  } else if constexpr (N == 6) {
     const Cell two = splat(2.0f), half = splat(0.5f), p = splat(kRoot), q = splat(2 * kRoot);
-    const Cell even = g[0] + half * g[2], even2 = g[0] + two * g[2];
-    u[1] = even + p * g[1];
-    u[2] = even - p * g[1];
-    u[3] = even2 + q * g[1];
-    u[4] = even2 - q * g[1];
+    Cell even = g[0] + half * g[2], even2 = g[0] + two * g[2], odd = g[1], odd2 = g[1];
+    if constexpr (R == 5) {
+      even += splat(0.25f) * g[4], even2 += splat(4.0f) * g[4];
+      odd += half * g[3], odd2 += two * g[3];
+    }
+    u[1] = even + p * odd;
+    u[2] = even - p * odd;
+    u[3] = even2 + q * odd2;
+    u[4] = even2 - q * odd2;
   }
 }
 
-template <int M>
+template <int M, int N>
 FC_INLINE void output_pass(const Cell* m, Cell* y) {
-  if constexpr (M == 2) {
+  if constexpr (N == 1) {
+    y[0] = m[0];
+  } else if constexpr (N == 4) {
     const Cell half = splat(0.5f);
     y[0] = m[0] + half * (m[1] + m[2]);
     y[1] = m[3] + half * (m[1] - m[2]);
@@ -73,8 +81,12 @@ FC_INLINE void output_pass(const Cell* m, Cell* y) {
     const Cell two = splat(2.0f), third = splat(1 / 3.0f), root = splat(kRoot / 3);
     y[0] = m[0] + (splat(1 / 6.0f) * sum2 - splat(2 / 3.0f) * sum);
     y[1] = root * (difference2 - two * difference);
-    y[2] = third * (sum2 - sum);
-    y[3] = m[5] + root * (two * difference2 - difference);
+    if constexpr (M == 2) {
+      y[1] += m[5];
+    } else {
+      y[2] = third * (sum2 - sum);
+      y[3] = m[5] + root * (two * difference2 - difference);
+    }
   }
 }
 
@@ -82,88 +94,97 @@ FC_INLINE void output_pass(const Cell* m, Cell* y) {
 
 constexpr int kTilesAtOnce = 8;  // columns that two tiles share are computed once, but for those between batches
 
-template <int M, int R>
+template <int M0, int M1, int R0, int R1>
 void input(int64_t tiles, const float* const* rows, float* v, int64_t point_pitch) {
-  constexpr int n = M + R - 1;
-  Cell columns[n][kTilesAtOnce * M + R - 1];
+  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1;
+  Cell columns[n0][kTilesAtOnce * M1 + R1 - 1];
   for (int64_t first = 0; first < tiles; first += kTilesAtOnce) {
     const int64_t count = tiles - first < kTilesAtOnce ? tiles - first : kTilesAtOnce;
-    const int64_t offset = first * M * L;
-    for (int64_t x = 0; x < count * M + R - 1; ++x) {
-      Cell d[n], down[n];
+    const int64_t offset = first * M1 * L;
+    for (int64_t x = 0; x < count * M1 + R1 - 1; ++x) {
+      Cell d[n0], down[n0];
 #pragma GCC unroll 8
-      for (int i = 0; i < n; ++i) d[i] = load(rows[i] + offset + x * L);
-      input_pass<n>(d, down);
+      for (int i = 0; i < n0; ++i) d[i] = load(rows[i] + offset + x * L);
+      input_pass<n0>(d, down);
 #pragma GCC unroll 8
-      for (int i = 0; i < n; ++i) columns[i][x] = down[i];
+      for (int i = 0; i < n0; ++i) columns[i][x] = down[i];
     }
     for (int64_t t = 0; t < count; ++t) {
       float* at = v + (first + t) * L;
 #pragma GCC unroll 8
-      for (int i = 0; i < n; ++i) {
-        Cell across[n];
-        input_pass<n>(columns[i] + t * M, across);
+      for (int i = 0; i < n0; ++i) {
+        Cell across[n1];
+        input_pass<n1>(columns[i] + t * M1, across);
 #pragma GCC unroll 8
-        for (int j = 0; j < n; ++j) store(at + (i * n + j) * point_pitch, across[j]);
+        for (int j = 0; j < n1; ++j) store(at + (i * n1 + j) * point_pitch, across[j]);
       }
     }
   }
 }
 
-template <int M, int R>
+template <int M0, int M1, int R0, int R1>
 void filter(int64_t channels, const float* g, int64_t channel_pitch, bool flipped, float* u, int64_t point_pitch,
             int64_t u_pitch) {
-  constexpr int n = M + R - 1;
+  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1;
   const int64_t step = flipped ? -L : L;
-  if (flipped) g += (R * R - 1) * L;
+  if (flipped) g += (R0 * R1 - 1) * L;
   for (int64_t c = 0; c < channels; ++c, g += channel_pitch, u += u_pitch) {
-    Cell down[R][n];
+    Cell down[R1][n0];
 #pragma GCC unroll 8
-    for (int s = 0; s < R; ++s) {
-      Cell column[R];
+    for (int s = 0; s < R1; ++s) {
+      Cell column[R0];
 #pragma GCC unroll 8
-      for (int t = 0; t < R; ++t) column[t] = load(g + (t * R + s) * step);
-      filter_pass<n>(column, down[s]);
+      for (int t = 0; t < R0; ++t) column[t] = load(g + (t * R1 + s) * step);
+      filter_pass<R0, n0>(column, down[s]);
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < n; ++i) {
-      Cell row[R], across[n];
+    for (int i = 0; i < n0; ++i) {
+      Cell row[R1], across[n1];
 #pragma GCC unroll 8
-      for (int s = 0; s < R; ++s) row[s] = down[s][i];
-      filter_pass<n>(row, across);
+      for (int s = 0; s < R1; ++s) row[s] = down[s][i];
+      filter_pass<R1, n1>(row, across);
 #pragma GCC unroll 8
-      for (int j = 0; j < n; ++j) store(u + (i * n + j) * point_pitch, across[j]);
+      for (int j = 0; j < n1; ++j) store(u + (i * n1 + j) * point_pitch, across[j]);
     }
   }
 }
 
-template <int M, int R>
+template <int M0, int M1, int R0, int R1>
 void output(int64_t tiles, const float* products, int64_t point_pitch, float* y, int64_t row_pitch) {
-  constexpr int n = M + R - 1;
-  for (int64_t t = 0; t < tiles; ++t, products += L, y += M * L) {
-    Cell down[n][M];
+  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1;
+  for (int64_t t = 0; t < tiles; ++t, products += L, y += M1 * L) {
+    Cell down[n1][M0];
 #pragma GCC unroll 8
-    for (int j = 0; j < n; ++j) {
-      Cell column[n];
+    for (int j = 0; j < n1; ++j) {
+      Cell column[n0];
 #pragma GCC unroll 8
-      for (int i = 0; i < n; ++i) column[i] = load(products + (i * n + j) * point_pitch);
-      output_pass<M>(column, down[j]);
+      for (int i = 0; i < n0; ++i) column[i] = load(products + (i * n1 + j) * point_pitch);
+      output_pass<M0, n0>(column, down[j]);
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) {
-      Cell row[n], across[M];
+    for (int i = 0; i < M0; ++i) {
+      Cell row[n1], across[M1];
 #pragma GCC unroll 8
-      for (int j = 0; j < n; ++j) row[j] = down[j][i];
-      output_pass<M>(row, across);
+      for (int j = 0; j < n1; ++j) row[j] = down[j][i];
+      output_pass<M1, n1>(row, across);
 #pragma GCC unroll 8
-      for (int j = 0; j < M; ++j) store(y + i * row_pitch + j * L, across[j]);
+      for (int j = 0; j < M1; ++j) store(y + i * row_pitch + j * L, across[j]);
     }
   }
 }
+
+template <int M0, int M1, int R0, int R1>
+constexpr WinogradTransforms kTransforms = {{M0, M1},
+                                            {R0, R1},
+                                            {M0 + R0 - 1, M1 + R1 - 1},
+                                            input<M0, M1, R0, R1>,
+                                            filter<M0, M1, R0, R1>,
+                                            output<M0, M1, R0, R1>};
 
 }  // namespace
 
-const WinogradTransformTable kWinogradTransforms = {{2, 3, 4, input<2, 3>, filter<2, 3>, output<2, 3>},
-                                                    {4, 3, 6, input<4, 3>, filter<4, 3>, output<4, 3>}};
+const WinogradTransformTable kWinogradTransforms = {kTransforms<2, 2, 3, 3>, kTransforms<4, 4, 3, 3>,
+                                                    kTransforms<2, 2, 5, 5>, kTransforms<1, 4, 1, 3>,
+                                                    kTransforms<4, 1, 3, 1>};
 
 }  // namespace fastconv::FC_ISA

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The algorithms that winograd.cc computes, by the tile of each.
+#include "winograd.h"
+
+namespace fastconv {
+namespace {
+
+constexpr WinogradForm kF2x23x3 = {"3 x 3", &WinogradTransformTable::f2x2_3x3, &WinogradGradientKernels::f2x2_3x3};
+constexpr WinogradForm kF4x43x3 = {"3 x 3", &WinogradTransformTable::f4x4_3x3, &WinogradGradientKernels::f4x4_3x3};
+constexpr WinogradForm kF2x25x5 = {"5 x 5", &WinogradTransformTable::f2x2_5x5, &WinogradGradientKernels::f2x2_5x5};
+constexpr WinogradForm kAlongRow = {"1 x 3 or 3 x 1", &WinogradTransformTable::f1x4_1x3,
+                                    &WinogradGradientKernels::f1x4_1x3};
+constexpr WinogradForm kAlongColumn = {"1 x 3 or 3 x 1", &WinogradTransformTable::f4x1_3x1,
+                                       &WinogradGradientKernels::f4x1_3x1};
+
+template <const WinogradForm& FORM>
+const WinogradForm& always(const ConvProblem&) {
+  return FORM;
+}
+const WinogradForm& along(const ConvProblem& p) { return p.filter[1] == 1 ? kAlongRow : kAlongColumn; }
+
+constexpr char kNameF2x23x3[] = "winograd_f2x2_3x3", kNameF4x43x3[] = "winograd_f4x4_3x3",
+               kNameF2x25x5[] = "winograd_f2x2_5x5", kNameF43[] = "winograd_f4_3";
+
+template <const char* NAME, const WinogradForm& (*FORM)(const ConvProblem&)>
+constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
+  return {
+      NAME,
+      error_factor,
+      exact_on_integers,
+      0,
+      [](const ConvProblem* p, const Machine* m, char* text) { return winograd_why_not(NAME, FORM(*p), *p, *m, text); },
+      [](const ConvProblem* p, const Machine* m) { return winograd_estimate(FORM(*p), *p, *m); },
+      [](const ConvProblem* p, const Machine* m, int slots, bool packed) {
+        return winograd_workspace_bytes(FORM(*p), *p, *m, slots, packed);
+      },
+      [](const ConvProblem* p, const Machine* m) { return winograd_packed_bytes(FORM(*p), *p, *m); },
+      [](const ConvProblem* p, const Machine* m, const Parallel* parallel, const void* w, void* packed) {
+        return winograd_pack(FORM(*p), *p, *m, *parallel, w, packed);
+      },
+      [](const ConvProblem* p, const RunContext* r) { return winograd_run(FORM(*p), *p, *r); }};
+}
+
+}  // namespace
+
+extern const Algorithm kWinogradF2x23x3, kWinogradF4x43x3, kWinogradF2x25x5, kWinogradF43;
+const Algorithm kWinogradF2x23x3 = algorithm_of<kNameF2x23x3, always<kF2x23x3>>(2.5, 1);
+const Algorithm kWinogradF4x43x3 = algorithm_of<kNameF4x43x3, always<kF4x43x3>>(7.0, 0);
+const Algorithm kWinogradF2x25x5 = algorithm_of<kNameF2x25x5, always<kF2x25x5>>(7.0, 0);
+const Algorithm kWinogradF43 = algorithm_of<kNameF43, along>(4.0, 0);
+
+}  // namespace fastconv
