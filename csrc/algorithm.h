@@ -3,6 +3,7 @@
 // them: a device backend (cuda/backend.h) hands out the same table.
 #pragma once
 
+#include "estimate.h"
 #include "problem.h"
 
 namespace fastconv {
@@ -55,8 +56,8 @@ struct Algorithm {
   int32_t reserved;
   // Returns true and writes one sentence when it cannot compute the problem. What it does not refuse must be right.
   bool (*why_not)(const ConvProblem* problem, const Machine* machine, char* text);
-  // Absolute seconds on one core; from the problem and the machine table alone.
-  double (*estimate)(const ConvProblem* problem, const Machine* machine);
+  // Adds the kinds of work that take the seconds on one core; from the problem and the machine table alone.
+  void (*estimate)(const ConvProblem* problem, const Machine* machine, Estimate* estimate);
   // `packed` says that weights are handed over packed, so that no room is needed to pack them.
   int64_t (*workspace_bytes)(const ConvProblem* problem, const Machine* machine, int slots, bool packed);
   // 0: weights are used as they are. Must not depend on n: a plan serves any batch.

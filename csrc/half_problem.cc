@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "convert.h"
+#include "prices.h"
 #include "rounding.h"
 #include "workspace.h"
 
@@ -60,12 +61,18 @@ ConvProblem computed_problem(const ConvProblem& problem) {
   return p;
 }
 
-double estimate(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine) {
+Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine) {
   const ConvProblem p = computed_problem(problem);
-  const double seconds = algorithm.estimate(&p, &machine);
-  if (!is_half(problem.dtype)) return seconds;
-  const double bytes = static_cast<double>(Copies(problem, false).bytes);  // written, and half as much read
-  return seconds + 1.5 * bytes / machine.bytes_per_second;
+  Estimate e;
+  algorithm.estimate(&p, &machine, &e);
+  const double beyond = static_cast<double>(tensor_bytes(p) - machine.l2_bytes);
+  if (beyond > 0) e.add("memory", beyond / machine.bytes_per_second);
+  for (int i = 0; i < e.terms; ++i) e.seconds[i] *= price_of(algorithm.name, e.work[i]);
+  if (is_half(problem.dtype)) {
+    const double bytes = static_cast<double>(Copies(problem, false).bytes);  // written, and half as much read
+    e.add("widened copies", 1.5 * bytes / machine.bytes_per_second);
+  }
+  return e;
 }
 
 int64_t workspace_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, int slots,

@@ -200,6 +200,21 @@ class LineGather {
   const T border;
 };
 
+// What a strip of so many grid points copies to a halo buffer of one channel, about.
+struct HaloCounts {
+  double lines, elements;
+
+  HaloCounts(const ColumnGrid& grid, int64_t strip, Strides strides) {
+    const ColumnAxis* a = grid.axis;
+    const int64_t width = std::max<int64_t>(1, a[2].columns), height = std::max<int64_t>(1, a[1].columns);
+    const int64_t rows = std::min(height, ceil_div(strip, width)), points = std::min(strip, width);
+    const LineMap map(a[2], 0, points, strides);
+    const double slabs = std::max(1.0, static_cast<double>(strip) / static_cast<double>(width * height));
+    lines = slabs * static_cast<double>(a[0].taps * RowMap(a[1], rows).entries(a[1], rows) * map.lines);
+    elements = lines * static_cast<double>(map.length);
+  }
+};
+
 // The grid rows of a strip within one (image, outermost coordinate).
 struct Slab {
   int64_t n, o0, row, rows, entry;

@@ -115,7 +115,7 @@ Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options&
   ConvProblem judged = p;
   if (o.batch_invariant && p.pass != Pass::kBackwardFilter && p.n > 1) judged.n = 1;
   c.estimate = estimate(algorithm, judged, *o.machine);
-  c.slots = estimate(algorithm, p, *o.machine) < kSharedFrom ? 1 : threads;
+  c.slots = estimate(algorithm, p, *o.machine).total() < kSharedFrom ? 1 : threads;
   c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, c.slots, packed);
   while (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace && c.slots > 1)
     c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, --c.slots, packed);
@@ -137,7 +137,7 @@ Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool pac
   best.failure = Failure::kUnsupported;
   for (int i = 0; i < algorithm_count(); ++i) {
     const Choice c = consider(algorithm_at(i), p, o, threads, packed);
-    if (c.failure == Failure::kNone ? best.failure != Failure::kNone || c.estimate < best.estimate
+    if (c.failure == Failure::kNone ? best.failure != Failure::kNone || c.estimate.total() < best.estimate.total()
                                     : best.failure != Failure::kNone)
       best = c;  // while nothing fits, the last sentence stands: that of `reference`
   }

@@ -25,7 +25,7 @@ struct Choice {
   Failure failure = Failure::kNone;
   char text[kTextCapacity] = "";
   const Algorithm* algorithm = nullptr;
-  double estimate = 0;
+  Estimate estimate;
   int64_t workspace_bytes = 0;
   int slots = 1;  // threads, as many as the work is worth and the workspace limit allows
 };
@@ -43,7 +43,7 @@ struct Candidate {
   bool supported;
   char reason[kTextCapacity];
   int64_t workspace_bytes, packed_bytes;
-  double estimate;
+  Estimate estimate;
 };
 std::vector<Candidate> candidates(const ConvProblem& problem, const Options& options);
 

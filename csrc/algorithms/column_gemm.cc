@@ -224,11 +224,10 @@ void column_gemm_pack(const ConvProblem& p, const Machine& m, const Parallel& pa
 
 namespace {
 template <class T>
-double estimate_as(const ConvProblem& p, const Machine& m) {
+void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
   const Blocking b(p, kernels.mr, kernels.nr);
   const double peak = sizeof(T) == 8 ? m.flops_f64 : m.flops_f32;
-  const double columns = static_cast<double>(b.forward ? p.n * y_plane(p) : p.n * x_plane(p));
   // A narrow last panel takes fewer vectors, with more loads for its multiply-adds: in the end, one load a cycle.
   const auto cycles = [&](int64_t vectors) {
     const double rows = kernels.mr, v = static_cast<double>(vectors);
@@ -238,29 +237,54 @@ double estimate_as(const ConvProblem& p, const Machine& m) {
   const double panels = static_cast<double>(b.strip_columns / kernels.nr) +
                         cycles(ceil_div(b.strip_columns % kernels.nr, int64_t{kernels.lanes})) / full;
   const double lanes = strip / kernels.nr / panels;
-  // A row of a panel is put together from the runs of a row of the grid.
-  const int64_t width = std::max<int64_t>(1, b.forward ? output_size(p, 2) : ceil_div(p.size[2], p.stride[2]));
-  const double runs = 1 + static_cast<double>(kernels.nr) / static_cast<double>(width);
-  const double run = m.kernels->vector_bytes == 64 ? 3.5e-9 : 2e-9;
-  const double each = b.all_taps > 1 ? run * (0.35 + runs) / kernels.nr : 0.2e-9;
-  const double gathered =
-      static_cast<double>(multiply_adds(p)) / static_cast<double>(b.rows) * static_cast<double>(b.row_chunks);
-  const double weights = static_cast<double>(column_gemm_packed_bytes(p)) / sizeof(T);
-  const bool last = (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;  // rows of pixels are turned
+  const bool reads_last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
+  const bool writes_last = (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
+  // Transpositions are those of whole vectors.
+  const auto whole = [&](int64_t channels) { return ceil_div(channels, int64_t{kernels.lanes}) * kernels.lanes; };
+  const int64_t together = b.group_block * b.channel_block;
+  const double turned = times(whole(together)) / times(together);
+  e->add("start", 2e-6);
+  e->add("products", 2.0 * times(multiply_adds(p)) / (peak * lanes));
+  e->add(b.forward ? "weights" : "packing", 0.2e-9 * times(column_gemm_packed_bytes(p)) / sizeof(T));
+  each_phase(p, [&](const ColumnGrid& grid, int64_t) {
+    if (grid.adds) return;
+    const int64_t columns = b.direct ? grid.columns() : grid.columns() * p.n, images = b.direct ? p.n : 1;
+    const int64_t length = std::min(b.strip_columns, columns), taps = grid.taps();
+    const int64_t depth_blocks = ceil_div(b.channels, b.channel_block),
+                  panel_count = ceil_div(length, int64_t{kernels.nr});
+    const double strips = times(images, ceil_div(columns, b.strip_columns)),
+                 read = strips * times(b.row_chunks, p.groups, b.channels);
+    e->add("items", strips * times(b.row_chunks, ceil_div(b.groups, b.group_block), depth_blocks) * 0.3e-6);
+    e->add("tiles", strips * times(b.groups, depth_blocks, panel_count, b.pieces) * 20e-9);
+    if (taps == 0) return;
+    if (b.all_taps == 1)
+      return e->add(reads_last ? "columns turned" : "columns",
+                    read * times(length) * (reads_last ? turned : 1) * 0.2e-9);
+    const HaloCounts halo(grid, length, Strides::kTakenApart);
+    e->add("halo lines", read * halo.lines * 3e-9);
+    e->add(reads_last ? "halo turned" : "halo", read * halo.elements * (reads_last ? turned : 1) * 0.2e-9);
+    // A row of a panel is put together from the runs of a row of the grid.
+    const double runs = 1 + times(kernels.nr) / times(std::max<int64_t>(1, grid.axis[2].columns));
+    e->add("rows of panels", read * times(taps, panel_count) * (0.35 + runs) * 3e-9);
+  });
+  const double written =
+      times(p.n, b.forward ? y_plane(p) : x_plane(p), writes_last ? whole(b.rows) : b.rows, b.groups);
+  const bool strided = !b.forward && p.stride[0] * p.stride[1] * p.stride[2] > 1;
+  e->add(writes_last ? "moved to pixels"
+         : b.direct  ? "stored"
+         : strided   ? "moved apart"
+                     : "moved",
+         written * (writes_last ? 0.6e-9 : 0.15e-9));
+  if (b.forward || !shows_cells(p.padding_mode)) return;
   // Added into the columns one by one, or multiplied in narrow panels and added to the pixels.
-  double border = 0;
-  if (!b.forward && shows_cells(p.padding_mode)) {
-    const double terms = border_terms(p) * static_cast<double>(p.n * p.k);
-    border = b.border_images == 0 ? terms * static_cast<double>(b.row_chunks) * 0.7e-9
-                                  : terms * (4.0 * static_cast<double>(b.rows) / peak + 0.5e-9) + 5e-6;
-  }
-  return 1.5e-6 + 2.0 * static_cast<double>(multiply_adds(p)) / (peak * lanes) + border + gathered * each +
-         columns * static_cast<double>(b.rows * b.groups) * (last ? 0.6e-9 : 0.15e-9) + weights * 0.2e-9;
+  const double terms = border_terms(p) * static_cast<double>(p.n * p.k);
+  e->add("border", b.border_images == 0 ? terms * static_cast<double>(b.row_chunks) * 0.7e-9
+                                        : terms * (4.0 * static_cast<double>(b.rows) / peak + 0.5e-9) + 5e-6);
 }
 }  // namespace
 
-double column_gemm_estimate(const ConvProblem& p, const Machine& m) {
-  return p.dtype == DType::kFloat64 ? estimate_as<double>(p, m) : estimate_as<float>(p, m);
+void column_gemm_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
+  p.dtype == DType::kFloat64 ? estimate_as<double>(p, m, e) : estimate_as<float>(p, m, e);
 }
 
 void column_gemm_run(const ConvProblem& p, const RunContext& r) {

@@ -12,11 +12,11 @@ void column_gemm_pack(const ConvProblem& problem, const Machine& machine, const 
                       void* packed);
 void column_gemm_run(const ConvProblem& problem, const RunContext& context);
 // Seconds on one core.
-double column_gemm_estimate(const ConvProblem& problem, const Machine& machine);
+void column_gemm_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);
 
 // The filter gradient (column_gemm_filter.cc).
 int64_t column_filter_workspace(const ConvProblem& problem, const Machine& machine, int slots);
-double column_filter_estimate(const ConvProblem& problem, const Machine& machine);
+void column_filter_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);
 void column_filter_run(const ConvProblem& problem, const RunContext& context);
 
 }  // namespace fastconv

@@ -10,7 +10,7 @@
 // The parts and blocks, and so every sum, come from the problem alone.
 #include <algorithm>
 
-#include "../im2col.h"
+#include "../halo.h"
 #include "../machine.h"
 #include "../parallel.h"
 #include "../rounding.h"
@@ -167,17 +167,25 @@ int64_t column_filter_workspace(const ConvProblem& p, const Machine& m, int slot
                                     : FilterGradient<float>::workspace(p, m, slots);
 }
 
-double column_filter_estimate(const ConvProblem& p, const Machine& m) {
+void column_filter_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
   const Blocking b(p);
   const double peak = p.dtype == DType::kFloat64 ? m.flops_f64 : m.flops_f32;
   const int nr = p.dtype == DType::kFloat64 ? m.kernels->gemm->f64.nr : m.kernels->gemm->f32.nr;
-  const double lanes =
-      static_cast<double>(b.channels * b.filter) / static_cast<double>(b.panels_columns(nr) * b.channel_chunks);
-  const double macs = static_cast<double>(multiply_adds(p)), pixels = static_cast<double>(b.pixels);
-  const double gathered = macs / static_cast<double>(b.rows) * static_cast<double>(b.row_chunks) +
-                          pixels * static_cast<double>(p.k * b.channel_chunks);
-  const double sums = static_cast<double>(b.parts * b.weights(p));
-  return 2e-6 + 2.0 * macs / (peak * lanes) + gathered * 0.3e-9 + sums * 0.3e-9;
+  const int mr = p.dtype == DType::kFloat64 ? m.kernels->gemm->f64.mr : m.kernels->gemm->f32.mr;
+  const double lanes = times(b.channels, b.filter) / times(b.panels_columns(nr), b.channel_chunks);
+  const double macs = times(multiply_adds(p)), shares = times(b.blocks, p.groups);
+  const HaloCounts halo(forward_grid(p), std::min(kPixelBlock, std::max<int64_t>(1, b.pixels)), Strides::kTakenApart);
+  e->add("filter start", 2e-6);
+  e->add("filter products", 2.0 * macs / (peak * lanes));
+  e->add("filter items", shares * times(b.row_chunks, b.channel_chunks) * 0.5e-6);
+  e->add("filter tiles",
+         shares * times(ceil_div(b.rows, int64_t{mr}), b.panels_columns(nr) / nr, b.channel_chunks) * 20e-9);
+  e->add("filter halo lines", shares * times(b.row_chunks, b.channels) * halo.lines * 3e-9);
+  e->add(p.x_layout == Layout::kChannelsLast ? "filter halo turned" : "filter halo",
+         shares * times(b.row_chunks, b.channels) * halo.elements * 0.2e-9);
+  e->add("filter columns", macs / times(b.rows) * times(b.row_chunks) * 0.3e-9);
+  e->add("gradients", times(b.pixels, p.k, b.channel_chunks) * 0.3e-9);
+  e->add("sums", times(b.parts, b.weights(p)) * 0.3e-9);
 }
 
 void column_filter_run(const ConvProblem& p, const RunContext& r) {

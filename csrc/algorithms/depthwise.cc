@@ -267,31 +267,57 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   return text[0] != 0;
 }
 
-// Read where it lies: lanes beyond the last column are computed too, each plane costs a call for every tile, and memory
-// is what large maps wait for. Constants fitted to one core of an Ice Lake server.
-double estimate_in_place(const ConvProblem& p, const Machine& m, double peak) {
+// Read where it lies: lanes beyond the last column are computed too, those at the borders are masked, each plane costs
+// its calls, and memory is what large maps wait for.
+void add_in_place(const ConvProblem& p, const Machine& m, Estimate* e) {
   const int64_t lanes = m.kernels->vector_bytes / element_size(p.dtype);
-  const bool last = p.x_layout == Layout::kChannelsLast, filter = p.pass == Pass::kBackwardFilter;
-  const int64_t points = last ? p.c : output_size(p, 2);
-  const double fill = static_cast<double>(ceil_div(points, lanes) * lanes) / static_cast<double>(points);
-  const double sums = 2 * fill * static_cast<double>(multiply_adds(p)) / (filter ? 0.6 * peak : 1.05 * peak);
-  const double bytes = static_cast<double>(tensor_bytes(p));
-  const double memory = bytes / (bytes > static_cast<double>(m.l2_bytes) ? 20e9 : 50e9);
-  const double tiles = filter ? static_cast<double>(ceil_div(p.filter[1], 3) * ceil_div(p.filter[2], 7)) : 1;
-  const double planes = static_cast<double>(p.n * p.k * output_size(p, 0) * (last ? 0 : 1));
-  return sums + memory + tiles * planes * (filter ? 0.15e-6 : 0.04e-6);
+  const bool filter = p.pass == Pass::kBackwardFilter, forward = p.pass == Pass::kForward;
+  const double memory = times(tensor_bytes(p)), memory_speed = memory > times(m.l2_bytes) ? 20e9 : 50e9;
+  e->add(filter ? "filter memory" : "memory", memory / memory_speed);
+  if (p.x_layout == Layout::kChannelsLast) {
+    const double vectors = times(p.n, ceil_div(p.c, lanes));
+    const int64_t rows = forward || filter ? output_size(p, 0) * output_size(p, 1) : p.size[0] * p.size[1];
+    const double terms = vectors * times(y_plane(p), taps(p));
+    e->add(filter ? "filter pixels" : "pixel terms", terms * 0.3e-9);
+    if (filter)
+      return e->add("filter pixel rows",
+                    vectors * times(rows, p.filter[0], ceil_div(p.filter[1], 3), ceil_div(p.filter[2], 7)) * 20e-9);
+    e->add("pixels", vectors * times(forward ? y_plane(p) : x_plane(p)) * 2e-9);
+    return e->add("pixel calls", times(p.n, ceil_div(p.c, 4 * lanes), rows) * 0.1e-6);
+  }
+  const int64_t columns = output_size(p, 2), width = filter || forward ? columns : ceil_div(p.size[2], p.stride[2]);
+  const int64_t vectors = ceil_div(width, lanes), edges = std::min<int64_t>(vectors, 2);
+  const double rows = times(p.n, p.k, output_size(p, 0), output_size(p, 1)),
+               planes = times(p.n, p.k, output_size(p, 0), p.filter[0]);
+  const bool strided = p.stride[2] > 1;
+  if (filter) {
+    const int64_t tiles = p.filter[0] * ceil_div(p.filter[1], 3) * ceil_div(p.filter[2], 7);
+    e->add(strided ? "filter terms apart" : "filter terms", rows * times(vectors, taps(p)) * 0.5e-9);
+    e->add("filter edges", rows * times(edges, tiles, p.filter[2]) * 1e-9);
+    e->add("filter rows", rows * times(tiles) * 2e-9);
+    return e->add("filter planes", planes * times(ceil_div(p.filter[1], 3), ceil_div(p.filter[2], 7)) * 50e-9 +
+                                       times(p.k, tiles) * 0.1e-6);
+  }
+  const int64_t calls = strided && !forward ? 2 : std::min<int64_t>(p.dilation[1], 4);
+  e->add(!strided ? "terms" : forward ? "terms apart" : "terms between", rows * times(vectors, taps(p)) * 0.3e-9);
+  e->add("edges", rows * times(edges, p.filter[0], p.filter[2]) * 1e-9);
+  e->add("rows", rows * times(p.filter[0], ceil_div(p.filter[1], 7)) * 1e-9);
+  e->add("planes", planes * times(calls) * 30e-9);
 }
 
-double estimate(const ConvProblem* p, const Machine* m) {
-  const double macs = static_cast<double>(multiply_adds(*p));
-  const double peak = p->dtype == DType::kFloat64 ? m->flops_f64 : m->flops_f32;
-  const bool in_place = depthwise_planes_serve(*p) || depthwise_filter_serves(*p) || depthwise_pixels_serve(*p);
-  const bool border = adds_border(*p) && (in_place || p->pass == Pass::kBackwardData);
-  const double terms = border ? border_terms(*p) * static_cast<double>(p->n * p->k) * 0.5e-9 : 0.0;
-  if (in_place) return 2e-6 + estimate_in_place(*p, *m, peak) + terms;
-  // A fifth of the peak on rows of 56 and more, and a copy of x and y.
-  const double elements = static_cast<double>(tensor_bytes(*p) / element_size(p->dtype));
-  return 2e-6 + 10.0 * macs / peak + elements * 0.1e-9 + terms;
+void estimate(const ConvProblem* problem, const Machine* m, Estimate* e) {
+  const ConvProblem& p = *problem;
+  const bool in_place = depthwise_planes_serve(p) || depthwise_filter_serves(p) || depthwise_pixels_serve(p);
+  e->add("start", 3e-6);
+  if (adds_border(p) && (in_place || p.pass == Pass::kBackwardData))
+    e->add("border", border_terms(p) * times(p.n, p.k) * 0.5e-9);
+  if (in_place) return add_in_place(p, *m, e);
+  const int64_t element = element_size(p.dtype), lanes = m->kernels->vector_bytes / element;
+  const bool filter = p.pass == Pass::kBackwardFilter, last = p.x_layout == Layout::kChannelsLast;
+  const double rows = times(p.n, p.k, output_size(p, 0), output_size(p, 1));
+  e->add(filter ? "filter halo terms" : "halo terms", rows * times(ceil_div(output_size(p, 2), lanes), taps(p)) * 1e-9);
+  e->add("halo rows", rows * times(p.filter[0]) * 30e-9);
+  e->add(last ? "halo turned" : "halo", times(tensor_bytes(p) / element) * 0.5e-9);
 }
 
 template <class T>

@@ -343,7 +343,7 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   return text[0] != 0;
 }
 
-double estimate(const ConvProblem* p, const Machine* m) { return direct_estimate(*p, *m); }
+void estimate(const ConvProblem* p, const Machine* m, Estimate* e) { direct_estimate(*p, *m, e); }
 int64_t workspace_bytes(const ConvProblem*, const Machine*, int, bool) { return 0; }
 int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
 

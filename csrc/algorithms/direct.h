@@ -111,6 +111,6 @@ class DirectAxis {
 };
 
 void direct_filter_run(const ConvProblem& problem, const RunContext& context);
-double direct_estimate(const ConvProblem& problem, const Machine& machine);
+void direct_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);
 
 }  // namespace fastconv

@@ -6,17 +6,11 @@
 namespace fastconv {
 namespace {
 
-constexpr double kTile = 40e-9;             // one call of the kernel: its lists, its stores
-constexpr double kStagedElement = 0.45e-9;  // gathered by a table
-constexpr double kTransposed = 0.27e-9;     // the same from channels side by side
-constexpr double kScattered = 0.3e-9;       // an element stored by itself
-constexpr double kTotals = 0.35e-6;         // adding up the lanes of a tile of weights
-
 double real(int64_t value) { return static_cast<double>(value); }
 
 // Forward and backward-data: `points` of the last axis per row and phase.
 template <class T>
-double gather_seconds(const ConvProblem& p, const Machine& m, double peak) {
+void add_gather(const ConvProblem& p, const Machine& m, double peak, Estimate* e) {
   const DirectKernelsOf<T>& kernels = direct_kernels<T>(m);
   const bool forward = p.pass == Pass::kForward;
   const int64_t written = (forward ? p.k : p.c) / p.groups, read = (forward ? p.c : p.k) / p.groups;
@@ -30,18 +24,24 @@ double gather_seconds(const ConvProblem& p, const Machine& m, double peak) {
   const double rows = real(written) / real(pieces), lanes = kernels.lanes;
   const double groups = phases * real(p.n * p.groups * points[0] * points[1] * pieces);
   const Layout from = forward ? p.x_layout : p.y_layout, to = forward ? p.y_layout : p.x_layout;
+  const double cells = groups * real(vectors) * reached * lanes;
   // Broadcasts and loads take the time of four more rows.
-  double vector = reached * (rows + 4) * lanes * 2 / (0.9 * peak);
+  e->add("products", cells * (rows + 4) * 2 / (0.9 * peak));
+  e->add("tiles", groups * real(ceil_div(vectors, 2)) * 40e-9);
+  e->add("rows of taps", groups * real(ceil_div(vectors, 2)) * reached * 2e-9);
+  // A tile reads rows of every channel: pages that do not stay near.
+  if (read * (forward ? x_plane(p) : y_plane(p)) * int64_t{sizeof(T)} > m.l2_bytes)
+    e->add("rows far apart", groups * real(ceil_div(vectors, 2)) * reached * 4e-9);
   if (from == Layout::kChannelsLast)
-    vector += reached * lanes * (read > 1 ? kTransposed : kStagedElement);
+    e->add(read > 1 ? "turned" : "gathered", cells * 0.3e-9);
   else if (forward && p.stride[2] > 2)
-    vector += reached * lanes * kStagedElement;
-  if (to == Layout::kChannelsLast || (!forward && p.stride[2] > 1)) vector += rows * lanes * kScattered;
-  return groups * (real(vectors) * vector + real(ceil_div(vectors, 2)) * kTile);
+    e->add("gathered", cells * 0.45e-9);
+  if (to == Layout::kChannelsLast || (!forward && p.stride[2] > 1))
+    e->add("scattered", groups * real(vectors) * rows * lanes * 0.3e-9);
 }
 
 template <class T>
-double filter_seconds(const ConvProblem& p, const Machine& m, double peak) {
+void add_filter(const ConvProblem& p, const Machine& m, double peak, Estimate* e) {
   const DirectKernelsOf<T>& kernels = direct_kernels<T>(m);
   const int64_t cg = p.c / p.groups, kg = p.k / p.groups, width = output_size(p, 2);
   const double lines = real(p.n * output_size(p, 0) * output_size(p, 1)), lanes = kernels.lanes;
@@ -49,27 +49,32 @@ double filter_seconds(const ConvProblem& p, const Machine& m, double peak) {
     const int64_t pieces = ceil_div(kg, kernels.filter_rows), parts = ceil_div(p.filter[2], 3);
     const double rows = real(kg) / real(pieces), count = real(p.filter[2]) / real(parts);
     const double tiles = real(p.groups * pieces * cg * p.filter[0] * p.filter[1] * parts);
-    double vector = (rows * count + rows + count) * lanes * 2 / (0.55 * peak);
-    if (p.stride[2] > 2) vector += count * lanes * kStagedElement;
-    return tiles * (kTotals + lines * real(ceil_div(width, kernels.lanes)) * vector);
+    const double all = tiles * lines * real(ceil_div(width, kernels.lanes)) * lanes;
+    e->add("filter products", all * (rows * count + rows + count) * 2 / (0.55 * peak));
+    if (p.stride[2] > 2) e->add("filter gathered", all * count * 0.45e-9);
+    e->add(tensor_bytes(p) > m.l2_bytes ? "filter rows far apart" : "filter rows", tiles * lines * 5e-9);
+    return e->add("filter totals", tiles * 0.35e-6);
   }
   const bool lanes_of_x = p.x_layout == Layout::kChannelsLast;
   const int64_t pieces = ceil_div(lanes_of_x ? kg : cg, kernels.filter_rows);
   const int64_t strips = ceil_div(lanes_of_x ? cg : kg, 2 * kernels.lanes);
   const double rows = real(lanes_of_x ? kg : cg) / real(pieces);
   const double tiles = real(p.groups * pieces * strips * taps(p));
-  return tiles * (kTotals + lines * (20e-9 + real(width) * (rows + 2) * 4 * lanes / (0.7 * peak)));
+  e->add("pixel products", tiles * lines * real(width) * (rows + 2) * 4 * lanes / (0.7 * peak));
+  e->add("pixel rows", tiles * lines * 20e-9);
+  e->add("filter totals", tiles * 0.35e-6);
 }
 
 template <class T>
-double seconds(const ConvProblem& p, const Machine& m, double peak) {
-  return 1e-6 + (p.pass == Pass::kBackwardFilter ? filter_seconds<T>(p, m, peak) : gather_seconds<T>(p, m, peak));
+void add(const ConvProblem& p, const Machine& m, double peak, Estimate* e) {
+  e->add("start", 2e-6);
+  p.pass == Pass::kBackwardFilter ? add_filter<T>(p, m, peak, e) : add_gather<T>(p, m, peak, e);
 }
 
 }  // namespace
 
-double direct_estimate(const ConvProblem& p, const Machine& m) {
-  return p.dtype == DType::kFloat64 ? seconds<double>(p, m, m.flops_f64) : seconds<float>(p, m, m.flops_f32);
+void direct_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
+  p.dtype == DType::kFloat64 ? add<double>(p, m, m.flops_f64, e) : add<float>(p, m, m.flops_f32, e);
 }
 
 }  // namespace fastconv

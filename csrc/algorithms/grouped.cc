@@ -246,29 +246,40 @@ int64_t workspace_as(const ConvProblem& p, const Machine& m, int slots) {
 }
 
 template <class T>
-double estimate_as(const ConvProblem& p, const Machine& m) {
+void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   const GroupedBlocking<T> b(p, m);
   const GroupedKernelsOf<T>& kernels = grouped_kernels<T>(m);
-  const double rows = static_cast<double>(b.rows) / static_cast<double>(b.pieces);
+  const double rows = times(b.rows) / times(b.pieces), images = times(p.n, b.groups);
   const double vectors = kernels.vectors(static_cast<int>(ceil_div(b.rows, b.pieces)));
-  double cycles = 0, copied = 0, bands_done = 0;
+  const bool last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
+  e->add("start", 3e-6);
   each_grouped_grid(p, [&](const ColumnGrid& grid) {
     const GroupedBands bands(grid, b.band_rows, b.band_columns);
-    bands_done += static_cast<double>(bands.count());
+    const double all = images * times(bands.count());
+    e->add("bands", all * 0.2e-6);
     if (grid.taps() == 0) return;
     const GroupedPlanes<T> planes(m, grid, bands);
-    const int64_t tiles = planes.vectors({0, 0, 0, bands.rows, 0, bands.columns}) * b.pieces;
+    const double tiles = times(planes.vectors({0, 0, 0, bands.rows, 0, bands.columns}), b.pieces);
     const double loads = rows / vectors / 2 + 1;  // those across two lines of the cache count twice
-    cycles += static_cast<double>(bands.count() * tiles * b.channels * grid.taps()) * std::max(rows / 2, loads);
-    copied += static_cast<double>(bands.count() * b.channels * planes.channel_pitch);
+    e->add("products",
+           grouped_seconds<T>(1.25 * all * tiles * times(b.channels, grid.taps()) * std::max(rows / 2, loads), p, m));
+    e->add("tiles", all * tiles / vectors * 8e-9);
+    const double plane_rows = times(grid.axis[0].taps, planes.h.lines, planes.h.length, planes.w.lines);
+    const bool apart = grid.axis[2].step > 1;
+    e->add("plane rows", all * times(b.channels) * plane_rows * 3e-9);
+    e->add(last    ? "planes turned"
+           : apart ? "planes apart"
+                   : "planes",
+           all * times(b.channels, planes.channel_pitch) * 0.15e-9);
   });
-  const Layout read = b.forward ? p.x_layout : p.y_layout;
-  const double images = static_cast<double>(p.n * b.groups);
-  const double written = static_cast<double>((b.forward ? y_plane(p) : x_plane(p)) * b.rows);
-  const double in = read == Layout::kChannelsLast ? 0.3e-9 : 0.12e-9;
+  const double written = images * times(b.forward ? y_plane(p) : x_plane(p), b.rows);
   const bool strided = !b.direct && (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsFirst;
-  const double out = b.direct ? 0.08e-9 : strided ? 0.9e-9 : 0.35e-9;
-  return 2e-6 + images * (grouped_seconds<T>(1.25 * cycles, p, m) + copied * in + written * out + bands_done * 0.2e-6);
+  e->add(b.direct  ? "stored"
+         : strided ? "spread"
+                   : "turned",
+         written * (b.direct  ? 0.08e-9
+                    : strided ? 0.9e-9
+                              : 0.35e-9));
 }
 
 bool is_double(const ConvProblem* p) { return p->dtype == DType::kFloat64; }
@@ -284,9 +295,9 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   return text[0] != 0;
 }
 
-double estimate(const ConvProblem* p, const Machine* m) {
-  if (p->pass == Pass::kBackwardFilter) return grouped_filter_estimate(*p, *m);
-  return is_double(p) ? estimate_as<double>(*p, *m) : estimate_as<float>(*p, *m);
+void estimate(const ConvProblem* p, const Machine* m, Estimate* e) {
+  if (p->pass == Pass::kBackwardFilter) return grouped_filter_estimate(*p, *m, e);
+  is_double(p) ? estimate_as<double>(*p, *m, e) : estimate_as<float>(*p, *m, e);
 }
 
 int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool) {

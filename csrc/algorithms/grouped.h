@@ -106,7 +106,7 @@ double grouped_seconds(double cycles, const ConvProblem& p, const Machine& m) {
   return cycles * 4 * grouped_kernels<T>(m).lanes / peak;
 }
 
-double grouped_filter_estimate(const ConvProblem& problem, const Machine& machine);
+void grouped_filter_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);
 int64_t grouped_filter_workspace(const ConvProblem& problem, const Machine& machine, int slots);
 void grouped_filter_run(const ConvProblem& problem, const RunContext& context);
 

@@ -312,21 +312,37 @@ int64_t workspace_as(const ConvProblem& p, const Machine& m, int slots) {
 }
 
 template <class T>
-double estimate_as(const ConvProblem& p, const Machine& m) {
+void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   const typename GroupedFilterGradient<T>::Cut cut(p, m);
-  const double units = static_cast<double>(cut.units), groups = static_cast<double>(p.groups);
-  const double cycles = cut.by_pixels ? cut.pixel_cycles(m) : cut.planar_cycles(m, cut.pitch);
-  const double blocks = static_cast<double>(cut.blocks);
-  const double x = static_cast<double>(cut.x_elements) * (p.x_layout == Layout::kChannelsLast ? 0.3e-9 : 0.12e-9);
-  const double y = static_cast<double>(cut.y_elements) * (p.y_layout == Layout::kChannelsLast ? 0.3e-9 : 0.12e-9);
-  return 3e-6 + units * (groups * grouped_seconds<T>(1.25 * cycles, p, m) + blocks * (x + y + 0.2e-6)) +
-         static_cast<double>(cut.weights * cut.parts) * 0.3e-9;
+  const ColumnGrid grid = forward_grid(p);
+  const GroupedPlanes<T> planes(m, grid, cut.bands);
+  const double units = times(cut.units), all = units * times(p.groups);
+  e->add("filter start", 3e-6);
+  if (cut.by_pixels)
+    e->add("pixel products", all * grouped_seconds<T>(1.25 * cut.pixel_cycles(m), p, m));
+  else
+    e->add("filter products", all * grouped_seconds<T>(1.25 * cut.planar_cycles(m, cut.pitch), p, m));
+  const double plane_rows = times(grid.axis[0].taps, planes.h.lines, planes.h.length, planes.w.lines);
+  e->add("filter plane rows", all * times(cut.b.channels) * plane_rows * 3e-9);
+  const double blocks = units * times(cut.blocks);
+  const bool x_last = p.x_layout == Layout::kChannelsLast, y_last = p.y_layout == Layout::kChannelsLast;
+  e->add(x_last                  ? "filter planes turned"
+         : grid.axis[2].step > 1 ? "filter planes apart"
+                                 : "filter planes",
+         blocks * times(cut.x_elements) * 0.15e-9);
+  e->add(y_last          ? "gradients turned"
+         : cut.by_pixels ? "gradients to pixels"
+                         : "gradients",
+         blocks * times(cut.y_elements) * 0.15e-9);
+  e->add("gradient rows", all * times(cut.b.rows, cut.bands.rows) * 3e-9);
+  e->add("bands", blocks * 0.2e-6);
+  e->add("sums", times(cut.weights, cut.parts) * 0.3e-9);
 }
 
 }  // namespace
 
-double grouped_filter_estimate(const ConvProblem& p, const Machine& m) {
-  return p.dtype == DType::kFloat64 ? estimate_as<double>(p, m) : estimate_as<float>(p, m);
+void grouped_filter_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
+  p.dtype == DType::kFloat64 ? estimate_as<double>(p, m, e) : estimate_as<float>(p, m, e);
 }
 
 int64_t grouped_filter_workspace(const ConvProblem& p, const Machine& m, int slots) {

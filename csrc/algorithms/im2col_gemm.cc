@@ -15,8 +15,8 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   return text[0] != 0;
 }
 
-double estimate(const ConvProblem* p, const Machine* m) {
-  return p->pass == Pass::kBackwardFilter ? column_filter_estimate(*p, *m) : column_gemm_estimate(*p, *m);
+void estimate(const ConvProblem* p, const Machine* m, Estimate* e) {
+  p->pass == Pass::kBackwardFilter ? column_filter_estimate(*p, *m, e) : column_gemm_estimate(*p, *m, e);
 }
 
 int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {

@@ -294,7 +294,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
 }
 
 template <class T>
-double estimate_as(const ConvProblem& p, const Machine& m) {
+void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   const Blocking<T> b(p, m);
   const double peak = std::is_same_v<T, double> ? m.flops_f64 : m.flops_f32;
   // A tile of fewer vectors has more loads for its multiply-adds; see implicit_tile.cc.
@@ -302,23 +302,34 @@ double estimate_as(const ConvProblem& p, const Machine& m) {
     const double pixels = b.tiles.pixels;
     return pixels * vectors / (pixels * vectors + 0.6 * (pixels + vectors));
   };
-  const double vectors = static_cast<double>(b.vectors) / static_cast<double>(b.row_blocks);
-  const double filled = static_cast<double>(b.rows) / static_cast<double>(b.vectors * b.tiles.lanes);
-  const double read_pixels = static_cast<double>(p.n * (b.forward ? x_plane(p) : y_plane(p)));
-  const double written_pixels = static_cast<double>(p.n * (b.forward ? y_plane(p) : x_plane(p)));
-  const double shares = static_cast<double>(b.groups * b.row_shares);
-  const double weights = static_cast<double>(packed_as<T>(p, m)) / sizeof(T);
-  // Copies to the halo, where a stride takes rows apart; or lists of pixels.
-  const double read = b.reading == Reading::kHalo     ? read_pixels * static_cast<double>(b.channels) *
-                                                            (b.forward && p.stride[2] != 1 ? 0.8e-9 : 0.3e-9)
-                      : b.reading == Reading::kPixels ? written_pixels * static_cast<double>(b.all_taps) * 1e-9
-                                                      : 0;
-  const double turned = b.writing == Writing::kPixels ? 0.05e-9 : 0.3e-9;
-  // 8 % behind im2col_gemm's tile where both are full and x is copied: 56 x 56 pixels, 256 channels, Ice Lake server.
-  const double effort = b.reading == Reading::kHalo ? 2.16 : 2.04;
-  return 2e-6 +
-         effort * static_cast<double>(multiply_adds(p)) / (peak * filled * speed(vectors) / speed(b.tiles.vectors)) +
-         read * shares + written_pixels * static_cast<double>(b.rows * b.groups) * turned + weights * 0.2e-9;
+  const double vectors = times(b.vectors) / times(b.row_blocks);
+  const double filled = times(b.rows) / times(b.vectors, b.tiles.lanes);
+  const bool reads_last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
+  e->add("start", 2e-6);
+  e->add("products", 2.04 * times(multiply_adds(p)) / (peak * filled * speed(vectors) / speed(b.tiles.vectors)));
+  e->add(b.forward ? "weights" : "packing", 0.2e-9 * times(packed_as<T>(p, m)) / sizeof(T));
+  each_phase(p, [&](const ColumnGrid& grid, int64_t) {
+    const int64_t pixels = b.joins_images() ? grid.columns() * p.n : grid.columns(),
+                  images = b.joins_images() ? 1 : p.n;
+    const int64_t length = std::min(b.strip, pixels), taps = grid.taps();
+    const double strips = times(images, ceil_div(pixels, b.strip), b.groups), items = strips * times(b.row_shares);
+    const int64_t depth_blocks = ceil_div(b.channels, b.channel_block) * ceil_div(taps, b.tap_block);
+    e->add("items", items * 0.3e-6);
+    e->add("pixels", items * times(length) * 1e-9);
+    if (b.reading == Reading::kHalo && taps > 0) {
+      const HaloCounts halo(grid, length, Strides::kKept);
+      e->add("halo lines", items * times(b.channels) * halo.lines * 3e-9);
+      e->add(reads_last ? "halo turned" : "halo", items * times(b.channels) * halo.elements * 0.2e-9);
+    }
+    if (b.reading == Reading::kPixels) e->add("lists", items * times(length, taps) * 1e-9);
+    e->add("tiles", strips * times(b.row_blocks, depth_blocks, ceil_div(length, int64_t{b.tiles.pixels})) * 10e-9);
+    e->add("calls", strips * times(b.row_blocks, depth_blocks) * 30e-9);
+  });
+  const double written = times(p.n, b.forward ? y_plane(p) : x_plane(p), b.rows, b.groups);
+  const char* writing = b.writing == Writing::kPixels ? "stored in place"
+                        : b.writing == Writing::kRows ? "turned"
+                                                      : "moved";
+  e->add(writing, written * (b.writing == Writing::kPixels ? 0.05e-9 : 0.3e-9));
 }
 
 bool is_double(const ConvProblem* p) { return p->dtype == DType::kFloat64; }
@@ -337,10 +348,10 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
   return text[0] != 0;
 }
 
-double estimate(const ConvProblem* p, const Machine* m) {
-  if (is_filter(p)) return implicit_filter_estimate(*p, *m);
-  if (is_phased(p, m)) return implicit_data_estimate(*p, *m);
-  return is_double(p) ? estimate_as<double>(*p, *m) : estimate_as<float>(*p, *m);
+void estimate(const ConvProblem* p, const Machine* m, Estimate* e) {
+  if (is_filter(p)) return implicit_filter_estimate(*p, *m, e);
+  if (is_phased(p, m)) return implicit_data_estimate(*p, *m, e);
+  is_double(p) ? estimate_as<double>(*p, *m, e) : estimate_as<float>(*p, *m, e);
 }
 
 int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {

@@ -268,11 +268,28 @@ class FilterProduct {
 };
 
 template <class T>
-double estimate_as(const ConvProblem& p, const Machine& m) {
+void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   const FilterBlocking<T> b(p, m);
-  const double peak = std::is_same_v<T, double> ? m.flops_f64 : m.flops_f32;
-  const double sums = b.straight() ? 0 : static_cast<double>(b.part_elements()) * kSummed;
-  return 2e-6 + (b.tile_cycles + b.copy_cycles + sums) * 4 * b.tiles.lanes / peak;
+  const double cycle = 4 * b.tiles.lanes / (std::is_same_v<T, double> ? m.flops_f64 : m.flops_f32);
+  const bool lanes_last = (b.swapped ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
+  const bool rows_last = (b.swapped ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
+  const double strips = times(b.strips, b.groups);
+  e->add("filter start", 2e-6);
+  e->add("filter products", b.tile_cycles * cycle);
+  e->add("filter tiles", strips * times(b.lane_blocks, ceil_div(b.rows(), int64_t{b.tiles.rows})) * 15e-9);
+  e->add(lanes_last  ? "lanes moved"
+         : b.strided ? "lanes apart"
+                     : "lanes turned",
+         times(b.pixels, b.groups, b.channel_shares, b.vectors, b.tiles.lanes) * 0.12e-9);
+  e->add("lanes", strips * times(b.channel_shares, b.lane_blocks) * 50e-9);
+  if (!b.in_place && b.pixels > 0) {
+    const HaloCounts halo(forward_grid(p), b.strip(), Strides::kKept);
+    e->add("filter halo lines", strips * times(b.lane_shares, b.channels) * halo.lines * 3e-9);
+    e->add(rows_last ? "filter halo turned" : "filter halo",
+           strips * times(b.lane_shares, b.channels) * halo.elements * 0.2e-9);
+  }
+  e->add("places", strips * times(b.lane_shares, b.channel_shares, b.strip()) * 1e-9);
+  e->add(b.straight() ? "weights straight" : "sums", times(b.part_elements(), b.straight() ? 1 : b.parts) * 0.3e-9);
 }
 
 bool is_double(const ConvProblem& p) { return p.dtype == DType::kFloat64; }
@@ -283,8 +300,8 @@ int64_t implicit_filter_workspace(const ConvProblem& p, const Machine& m, int sl
   return is_double(p) ? FilterProduct<double>::workspace(p, m, slots) : FilterProduct<float>::workspace(p, m, slots);
 }
 
-double implicit_filter_estimate(const ConvProblem& p, const Machine& m) {
-  return is_double(p) ? estimate_as<double>(p, m) : estimate_as<float>(p, m);
+void implicit_filter_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
+  is_double(p) ? estimate_as<double>(p, m, e) : estimate_as<float>(p, m, e);
 }
 
 void implicit_filter_run(const ConvProblem& p, const RunContext& r) {

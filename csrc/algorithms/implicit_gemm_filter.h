@@ -7,7 +7,7 @@
 namespace fastconv {
 
 int64_t implicit_filter_workspace(const ConvProblem& problem, const Machine& machine, int slots);
-double implicit_filter_estimate(const ConvProblem& problem, const Machine& machine);
+void implicit_filter_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);
 void implicit_filter_run(const ConvProblem& problem, const RunContext& context);
 
 }  // namespace fastconv

@@ -40,11 +40,9 @@ ConvProblem collapsed(const ConvProblem& problem) {
   return p;
 }
 
-double estimate(const ConvProblem* problem, const Machine* m) {
+void estimate(const ConvProblem* problem, const Machine* m, Estimate* e) {
   const ConvProblem p = collapsed(*problem);
-  const double general =
-      p.pass == Pass::kBackwardFilter ? implicit_filter_estimate(p, *m) : column_gemm_estimate(p, *m);
-  return general * 0.97;  // copying columns costs less than gathering them
+  p.pass == Pass::kBackwardFilter ? implicit_filter_estimate(p, *m, e) : column_gemm_estimate(p, *m, e);
 }
 
 int64_t workspace_bytes(const ConvProblem* problem, const Machine* m, int slots, bool packed) {

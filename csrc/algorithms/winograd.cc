@@ -300,18 +300,18 @@ bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProb
   return text[0] != 0;
 }
 
-double winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
-  if (p.pass == Pass::kBackwardFilter) return winograd_filter_estimate(form, p, m);
+void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e) {
+  if (p.pass == Pass::kBackwardFilter) return winograd_filter_estimate(form, p, m, e);
   const Blocking b(form, p, m);
   const WinogradGeometry& g = b.g;
-  const double points = static_cast<double>(g.points), groups = static_cast<double>(g.groups);
-  const double vectors = static_cast<double>(g.written_vectors()), depth = static_cast<double>(b.depth);
-  const double tiles = static_cast<double>(g.tiles) * groups;
-  const double products = 2 * points * tiles * depth * vectors * static_cast<double>(g.lanes);
-  // Per vector of channels: a tile's transforms about 2 ns a point, a filter's 1 ns (Ice Lake server).
-  const double transforms = tiles * (static_cast<double>(b.depth_blocks) + 0.8 * vectors) * 2e-9;
-  const double filters = depth * vectors * groups * 1e-9;
-  return 4e-6 + products * 1.2 / m.flops_f32 + points * (transforms + filters);
+  const int64_t vectors = g.written_vectors();
+  e->add("start", 4e-6);
+  e->add("products", 2.4 * times(g.points, g.tiles, g.groups, b.depth, vectors, g.lanes) / m.flops_f32);
+  e->add("calls", 20e-9 * times(g.points, g.groups, b.pieces, b.blocks, g.depth_taps, ceil_div(g.read, kChunk)));
+  e->add(g.forward ? "weights" : "weights turned", 20e-9 * times(b.depth, vectors, g.groups));
+  e->add("filters", 1e-9 * times(g.points, b.depth, vectors, g.groups));
+  if (b.schedule == Schedule::kFusedWeight) e->add("filters made", 1e-9 * times(g.points, b.depth, vectors, g.groups));
+  g.add_transforms(p, times(b.depth_blocks, g.groups), times(vectors, g.groups), e);
 }
 
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,

@@ -82,6 +82,8 @@ struct WinogradGeometry {
   int64_t read_blocks() const { return ceil_div(read, lanes); }  // of lanes channels, of one depth tap
   int64_t written_vectors() const { return ceil_div(written, lanes); }
   int64_t all_taps() const { return depth_taps * r[0] * r[1]; }
+  // Adds the work of reading `read_blocks` blocks of channels of every tile, and of writing `vectors`.
+  void add_transforms(const ConvProblem& p, double read_blocks, double vectors, Estimate* e) const;
   // Elements of cells that a segment of a block of `tiles` tiles takes at most.
   int64_t segment_cells(int64_t block_tiles) const;
 };
@@ -201,13 +203,13 @@ struct WinogradFilter {
 };
 
 // ---- winograd_backward_filter.cc ------------------------------------------------------------------------------
-double winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m);
+void winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e);
 int64_t winograd_filter_workspace(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots);
 void winograd_filter_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r);
 
 // ---- winograd.cc ----------------------------------------------------------------------------------------------
 bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProblem& p, const Machine& m, char* text);
-double winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m);
+void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e);
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
                                  bool packed);
 int64_t winograd_packed_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m);

@@ -255,19 +255,19 @@ class FilterRun {
 
 }  // namespace
 
-// Of the register tile: see kernels/winograd_gradient.cc. Per block of channels, a tile's transform takes about 3 ns a
-// point, a filter's 70 ns; memory holds U of several slabs (Ice Lake server).
-double winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
+// Of the register tile: see kernels/winograd_gradient.cc. Memory holds U of several slabs.
+void winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e) {
   const Blocking b(form, p, m);
-  const double points = static_cast<double>(b.g.points), groups = static_cast<double>(b.g.groups);
-  const double tiles = static_cast<double>(b.g.tiles) * groups, lanes = static_cast<double>(b.g.lanes);
-  const double v_blocks = static_cast<double>(b.v_blocks), d_blocks = static_cast<double>(b.d_blocks);
-  const double filters = static_cast<double>(b.g.written) * v_blocks * groups;
-  const double products = 2 * points * tiles * v_blocks * d_blocks * lanes * lanes;
-  const double sums = b.keeps_u() ? static_cast<double>(b.slabs) * points * filters * lanes * 8 : 0;
-  const double chain = static_cast<double>(b.slab);
-  return 5e-6 + products * (1.15 + 8 / chain) / m.flops_f32 + points * tiles * (v_blocks + d_blocks) * 3e-9 +
-         filters * points * 2e-9 + sums / (3 * m.bytes_per_second);
+  const WinogradGeometry& g = b.g;
+  const double filters = times(g.written, b.v_blocks, g.groups);
+  const double products = 2 * times(g.points, g.tiles, g.groups, b.v_blocks, b.d_blocks, g.lanes, g.lanes);
+  e->add("filter start", 5e-6);
+  e->add("filter products", products * 1.15 / m.flops_f32);
+  e->add("filter tiles",
+         8 * times(g.points, b.slabs, g.groups, b.v_blocks, b.d_blocks, g.lanes, g.lanes) / m.flops_f32);
+  e->add("filters turned", times(g.points) * filters * 2e-9);
+  if (b.keeps_u()) e->add("sums", times(b.slabs, g.points, g.lanes, 8) * filters / (3 * m.bytes_per_second));
+  g.add_transforms(p, times(b.v_blocks, g.groups), times(b.d_blocks, g.groups), e);
 }
 
 int64_t winograd_filter_workspace(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots) {

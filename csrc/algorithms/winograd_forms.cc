@@ -30,7 +30,7 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
       exact_on_integers,
       0,
       [](const ConvProblem* p, const Machine* m, char* text) { return winograd_why_not(NAME, FORM(*p), *p, *m, text); },
-      [](const ConvProblem* p, const Machine* m) { return winograd_estimate(FORM(*p), *p, *m); },
+      [](const ConvProblem* p, const Machine* m, Estimate* e) { winograd_estimate(FORM(*p), *p, *m, e); },
       [](const ConvProblem* p, const Machine* m, int slots, bool packed) {
         return winograd_workspace_bytes(FORM(*p), *p, *m, slots, packed);
       },

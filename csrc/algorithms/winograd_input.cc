@@ -34,6 +34,26 @@ WinogradGeometry::WinogradGeometry(const WinogradForm& form, const ConvProblem& 
   tiles = p.n * depths * plane_tiles;
 }
 
+void WinogradGeometry::add_transforms(const ConvProblem& p, double read_blocks, double vectors, Estimate* e) const {
+  if (tiles == 0) return;
+  const bool reads_last = (forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
+  const bool writes_last = (forward == (p.pass == Pass::kForward) ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
+  const WinogradAxis rows = axis_of(1, 0), columns = axis_of(2, 0);
+  const int64_t strips = ceil_div(columns.tiles, kWinogradStrip), planes = p.n * depths * phases[0] * phases[1];
+  const double lines = times(planes, strips, rows.tiles * m[0] + 2 * (r[0] - 1));
+  const double cells = lines * times(columns.tiles) / times(strips) * times(m[1]) + lines * times(r[1] - 1);
+  e->add("input tiles", 1e-9 * times(points, tiles) * read_blocks);
+  e->add(reads_last        ? "input pixels"
+         : dilation[2] > 1 ? "input cells apart"
+                           : "input cells",
+         1e-9 * cells * read_blocks);
+  e->add(reads_last ? "input rows of pixels" : "input rows", 10e-9 * lines * read_blocks);
+  const double stored = times(planes, rows.points, strips) * vectors;
+  e->add("output tiles", 1e-9 * times(points, tiles) * vectors);
+  e->add(writes_last ? "output rows of pixels" : dilation[2] > 1 ? "output rows apart" : "output rows", 10e-9 * stored);
+  e->add(writes_last ? "output pixels" : "output cells", 1e-9 * times(planes, rows.points, columns.points) * vectors);
+}
+
 int64_t WinogradGeometry::segment_cells(int64_t block_tiles) const {
   if (tiles == 0) return 0;
   const int64_t across = axis_of(2, 0).tiles, strips = ceil_div(across, kWinogradStrip);

@@ -190,7 +190,10 @@ py::list algorithms(const ConvProblem& p, const Options& options) {
     row["reason"] = c.reason;
     row["workspace_bytes"] = c.supported ? py::object(py::int_(c.workspace_bytes)) : py::none();
     row["packed_bytes"] = c.supported ? py::object(py::int_(c.packed_bytes)) : py::none();
-    row["estimate_s"] = c.supported ? py::object(py::float_(c.estimate)) : py::none();
+    row["estimate_s"] = c.supported ? py::object(py::float_(c.estimate.total())) : py::none();
+    py::dict work;
+    for (int i = 0; i < c.estimate.terms; ++i) work[c.estimate.work[i]] = c.estimate.seconds[i];
+    row["estimated_work"] = work;
     row["error_factor"] = c.algorithm->error_factor;
     row["exact_on_integers"] = c.algorithm->exact_on_integers != 0;
     list.append(row);

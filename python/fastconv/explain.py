@@ -72,8 +72,8 @@ def algorithms(problem: ConvProblem | str) -> list[dict[str, Any]]:
     """Every algorithm for a problem under the current options.
 
     Returns:
-        dictionaries with name, supported, reason (why not), workspace_bytes, packed_bytes, estimate_s, error_factor,
-        exact_on_integers.
+        dictionaries with name, supported, reason (why not), workspace_bytes, packed_bytes, estimate_s, estimated_work
+        (kind of work -> seconds, whose sum estimate_s is), error_factor, exact_on_integers.
     """
     return _core.algorithms(_parsed(problem), current())
 
