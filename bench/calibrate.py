@@ -136,7 +136,7 @@ def measure(pass_: str, layer: Layer, arguments: argparse.Namespace) -> Measured
     if wanted:
         rows = {name: seconds for name, seconds in rows.items() if name in wanted or name == chosen}
     rows = {name: seconds for name, seconds in rows.items() if seconds < UNLIKELY * rows[chosen]}
-    rows = {name: seconds for name, seconds in rows.items() if name != "reference" or len(rows) == 1}
+    rows = {name: seconds for name, seconds in rows.items() if name != "reference" or name == chosen}
     arrays = {role: layer.array(role, 0) for role in layer.needs()}
     arrays = {role: a if role == "w" else to_layout(a, layer.layout) for role, a in arrays.items()}
     calls: dict[str, Callable[[], Any]] = {}
@@ -186,16 +186,22 @@ def estimates(layer: Layer) -> dict[str, float]:
         return {row["name"]: row["estimate_s"] for row in fc.algorithms(layer.text) if row["supported"]}
 
 
-def print_regrets(found: list[Measured], worst: int) -> dict[str, Any]:
+def regrets_of(found: list[Measured]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
-    body = []
     for pass_ in (*PASSES, "all"):
         regrets = [m.regret for m in found if pass_ in (m.pass_, "all")]
         if regrets:
             over = sum(r > 0.05 for r in regrets)
-            summary[pass_] = {"mean": float(np.mean(regrets)), "worst": max(regrets), "problems": len(regrets)}
-            cells = [f"{100 * np.mean(regrets):.1f} %", f"{100 * max(regrets):.0f} %", str(over), str(len(regrets))]
-            body.append([pass_, *cells])
+            mean = float(np.mean(regrets))
+            summary[pass_] = {"mean": mean, "worst": max(regrets), "over_5_percent": over, "problems": len(regrets)}
+    return summary
+
+
+def print_regrets(found: list[Measured], summary: dict[str, Any], worst: int) -> None:
+    body = [
+        [pass_, f"{100 * s['mean']:.1f} %", f"{100 * s['worst']:.0f} %", str(s["over_5_percent"]), str(s["problems"])]
+        for pass_, s in summary.items()
+    ]
     report.print_table("regret of the automatic choice", ["pass", "mean", "worst", "over 5 %", "problems"], body)
     body = []
     for m in sorted(found, key=lambda m: -m.regret)[:worst]:
@@ -207,7 +213,6 @@ def print_regrets(found: list[Measured], worst: int) -> dict[str, Any]:
             body.append([f"{m.pass_} {m.layer.text}", f"{100 * m.regret:.0f} %", *names])
     if body:
         report.print_table("\nthe worst choices", ["problem", "regret", "chosen", "best"], body)
-    return summary
 
 
 def print_models(found: list[Measured]) -> None:
@@ -314,14 +319,15 @@ def main() -> int:
     if not found:
         print("no problem has an algorithm to time", file=sys.stderr)
         return 1
-    summary = print_regrets(found, arguments.worst)
-    print_models(found)
-    print_factors(found)
-    print_machine(found)
+    summary = regrets_of(found)
     if arguments.out:
         rows = [{"problem": m.layer.text, "pass": m.pass_, "chosen": m.chosen, "timings": m.timings} for m in found]
         head = {"format": report.FORMAT, "kind": "calibration", **repository.surroundings("bench.calibrate")}
         repository.save({**head, "regret": summary, "rows": rows}, arguments.out)
+    print_regrets(found, summary, arguments.worst)
+    print_models(found)
+    print_factors(found)
+    print_machine(found)
     return 1 if arguments.fail_above is not None and summary["all"]["mean"] > arguments.fail_above else 0
 
 

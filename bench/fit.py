@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prices for the kinds of work that the estimates count: `python -m bench.fit FILE... --write`.
 
-An estimate is a sum over kinds of work (csrc/estimate.h): counted from the problem, in seconds as the code guesses them,
-times a factor of csrc/prices.cc. From times that `bench.calibrate --out FILE` saved this finds the factors that minimise
+An estimate is a sum over kinds of work (csrc/estimate.h): counted from the problem, in seconds as the code guesses
+them, times a factor of csrc/prices.cc. From times that `bench.calibrate --out FILE` saved this finds the factors that
+minimise
 
     fit      the distance of log(predicted) from log(measured), which tells what work costs, and
     regret   the expected cost of the choice: that of each algorithm over the best one, weighted by

@@ -26,17 +26,18 @@ def test_few_tiles_with_large_weights_and_many(name, isa):
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((48, 200, 5, 6), (232, 200, r, s)))
     padding = (r // 2, s // 2)
     with fc.options(isa=isa, algorithm=name, precision="fast"):
-        together = fc.conv2d(x, w, padding=1)
-        plan = fc.plan(w, x_shape=x.shape, padding=1)
+        together = fc.conv2d(x, w, padding=padding)
+        plan = fc.plan(w, x_shape=x.shape, padding=padding)
         for images in (slice(1), slice(3, 20), slice(48)):
-            assert_same_bits(fc.conv2d(x[images], w, padding=1), together[images], f"{images}")
+            assert_same_bits(fc.conv2d(x[images], w, padding=padding), together[images], f"{images}")
             assert_same_bits(plan(x[images]), together[images], f"planned {images}")
-        dx = fc.conv2d_backward_data(together, w, x.shape, padding=1)
-        one = fc.conv2d_backward_data(together[7:8], w, x[:1].shape, padding=1)
+        dx = fc.conv2d_backward_data(together, w, x.shape, padding=padding)
+        one = fc.conv2d_backward_data(together[7:8], w, x[:1].shape, padding=padding)
         assert_same_bits(one, dx[7:8], "backward-data")
-        factor = next(row["error_factor"] for row in fc.algorithms(f"fwd n1 c1 h5 w5 k1 r{r} s{s}") if row["name"] == name)
-    expected = reference.conv(x[:1].astype(np.float64), w.astype(np.float64), padding=1)
-    largest = reference.conv(abs(x[:1]).astype(np.float64), abs(w).astype(np.float64), padding=1).max()
+        rows = fc.algorithms(f"fwd n1 c1 h5 w5 k1 r{r} s{s}")
+        factor = next(row["error_factor"] for row in rows if row["name"] == name)
+    expected = reference.conv(x[:1].astype(np.float64), w.astype(np.float64), padding=padding)
+    largest = reference.conv(abs(x[:1]).astype(np.float64), abs(w).astype(np.float64), padding=padding).max()
     assert_bound(together[:1], expected, np.full_like(expected, largest), 200 * r * s, factor)
 
 
