@@ -18,9 +18,12 @@ void pack_gradient_rows(const ConvProblem& p, const GemmKernelsOf<T>& kernels, c
   const int64_t count = grid.taps();
   if (all_taps == 1 && count == 1)  // rows lie side by side already
     return kernels.gather_row(width, 0, rows, w, 1, row_total, dst, channel_step * width, channels);
-  // For each k, rows c of taps become [tap][c]; all taps of a stride-1 phase at once.
+  // For each k, rows c of taps become [tap][c]; all taps of a stride-1 phase at once. The rows of the k after the next
+  // ones lie pages away: they are asked for.
+  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T)), ahead = 3;
   for (int64_t k = 0; k < channels; ++k, dst += channel_step * width) {
     const T* filter = w + k * row_total * all_taps;
+    for (int64_t i = 0; i < rows * all_taps; i += line) __builtin_prefetch(filter + ahead * row_total * all_taps + i);
     if (count == all_taps) {
       kernels.transpose(rows, count, width, filter, all_taps, dst, tap_step * width);
       continue;

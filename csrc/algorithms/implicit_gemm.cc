@@ -242,10 +242,17 @@ class Product {
 
   // For the unpacked weights of the channels from `c` on.
   void ask_ahead(int64_t group, int64_t at, int64_t c, ImplicitBlock<T>* block) const {
-    const int64_t depth = b.channels * b.all_taps;
-    block->next_elements = b.forward ? std::min(b.channel_block, b.channels - c) * b.all_taps : 0;
-    block->next_pitch = block->next_elements ? depth : 0;
-    block->next_w = static_cast<const T*>(r.w) + (group * b.rows + b.block_begin(at)) * depth + c * b.all_taps;
+    const int64_t depth = b.channels * b.all_taps, left = std::min(b.channel_block, b.channels - c);
+    const T* w = static_cast<const T*>(r.w) + group * b.rows * depth;
+    block->next_elements = block->next_pitch = 0;
+    if (left <= 0) return;
+    if (b.forward) {
+      block->next_elements = left * b.all_taps, block->next_pitch = depth;
+      block->next_w = w + b.block_begin(at) * depth + c * b.all_taps;
+    } else if (b.all_taps == 1) {
+      block->next_elements = block->width, block->next_pitch = b.rows;
+      block->next_w = w + c * b.rows + b.block_begin(at);
+    }
   }
 
   void finish_pixels(int64_t pixels, int64_t rows, T* const* places, int64_t channel) const {

@@ -23,6 +23,7 @@ namespace {
 constexpr int64_t kPad = 80;                         // elements between points, so that they do not share cache sets
 constexpr int64_t kOneSlabBytes = 4 << 20;           // of V and D
 constexpr int64_t kLeastSlab = 48, kMostSlab = 448;  // tiles, of several slabs
+constexpr int64_t kItems = 4;                        // wanted at least
 constexpr int64_t kChunk = 112;                      // tiles of one chain: V of four blocks stays in L1
 
 struct Blocking {
@@ -52,6 +53,8 @@ struct Blocking {
     slab = std::min(tiles, ceil_div(ceil_div(tiles, slabs), unit) * unit);
     slabs = ceil_div(tiles, slab);
     row_block = slab <= 32 ? 16 : slab <= 128 ? 32 : 64;
+    // Of one slab, blocks of rows and of V are all that threads share.
+    while (slabs == 1 && row_block > 16 && ceil_div(g.written, row_block) * v_groups < kItems) row_block /= 2;
     row_items = ceil_div(g.written, row_block);
   }
 

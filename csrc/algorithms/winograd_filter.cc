@@ -15,8 +15,12 @@ void turn(const WinogradGeometry& g, const GemmKernelsOf<float>& kernels, const 
   if (g.forward)
     return kernels.transpose(rows, count * taps, g.lanes, w + (row * g.read + channel) * taps, g.read * taps, dst,
                              g.lanes);
-  for (int64_t c = channel; c < channel + count; ++c, dst += taps * g.lanes)
-    kernels.transpose(rows, taps, g.lanes, w + (c * g.written + row) * taps, taps, dst, g.lanes);
+  constexpr int64_t ahead = 6;  // channels that lie pages apart
+  for (int64_t c = channel; c < channel + count; ++c, dst += taps * g.lanes) {
+    const float* from = w + (c * g.written + row) * taps;
+    for (int64_t i = 0; i < rows * taps; i += 16) __builtin_prefetch(from + ahead * g.written * taps + i);
+    kernels.transpose(rows, taps, g.lanes, from, taps, dst, g.lanes);
+  }
 }
 
 }  // namespace
