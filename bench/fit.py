@@ -2,7 +2,7 @@
 """Prices for the kinds of work that the estimates count: `python -m bench.fit FILE... --write`.
 
 An estimate is a sum over kinds of work (csrc/estimate.h): counted from the problem, in seconds as the code guesses
-them, times a factor of csrc/prices.cc. From times that `bench.calibrate --out FILE` saved this finds the factors that
+them, times a factor of csrc/prices_*.h. From times that `bench.calibrate --out FILE` saved this finds the factors that
 minimise
 
     fit      the distance of log(predicted) from log(measured), which tells what work costs, and
@@ -10,7 +10,8 @@ minimise
              softmax(-log(predicted) / temperature), which tells what matters,
 
 the second more and more, at falling temperatures; factors are drawn towards what they are now. With `--hold-out` every
-fifth problem is left out and judged separately. `--write` renews csrc/prices.cc; build again after it.
+fifth problem is left out and judged separately. `--write` renews the table of
+the instruction set in use (FASTCONV_ISA); build again after it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ import fastconv as fc
 from bench import repository
 from fastconv.bench import report
 
-PRICES = repository.ROOT / "csrc" / "prices.cc"
 CALL = {"fwd": 4e-6, "one_shot": 9e-6, "bwd_data": 9e-6, "bwd_filter": 9e-6}  # seconds of a call besides its kernel
 NEAR = 3.0  # algorithms this many times slower than the best need not be predicted as well
 WORST = 3.0  # regrets beyond it count no more
@@ -139,24 +139,27 @@ def show(title: str, timed: list[Timed], data: Data, logs: np.ndarray) -> None:
         print(f"{title:10} {pass_:10} {100 * these.mean():6.2f} % of {len(these)}, worst {100 * these.max():.0f} %")
 
 
+def table() -> Path:
+    return repository.ROOT / "csrc" / f"prices_{fc.info()['isa']}.h"
+
+
 def present() -> dict[Key, float]:
-    found = re.findall(r'\{"(\w+)", "([^"]+)", ([0-9.e+-]+)\}', PRICES.read_text(encoding="utf-8"))
+    found = re.findall(r'\{"(\w+)", "([^"]+)", ([0-9.e+-]+)\}', table().read_text(encoding="utf-8"))
     return {(name, work): float(factor) for name, work, factor in found}
 
 
 def write(factors: dict[Key, float]) -> None:
-    text = PRICES.read_text(encoding="utf-8")
+    text = table().read_text(encoding="utf-8")
     lines = [f'    {{"{name}", "{work}", {factor:.3g}}},\n' for (name, work), factor in sorted(factors.items())]
-    begin, end = text.index("constexpr Price kPrices[] = {\n"), text.index("};\n", text.index("kPrices[]"))
-    head = text[: begin + len("constexpr Price kPrices[] = {\n")]
-    PRICES.write_text(head + "".join(lines) + text[end:], encoding="utf-8")
+    begin = text.index("Prices[] = {\n") + len("Prices[] = {\n")
+    table().write_text(text[:begin] + "".join(lines) + text[text.index("};\n", begin) :], encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m bench.fit", description=__doc__.splitlines()[0])
     p.add_argument("files", nargs="+", type=Path, help="results of bench.calibrate")
     p.add_argument("--hold-out", action="store_true", help="leave out every fifth problem and judge by those")
-    p.add_argument("--write", action="store_true", help="renew csrc/prices.cc")
+    p.add_argument("--write", action="store_true", help="renew csrc/prices_ISA.h")
     options = p.parse_args(arguments)
     timed = load(options.files)
     keys: dict[Key, int] = {}
@@ -173,8 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for title, part in parts.items():
         show("before", part, data[title], np.zeros(len(keys)))
         show(title, part, data[title], logs)
-    now = present()
     if options.write:
+        now = present()
         write(now | {key: now.get(key, 1.0) * float(np.exp(logs[i])) for key, i in keys.items()})
     return 0
 

@@ -67,7 +67,7 @@ Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const 
   algorithm.estimate(&p, &machine, &e);
   const double beyond = static_cast<double>(tensor_bytes(p) - machine.l2_bytes);
   if (beyond > 0) e.add("memory", beyond / machine.bytes_per_second);
-  for (int i = 0; i < e.terms; ++i) e.seconds[i] *= price_of(algorithm.name, e.work[i]);
+  for (int i = 0; i < e.terms; ++i) e.seconds[i] *= price_of(machine, algorithm.name, e.work[i]);
   if (is_half(problem.dtype)) {
     const double bytes = static_cast<double>(Copies(problem, false).bytes);  // written, and half as much read
     e.add("widened copies", 1.5 * bytes / machine.bytes_per_second);

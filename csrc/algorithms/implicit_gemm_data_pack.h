@@ -11,6 +11,8 @@ namespace fastconv {
 template <class T>
 void turn_weights(const ConvProblem& p, const DataBlocking<T>& b, const GemmKernelsOf<T>& kernels, const T* src,
                   int64_t width, int64_t count, T* dst) {
+  if (b.all_taps == 1)  // channels lie side by side already
+    return kernels.gather_row(width, 0, count, src, 1, b.channels, dst, width, b.k);
   constexpr int64_t kTaps = 64, kMostLanes = 16;
   T rows[kTaps * kMostLanes];
   T* at[kTaps];         // of k = 0; null where no phase has the tap
