@@ -7,12 +7,10 @@ timed, in one process with one thread, by interleaved rounds, on both lists of l
     regret      the time of the automatic choice over that of the best algorithm, less 1: mean and worst of each pass
     predicted / measured    of each algorithm: its geometric mean says whether the model is fast or slow as a whole,
                 its spread whether it ranks
-    factors     of whole estimates, by algorithm and pass, that would make the regret least, and how small it would be
-    machine     factors for the constants of csrc/machine.cc: predicted / measured where arithmetic or memory decides
 
 fwd is timed planned, one_shot with the weights packed in every call. `--read FILE` judges the estimates as they now are
 by times that were saved (`--out`): after a change of an estimate alone nothing need be timed. Nothing here changes the
-library: the choice stays a pure function of the problem and the committed table.
+library: the choice stays a pure function of the problem and committed tables, which bench.fit renews from such times.
 """
 
 from __future__ import annotations
@@ -37,8 +35,6 @@ from fastconv.bench.problems import Layer
 PASSES = ("fwd", "one_shot", "bwd_data", "bwd_filter")
 HOPELESS = 8.0  # an algorithm this many times slower than the best at its first call is not timed further
 UNLIKELY = 40.0  # nor is it tried at all when it is predicted to be this many times slower
-FACTORS = np.geomspace(0.4, 2.5, 21)
-COMPUTE_BOUND, MEMORY_BOUND = 60.0, 12.0  # direct FLOPs per byte of x, w and y: from there on, up to there
 
 
 class Timing(NamedTuple):
@@ -232,56 +228,6 @@ def print_models(found: list[Measured]) -> None:
     report.print_table("\npredicted / measured", header, body)
 
 
-def best_factors(found: list[Measured]) -> tuple[dict[str, float], float]:
-    """Factors of the algorithms' estimates that make the mean regret least, one at a time, and that regret."""
-    names = sorted({name for m in found for name in m.timings})
-    predicted = np.array([[m.timings[n].predicted if n in m.timings else np.inf for n in names] for m in found])
-    measured = np.array([[m.timings[n].measured if n in m.timings else np.inf for n in names] for m in found])
-    regrets = measured / measured.min(axis=1, keepdims=True) - 1
-    factors = np.ones(len(names))
-
-    def cost(trial: Any) -> float:
-        return float(regrets[np.arange(len(found)), (predicted * trial).argmin(axis=1)].mean())
-
-    for _ in range(3):
-        for i in range(len(names)):
-            grid = [np.where(np.arange(len(names)) == i, f, factors) for f in FACTORS]
-            costs = [cost(trial) for trial in grid]
-            # What gains little is left as it is.
-            if min(costs) < 0.98 * cost(factors):
-                factors = grid[int(np.argmin(costs))]
-    return dict(zip(names, factors.tolist(), strict=True)), cost(factors)
-
-
-def print_factors(found: list[Measured]) -> None:
-    print()
-    for pass_ in dict.fromkeys(m.pass_ for m in found):
-        of_pass = [m for m in found if m.pass_ == pass_]
-        factors, regret = best_factors(of_pass)
-        before = float(np.mean([m.regret for m in of_pass]))
-        texts = [f"{name} x {factor:.2f}" for name, factor in factors.items() if factor != 1]
-        print(
-            f"{pass_}: mean regret {100 * before:.1f} % would be {100 * regret:.1f} % with {', '.join(texts) or 'none'}"
-        )
-
-
-def print_machine(found: list[Measured]) -> None:
-    """What the two constants of the machine table would have to be multiplied by, from the fastest algorithms."""
-    compute, memory = [], []
-    for m in found:
-        problem = fc.ConvProblem.parse(m.layer.text)
-        intensity = 2 * problem.macs / problem.bytes
-        t = m.timings[m.best]
-        if intensity >= COMPUTE_BOUND:
-            compute.append(t.predicted / t.measured)
-        elif intensity <= MEMORY_BOUND:
-            memory.append(t.predicted / t.measured)
-    print()
-    for what, values in (("flops", compute), ("bytes_per_second", memory)):
-        if values:
-            print(f"machine table of {fc.info()['isa']}: {what} x {timing.geometric_mean(values):.2f} by {len(values)}")
-
-
 def parser() -> argparse.ArgumentParser:
     text = "time every algorithm, compare with the automatic choice and with the estimates"
     p = argparse.ArgumentParser(prog="python -m bench.calibrate", description=text)
@@ -326,8 +272,6 @@ def main() -> int:
         repository.save({**head, "regret": summary, "rows": rows}, arguments.out)
     print_regrets(found, summary, arguments.worst)
     print_models(found)
-    print_factors(found)
-    print_machine(found)
     return 1 if arguments.fail_above is not None and summary["all"]["mean"] > arguments.fail_above else 0
 
 

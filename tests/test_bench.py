@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from bench import calibrate, compare
+import fastconv as fc
+from bench import calibrate, compare, fit
 from bench import report as markdown
 from fastconv.bench import measure, peers, problems, report, summary, timing
 from fastconv.bench.worker import Worker, WorkerError
@@ -220,8 +221,28 @@ def test_calibration_times_what_does_not_refuse(capsys):
     for measured in found:
         assert measured.regret >= 0
         assert {"reference"} != measured.timings.keys() >= {measured.chosen, measured.best}
-    factors, regret = calibrate.best_factors(found)
-    assert regret <= np.mean([measured.regret for measured in found]) + 1e-9
-    assert factors.keys() == {name for measured in found for name in measured.timings}
-    assert calibrate.print_regrets(found, worst=3)["all"]["problems"] == 4
+    summary = calibrate.regrets_of(found)
+    assert summary["all"]["problems"] == 4
+    calibrate.print_regrets(found, summary, worst=3)
     assert "regret of the automatic choice" in capsys.readouterr().out
+
+
+def test_prices_are_found_again(tmp_path, monkeypatch):
+    """Times made from estimates, one kind of work four times as dear: the fit names that price and no other."""
+    pytest.importorskip("scipy")
+    rows = []
+    for text in calibrate.random_problems(60, seed=5):
+        usable = [a for a in fc.algorithms(text) if a["supported"] and a["name"] in ("implicit_gemm", "im2col_gemm")]
+        work = {a["name"]: dict(a["estimated_work"]) for a in usable}
+        work["im2col_gemm"]["products"] *= 4
+        timings = {name: (0.0, sum(kinds.values()) + fit.CALL["fwd"]) for name, kinds in work.items()}
+        rows.append({"problem": text, "pass": "fwd", "timings": timings})
+    saved = tmp_path / "times.json"
+    saved.write_text(json.dumps({"format": report.FORMAT, "kind": "calibration", "rows": rows}))
+    table = tmp_path / "prices.h"
+    table.write_text('Prices[] = {\n    {"im2col_gemm", "products", 0.5},\n};\n')
+    monkeypatch.setattr(fit, "table", lambda: table)
+    assert fit.main([str(saved), "--write"]) == 0
+    prices = fit.present()
+    assert 0.5 * 3 < prices["im2col_gemm", "products"] < 0.5 * 5
+    assert 0.7 < prices["implicit_gemm", "products"] < 1.4
