@@ -14,23 +14,28 @@
 
 namespace fastconv {
 
-#if defined(FASTCONV_SCALAR_ONLY)
-#elif defined(__x86_64__)
+// What CMakeLists.txt compiled: FASTCONV_HAS_ and the name.
+#if defined(FASTCONV_HAS_avx512)
 namespace avx512 {
 extern const KernelTable kTable;
 }
+#endif
+#if defined(FASTCONV_HAS_avx2)
 namespace avx2 {
 extern const KernelTable kTable;
 }
-#elif defined(__aarch64__)
+#endif
+#if defined(FASTCONV_HAS_neon)
 namespace neon {
 extern const KernelTable kTable;
 }
 #endif
+#if defined(FASTCONV_HAS_scalar)
 namespace scalar {
 extern const KernelTable kTable;
 }
-#if defined(FASTCONV_WIDE)
+#endif
+#if defined(FASTCONV_HAS_wide)
 namespace wide {
 extern const KernelTable kTable;
 }
@@ -46,15 +51,19 @@ struct Row {
   double flops_f32, flops_f64, bytes_per_second;
 };
 constexpr Row kRows[] = {
-#if defined(FASTCONV_SCALAR_ONLY)
-#elif defined(__x86_64__)
+#if defined(FASTCONV_HAS_avx512)
     {&avx512::kTable, 105e9, 52e9, 12e9},
+#endif
+#if defined(FASTCONV_HAS_avx2)
     {&avx2::kTable, 95e9, 47e9, 12e9},
-#elif defined(__aarch64__)
+#endif
+#if defined(FASTCONV_HAS_neon)
     {&neon::kTable, 60e9, 30e9, 12e9},
 #endif
+#if defined(FASTCONV_HAS_scalar)
     {&scalar::kTable, 25e9, 12e9, 10e9},
-#if defined(FASTCONV_WIDE)
+#endif
+#if defined(FASTCONV_HAS_wide)
     {&wide::kTable, 20e9, 10e9, 10e9},
 #endif
 };
