@@ -3,8 +3,10 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,9 @@ def test_rows_are_complete(problem_text, pass_):
         if row["supported"]:
             assert not row["reason"]
             assert math.isfinite(row["estimate_s"]) and row["estimate_s"] > 0, row
+            work = row["estimated_work"]
+            assert all(seconds >= 0 for seconds in work.values()), work
+            assert math.isclose(sum(work.values()), row["estimate_s"], rel_tol=1e-12)
             assert row["workspace_bytes"] >= 0
         else:
             assert row["reason"].startswith(row["name"]), row
@@ -38,6 +43,21 @@ def test_estimate_does_not_depend_on_threads():
         [row["estimate_s"] for row in _core.algorithms(problem, _core.Options(threads=threads))] for threads in (1, 16)
     ]
     assert seconds[0] == seconds[1]
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2"])
+def test_every_price_is_one_of_some_work(isa):
+    """The tables of prices are written by a program: none is left of a kind of work that no estimate counts."""
+    core = Path(__file__).parent.parent / "csrc"
+    files = [path for path in core.rglob("*") if path.suffix in (".cc", ".h") and not path.name.startswith("prices_")]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    table = (core / f"prices_{isa}.h").read_text(encoding="utf-8")
+    prices = re.findall(r'\{"(\w+)", "([^"]+)", ([0-9.e+-]+)\}', table)
+    names = {row["name"] for row in algorithm_rows(parse(SOME))}
+    assert len(prices) > 200
+    for name, work, factor in prices:
+        assert name in names and float(factor) > 0, (name, work)
+        assert f'"{work}"' in text, f"no estimate counts {work!r}"
 
 
 def test_more_work_is_estimated_to_take_longer():
