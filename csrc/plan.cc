@@ -115,7 +115,8 @@ Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options&
   ConvProblem judged = p;
   if (o.batch_invariant && p.pass != Pass::kBackwardFilter && p.n > 1) judged.n = 1;
   c.estimate = estimate(algorithm, judged, *o.machine);
-  c.slots = estimate(algorithm, p, *o.machine).total() < kSharedFrom ? 1 : threads;
+  const double seconds = judged.n == p.n ? c.estimate.total() : estimate(algorithm, p, *o.machine).total();
+  c.slots = seconds < kSharedFrom ? 1 : threads;
   c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, c.slots, packed);
   while (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace && c.slots > 1)
     c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, --c.slots, packed);

@@ -7,10 +7,11 @@
 namespace fastconv {
 
 constexpr Price kAvx2Prices[] = {
+    {"depthwise", "bytes", 0.538},
     {"depthwise", "edges", 0.767},
+    {"depthwise", "filter bytes", 0.124},
     {"depthwise", "filter edges", 3.19},
     {"depthwise", "filter halo terms", 2.84},
-    {"depthwise", "filter memory", 0.124},
     {"depthwise", "filter pixel rows", 1.22},
     {"depthwise", "filter pixels", 1.28},
     {"depthwise", "filter planes", 0.36},

@@ -7,10 +7,11 @@
 namespace fastconv {
 
 constexpr Price kAvx512Prices[] = {
+    {"depthwise", "bytes", 0.443},
     {"depthwise", "edges", 0.516},
+    {"depthwise", "filter bytes", 0.187},
     {"depthwise", "filter edges", 0.277},
     {"depthwise", "filter halo terms", 3.44},
-    {"depthwise", "filter memory", 0.187},
     {"depthwise", "filter pixel rows", 1.06},
     {"depthwise", "filter pixels", 1.3},
     {"depthwise", "filter planes", 0.47},

@@ -272,8 +272,8 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
 void add_in_place(const ConvProblem& p, const Machine& m, Estimate* e) {
   const int64_t lanes = m.kernels->vector_bytes / element_size(p.dtype);
   const bool filter = p.pass == Pass::kBackwardFilter, forward = p.pass == Pass::kForward;
-  const double memory = times(tensor_bytes(p)), memory_speed = memory > times(m.l2_bytes) ? 20e9 : 50e9;
-  e->add(filter ? "filter memory" : "memory", memory / memory_speed);
+  const double bytes = times(tensor_bytes(p)), bytes_per_second = bytes > times(m.l2_bytes) ? 20e9 : 50e9;
+  e->add(filter ? "filter bytes" : "bytes", bytes / bytes_per_second);
   if (p.x_layout == Layout::kChannelsLast) {
     const double vectors = times(p.n, ceil_div(p.c, lanes));
     const int64_t rows = forward || filter ? output_size(p, 0) * output_size(p, 1) : p.size[0] * p.size[1];

@@ -37,7 +37,7 @@ WinogradGeometry::WinogradGeometry(const WinogradForm& form, const ConvProblem& 
 void WinogradGeometry::add_transforms(const ConvProblem& p, double read_blocks, double vectors, Estimate* e) const {
   if (tiles == 0) return;
   const bool reads_last = (forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
-  const bool writes_last = (forward == (p.pass == Pass::kForward) ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
+  const bool writes_last = (forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
   const WinogradAxis rows = axis_of(1, 0), columns = axis_of(2, 0);
   const int64_t strips = ceil_div(columns.tiles, kWinogradStrip), planes = p.n * depths * phases[0] * phases[1];
   const double lines = times(planes, strips, rows.tiles * m[0] + 2 * (r[0] - 1));

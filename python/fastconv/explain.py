@@ -28,7 +28,8 @@ class Explanation:
         problem: the ConvProblem.
         chosen: the name of the algorithm that `auto` (or the current options) takes; None if none can run.
         rows: one dictionary per algorithm: name, chosen, supported, reason, estimate_s, measured_s, workspace_bytes,
-            packed_bytes, error_factor, max_error, rms_error (both relative to the largest |y|), exact_on_integers.
+            packed_bytes, error_factor, max_error, rms_error (both relative to the largest |y|), exact_on_integers,
+            estimated_work (kind of work -> seconds).
     """
 
     def __init__(self, problem: ConvProblem, chosen: str | None, rows: list[dict[str, Any]]) -> None:
