@@ -7,7 +7,8 @@
 //
 //   for each strip of columns, some rows and one block of groups (the items that threads share):
 //     for each block of depth:                      at most ~384, cut between channels
-//       gather the strip's columns into panels      [columns/nr][depth][nr], in L2
+//       gather the strip's columns into panels      [columns/nr][depth][nr], in L2; rows of pixels of a 1 x 1
+//                                                   convolution are moved there by the first tile that reads them
 //       for each block of pieces (<= mr rows each, in L2), for each panel (in L1), for each piece: one register tile
 //
 // The written channels-first rows of one image are dense, so tiles go straight to them; otherwise they go to a strip
@@ -139,13 +140,19 @@ class Multiplication {
     const int64_t first_row = b.piece_begin(i.first_piece), last_row = b.piece_begin(i.last_piece);
     const int64_t tap_count = grid.taps(), depth = b.channels * tap_count;
     const bool direct = b.direct && !grid.adds;
+    // Pixels that lie side by side, of one image.
+    const bool moves =
+        direct && tap_count == 1 && grid.reads_as_written() && !folds && read_layout.layout == Layout::kChannelsFirst;
+    const int64_t gathered_from = moves ? i.columns / kernels.nr * kernels.nr : 0;
+    const int64_t image = i.column / grid.columns(), pixel = i.column % grid.columns();
 
     // Groups of a block are gathered together, then computed one by one: a block of depth spans all their channels.
     for (int64_t channel = 0; channel < b.channels; channel += b.channel_block) {
       const int64_t channels = std::min(b.channel_block, b.channels - channel);
       const int64_t gathered = i.groups > 1 ? i.groups * b.channels : channels;
-      pack_columns(kernels, grid, read_layout, read, i.column, i.columns, i.group * b.channels + channel, gathered,
-                   panels, scratch);
+      if (gathered_from < i.columns)
+        pack_columns(kernels, grid, read_layout, read, i.column + gathered_from, i.columns - gathered_from,
+                     i.group * b.channels + channel, gathered, panels + gathered_from * gathered * tap_count, scratch);
       if (folds)
         fold_border(p, read_layout, read, i.column, i.columns, i.group * b.channels + channel, gathered, kernels.nr,
                     panels);
@@ -154,19 +161,25 @@ class Multiplication {
         T* c = direct ? store.row(i.column, channel0) : strip;
         const int64_t ldc = direct ? store.row_pitch() : b.strip_columns;
         const T* a = i.weights + (i.group + g) * b.rows * b.channels * b.packed_taps;
+        const T* source = read + image * read_layout.batch_pitch + pixel +
+                          ((i.group + g) * b.channels + channel) * read_layout.channel_pitch;
         const bool last = channel + channels == b.channels;
         // Enough pieces to fill a share of L2, then every panel (in L1) against all of them.
         const int64_t block = std::max<int64_t>(1, kRowElements / (channels * tap_count * kernels.mr + 1));
         for (int64_t from = i.first_piece; from < i.last_piece; from += block)
           for (int64_t j = 0; j < i.columns; j += kernels.nr) {
-            const T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
+            T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
             const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
             for (int64_t piece = from; piece < std::min(from + block, i.last_piece); ++piece) {
               const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
               const T* factor = a + begin * depth + channel * tap_count * rows;
               T* tile = c + (begin - first_row) * ldc + j;
-              kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, tile, ldc, columns,
-                           channel > 0);
+              if (j < gathered_from && piece == i.first_piece)
+                kernels.moving_tile(static_cast<int>(rows), channels, factor, source + j, read_layout.channel_pitch,
+                                    panel, tile, ldc, channel > 0);
+              else
+                kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, tile, ldc, columns,
+                             channel > 0);
               if (last && direct) store.finish_in_place(rows, columns, tile, channel0 + begin - first_row);
             }
           }

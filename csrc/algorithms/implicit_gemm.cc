@@ -207,10 +207,16 @@ class Product {
                               (i.before * b.vectors * b.tiles.lanes + b.block_begin(at) * tap_count) * b.channels
                         : fresh;
     block.accumulate = false;
+    // Backward-data's weights of one tap are whole rows already: the first tile of pixels packs them.
+    const bool moves = !packed && !b.forward && b.all_taps == 1 && b.block_begin(at) + width <= b.rows;
+    block.source = nullptr, block.source_pitch = b.rows, block.moved = fresh;
     int64_t listed = 0;
     for (int64_t c = 0; c < b.channels; c += b.channel_block) {
       const int64_t count = std::min(b.channel_block, b.channels - c);
-      if (!packed) pack_channels(p, *r.machine, b, grid, static_cast<const T*>(r.w), i.group, at, c, count, fresh);
+      if (moves)
+        block.source = static_cast<const T*>(r.w) + (i.group * b.channels + c) * b.rows + b.block_begin(at);
+      else if (!packed)
+        pack_channels(p, *r.machine, b, grid, static_cast<const T*>(r.w), i.group, at, c, count, fresh);
       if (!packed) w = fresh;
       if (listed != count) {
         for (int64_t tap = 0; tap < (source.tap_offsets ? tap_count : 1); ++tap)
@@ -300,45 +306,6 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   Product<T>(p, r, packed, workspace).run();
 }
 
-template <class T>
-void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
-  const Blocking<T> b(p, m);
-  const double peak = std::is_same_v<T, double> ? m.flops_f64 : m.flops_f32;
-  // A tile of fewer vectors has more loads for its multiply-adds; see implicit_tile.cc.
-  const auto speed = [&](double vectors) {
-    const double pixels = b.tiles.pixels;
-    return pixels * vectors / (pixels * vectors + 0.6 * (pixels + vectors));
-  };
-  const double vectors = times(b.vectors) / times(b.row_blocks);
-  const double filled = times(b.rows) / times(b.vectors, b.tiles.lanes);
-  const bool reads_last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
-  e->add("start", 2e-6);
-  e->add("products", 2.04 * times(multiply_adds(p)) / (peak * filled * speed(vectors) / speed(b.tiles.vectors)));
-  e->add(b.forward ? "weights" : "packing", 0.2e-9 * times(packed_as<T>(p, m)) / sizeof(T));
-  each_phase(p, [&](const ColumnGrid& grid, int64_t) {
-    const int64_t pixels = b.joins_images() ? grid.columns() * p.n : grid.columns(),
-                  images = b.joins_images() ? 1 : p.n;
-    const int64_t length = std::min(b.strip, pixels), taps = grid.taps();
-    const double strips = times(images, ceil_div(pixels, b.strip), b.groups), items = strips * times(b.row_shares);
-    const int64_t depth_blocks = ceil_div(b.channels, b.channel_block) * ceil_div(taps, b.tap_block);
-    e->add("items", items * 0.3e-6);
-    e->add("pixels", items * times(length) * 1e-9);
-    if (b.reading == Reading::kHalo && taps > 0) {
-      const HaloCounts halo(grid, length, Strides::kKept);
-      e->add("halo lines", items * times(b.channels) * halo.lines * 3e-9);
-      e->add(reads_last ? "halo turned" : "halo", items * times(b.channels) * halo.elements * 0.2e-9);
-    }
-    if (b.reading == Reading::kPixels) e->add("lists", items * times(length, taps) * 1e-9);
-    e->add("tiles", strips * times(b.row_blocks, depth_blocks, ceil_div(length, int64_t{b.tiles.pixels})) * 10e-9);
-    e->add("calls", strips * times(b.row_blocks, depth_blocks) * 30e-9);
-  });
-  const double written = times(p.n, b.forward ? y_plane(p) : x_plane(p), b.rows, b.groups);
-  const char* writing = b.writing == Writing::kPixels ? "stored in place"
-                        : b.writing == Writing::kRows ? "turned"
-                                                      : "moved";
-  e->add(writing, written * (b.writing == Writing::kPixels ? 0.05e-9 : 0.3e-9));
-}
-
 bool is_double(const ConvProblem* p) { return p->dtype == DType::kFloat64; }
 bool is_phased(const ConvProblem* p, const Machine* m) {
   return p->pass == Pass::kBackwardData && implicit_data_takes(*p, *m);
@@ -358,7 +325,7 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
 void estimate(const ConvProblem* p, const Machine* m, Estimate* e) {
   if (is_filter(p)) return implicit_filter_estimate(*p, *m, e);
   if (is_phased(p, m)) return implicit_data_estimate(*p, *m, e);
-  is_double(p) ? estimate_as<double>(*p, *m, e) : estimate_as<float>(*p, *m, e);
+  implicit_gemm_estimate(*p, *m, e);
 }
 
 int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {

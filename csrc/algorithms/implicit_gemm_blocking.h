@@ -102,6 +102,7 @@ struct ImplicitBlocking {
   int64_t block_begin(int64_t block) const { return block * vectors / row_blocks * tiles.lanes; }
   int64_t width() const { return int64_t{tiles.vectors} * tiles.lanes; }
   int64_t group_elements() const { return vectors * tiles.lanes * channels * all_taps; }
+  int64_t packed_elements() const { return groups * group_elements(); }
   // Of the largest block of depth and all its taps.
   int64_t block_elements() const { return channel_block * largest_taps * width(); }
 
@@ -143,5 +144,8 @@ struct ImplicitBlocking {
     return most;
   }
 };
+
+// implicit_gemm_estimate.cc
+void implicit_gemm_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);
 
 }  // namespace fastconv

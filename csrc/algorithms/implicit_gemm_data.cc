@@ -4,8 +4,9 @@
 //
 //   for each strip of rows of grid points, one group and a share of its blocks (the items that threads share):
 //     copy what any phase reads of dy, all k, to the halo buffer (halo.h)                       in L2
-//     for each block of channels, for each phase of the rows:
-//       for each phase of the columns (or all at once): register tiles over the strip -> turned[phase][channel][pixel]
+//     for each block of channels:
+//       for each phase of the rows and of the columns (of these, or all at once): register tiles over the strip
+//                                                                                     -> turned[phases][channel][pixel]
 //       rows of turned, the phases of the columns in turn, finished, to rows of dx              written once, in order
 //
 // Two ways to fill a tile, whichever leaves fewer lanes empty:
@@ -58,6 +59,8 @@ class DataProduct {
         y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
         finishes(r.bias || p.activation != Activation::kNone) {}
 
+  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+
   // Scratch of a worker.
   struct Room {
     int64_t halo, places, offsets, sums, turned;
@@ -71,7 +74,7 @@ class DataProduct {
       places = aligned((b.points() + 8) * sizeof(int64_t));
       offsets = aligned(steps * sizeof(int64_t));
       sums = b.pixel_lanes ? 0 : aligned(b.points() * b.widest_block() * sizeof(T));
-      turned = aligned(b.phase_total[2] * b.widest_block() * b.pitch() * sizeof(T));
+      turned = aligned(b.rows_together * b.phase_total[2] * b.widest_block() * b.pitch() * sizeof(T));
     }
     int64_t bytes() const { return halo + places + offsets + sums + turned; }
   };
@@ -92,6 +95,14 @@ class DataProduct {
   // Whole rows of grid points, or a segment of one.
   struct Strip {
     int64_t row, rows, first, width;
+  };
+  // Phases of the rows that are stored together: turned[phase of the rows][phase of the columns][channel][row], `width`
+  // channels; those that are not shown are zeros.
+  struct Rows {
+    int64_t first, count;
+    bool shown[kMostTogether];
+    int64_t width;
+    const T* turned;
   };
   // Where taps of dy lie, counted from a grid point's place: tap_offsets, or 0 for null.
   struct Source {
@@ -125,13 +136,16 @@ class DataProduct {
       const int64_t channels = std::min(width, b.channels - begin);
       const T* block_weights = weights + group * b.group_elements() + begin * b.weights_of_channel();
       bool expected = false;
-      bool reached = false;  // by a tap, of the phases of these columns
+      Rows rows{0, 0, {}, width, turned};
       each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
         const int64_t phase = grid.axis[2].out_first, tap_count = b.tap_count(grid);
-        if (phase == 0) reached = false;
-        T* to = turned + phase * width * b.pitch();
+        if (phase == 0 && rows.count == 0) rows.first = grid.axis[1].out_first;
+        const bool reached = grid.axis[0].taps > 0 && grid.axis[1].taps > 0;  // by a tap of some phase of the columns
+        rows.shown[rows.count] = reached || finishes;
+        T* to = turned + (rows.count * b.phase_total[2] + phase) * width * b.pitch();
         if (tap_count == 0) {
-          for (int64_t c = 0; c < channels; ++c) std::fill_n(to + c * b.pitch(), line() * strip.rows, T(0));
+          for (int64_t c = 0; c < channels && rows.shown[rows.count]; ++c)
+            std::fill_n(to + c * b.pitch(), line() * strip.rows, T(0));
         } else if (!b.pixel_lanes) {
           each_tap(p, grid, b.joined,
                    [&](int64_t number, int64_t, int64_t joined_tap) { offsets[number] = source.tap(joined_tap); });
@@ -139,7 +153,6 @@ class DataProduct {
                         expected ? nullptr : &strip, group * b.channels + begin, channels);
           expected = true;
           kernels.transpose(points, channels, points, sums, width, to, b.pitch());
-          reached = true;
         } else if (phase == 0) {
           int64_t number = 0;
           each_row_tap(p, grid, b.joined, [&](int64_t, int64_t joined_row) {
@@ -147,14 +160,15 @@ class DataProduct {
               offsets[number++] = source.tap(joined_row * b.joined.axis[2].taps + b.used[j]);
           });
           pixel_tiles(count, tap_count, offsets, source, places, width * b.phase_total[2], &block_weights, to);
-          reached = true;
         }
         if (finishes)
           kernels.epilogue(channels, line() * strip.rows, to, b.pitch(),
                            r.bias ? static_cast<const T*>(r.bias) + group * b.channels + begin : nullptr, nullptr, 0,
                            static_cast<int32_t>(p.activation), T(r.alpha));
-        if (phase + 1 == b.phase_total[2])
-          store(strip, grid, group * b.channels + begin, channels, width, reached || finishes ? turned : nullptr);
+        if (phase + 1 < b.phase_total[2]) return;
+        if (++rows.count < b.rows_together && grid.axis[1].out_first + 1 < b.phase_total[1]) return;
+        store(strip, grid, group * b.channels + begin, channels, rows);
+        rows.count = 0;
       });
     }
   }
@@ -206,6 +220,10 @@ class DataProduct {
       for (int64_t tile = 0; tile < tiles; ++tile) {
         if (expected) expect(*expected, channel, channels, tiles_done++, tile_total);
         const int64_t begin = tile * points / tiles, size = (tile + 1) * points / tiles - begin;
+        // Read where it lies, for the first time: what follows two lines on.
+        if (expected && b.in_place && step > 1 && begin % kLine < size)
+          for (int64_t i = 0; i < steps; ++i)
+            __builtin_prefetch(source.at + (k + i) * step + places[begin] + 2 * kLine);
         b.tiles.tile(static_cast<int>(size), width, steps, offsets, source.at + k * step, places + begin, w,
                      sums + begin * width, width, k > 0);
       }
@@ -214,7 +232,6 @@ class DataProduct {
   }
   // Asks for a tile's share of the lines that the strip's rows will be stored to.
   void expect(const Strip& strip, int64_t channel, int64_t channels, int64_t tile, int64_t tiles) const {
-    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
     if (x_layout.layout != Layout::kChannelsFirst) return;
     const ColumnAxis* a = b.joined.axis;
     const int64_t last = (tile + 1) * channels / tiles;
@@ -225,7 +242,7 @@ class DataProduct {
         const T* dst = static_cast<const T*>(r.x) + n * x_layout.batch_pitch + (channel + c) * x_layout.channel_pitch +
                        (o0 * p.stride[0] * p.size[1] + at1) * p.size[2] + strip.first * p.stride[2];
         const int64_t whole = std::min(p.stride[1], p.size[1] - at1) * p.size[2];
-        for (int64_t i = 0; i < (b.segments > 1 ? strip.width * p.stride[2] : whole); i += line)
+        for (int64_t i = 0; i < (b.segments > 1 ? strip.width * p.stride[2] : whole); i += kLine)
           __builtin_prefetch(dst + i, 1, 2);
       }
   }
@@ -249,35 +266,50 @@ class DataProduct {
     }
   }
 
-  // The rows of dx of one phase of the rows, from turned[phase of the columns][channel][row]; null: zeros.
-  void store(const Strip& strip, const ColumnGrid& grid, int64_t channel, int64_t channels, int64_t width,
-             const T* turned) const {
+  // The rows of dx of some phases of the rows; a channel's follow each other, so that its lines are written once.
+  void store(const Strip& strip, const ColumnGrid& grid, int64_t channel, int64_t channels, const Rows& rows) const {
     const ColumnAxis *a = grid.axis, *joined = b.joined.axis;
-    const int64_t phases = b.phase_total[2], step = x_layout.pixel_step();
+    const int64_t phases = b.phase_total[2], step = x_layout.pixel_step(), of_phase = rows.width * b.pitch();
     const int64_t first = strip.first * p.stride[2], count = std::min(p.size[2] - first, strip.width * p.stride[2]);
+    int64_t places[kStrip * kMostTogether];  // of rows; below 0 where there is none
     for (int64_t i = 0; i < strip.rows; ++i) {
       const int64_t row = strip.row + i, o1 = row % joined[1].columns, o0 = row / joined[1].columns % joined[0].columns;
-      const int64_t n = row / joined[1].columns / joined[0].columns;
-      const int64_t at0 = a[0].out_first + o0 * p.stride[0], at1 = a[1].out_first + o1 * p.stride[1];
-      if (at0 >= p.size[0] || at1 >= p.size[1]) continue;
-      T* dst = static_cast<T*>(r.x) + n * x_layout.batch_pitch + channel * x_layout.channel_step() +
-               ((at0 * p.size[1] + at1) * p.size[2] + first) * step;
-      if (x_layout.layout == Layout::kChannelsFirst) {
-        for (int64_t c = 0; c < channels; ++c, dst += x_layout.channel_pitch) {
-          if (turned)
-            b.phases.interleave(count, phases, turned + c * b.pitch() + i * line(), width * b.pitch(), dst);
-          else
-            std::fill_n(dst, count, T(0));
-        }
-        continue;
+      const int64_t n = row / joined[1].columns / joined[0].columns, at0 = a[0].out_first + o0 * p.stride[0];
+      for (int64_t j = 0; j < rows.count; ++j) {
+        const int64_t at1 = rows.first + j + o1 * p.stride[1];
+        const bool exists = at0 < p.size[0] && at1 < p.size[1];
+        places[i * rows.count + j] =
+            exists ? n * x_layout.batch_pitch + ((at0 * p.size[1] + at1) * p.size[2] + first) * step : -1;
       }
+    }
+    T* dst = static_cast<T*>(r.x) + channel * x_layout.channel_step();
+    if (x_layout.layout == Layout::kChannelsFirst) {
+      for (int64_t c = 0; c < channels; ++c, dst += x_layout.channel_pitch) {
+        const int64_t* place = places;
+        for (int64_t i = 0; i < strip.rows; ++i)
+          for (int64_t j = 0; j < rows.count; ++j, ++place) {
+            const T* src = rows.turned + j * phases * of_phase + c * b.pitch() + i * line();
+            if (*place < 0) continue;
+            if (rows.shown[j])
+              b.phases.interleave(count, phases, src, of_phase, dst + *place);
+            else
+              std::fill_n(dst + *place, count, T(0));
+          }
+      }
+      return;
+    }
+    for (int64_t i = 0; i < strip.rows * rows.count; ++i) {
+      if (places[i] < 0) continue;
+      const int64_t j = i % rows.count;
       for (int64_t phase = 0; phase < phases; ++phase) {
         const int64_t pixels = ceil_div(count - phase, p.stride[2]);
-        if (turned)
-          kernels.transpose(channels, pixels, channels, turned + phase * width * b.pitch() + i * line(), b.pitch(),
-                            dst + phase * step, p.stride[2] * step);
+        T* at = dst + places[i] + phase * step;
+        if (rows.shown[j])
+          kernels.transpose(channels, pixels, channels,
+                            rows.turned + (j * phases + phase) * of_phase + i / rows.count * line(), b.pitch(), at,
+                            p.stride[2] * step);
         else
-          for (int64_t j = 0; j < pixels; ++j) std::fill_n(dst + (phase + j * p.stride[2]) * step, channels, T(0));
+          for (int64_t pixel = 0; pixel < pixels; ++pixel) std::fill_n(at + pixel * p.stride[2] * step, channels, T(0));
       }
     }
   }
@@ -317,34 +349,6 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   DataProduct<T>(p, r, packed, workspace).run();
 }
 
-template <class T>
-void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
-  const DataBlocking<T> b(p, m);
-  const double cycle = 4 * times(b.lanes) / (std::is_same_v<T, double> ? m.flops_f64 : m.flops_f32);
-  const double items = times(b.strips, b.groups, b.shares), points = times(b.points());
-  e->add("phases start", 2e-6);
-  e->add(b.pixel_lanes ? "products of units" : "products of phases", times(p.n) * b.tile_cycles * cycle);
-  e->add("phases packed", times(b.groups, b.group_elements()) * 1e-9);
-  e->add("phases items", items * 0.5e-6);
-  if (!b.in_place) {
-    const HaloCounts halo(b.joined, b.points(), Strides::kTakenApart);
-    const bool last = p.y_layout == Layout::kChannelsLast;
-    e->add("phases halo lines", items * times(b.k) * halo.lines * 3e-9);
-    e->add(last ? "phases halo turned" : "phases halo", items * times(b.k) * halo.elements * 0.2e-9);
-  }
-  double calls = 0;
-  each_phase(p, [&](const ColumnGrid& grid, int64_t) {
-    if (b.pixel_lanes ? grid.axis[2].out_first > 0 : grid.taps() == 0) return;
-    calls += times(ceil_div(b.k, b.k_block(std::max<int64_t>(1, b.tap_count(grid)))));
-  });
-  const double tiles = b.pixel_lanes ? times(b.strip_rows, b.chunks) / 4 : points / b.tiles.rows;
-  e->add(b.pixel_lanes ? "tiles of units" : "tiles of phases",
-         times(b.strips, b.groups, b.blocks) * calls * tiles * 10e-9);
-  const double written = times(p.n, p.c, x_plane(p));
-  const bool last = p.x_layout == Layout::kChannelsLast;
-  e->add(last ? "pixels of phases" : b.pixel_lanes ? "rows of units" : "rows of phases", written * 0.3e-9);
-}
-
 bool is_double(const ConvProblem& p) { return p.dtype == DType::kFloat64; }
 
 }  // namespace
@@ -368,10 +372,6 @@ void implicit_data_pack(const ConvProblem& p, const Machine& m, const Parallel& 
 
 void implicit_data_run(const ConvProblem& p, const RunContext& r) {
   is_double(p) ? run_as<double>(p, r) : run_as<float>(p, r);
-}
-
-void implicit_data_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
-  is_double(p) ? estimate_as<double>(p, m, e) : estimate_as<float>(p, m, e);
 }
 
 }  // namespace fastconv

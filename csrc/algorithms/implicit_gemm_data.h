@@ -13,6 +13,7 @@ int64_t implicit_data_packed_bytes(const ConvProblem& problem, const Machine& ma
 void implicit_data_pack(const ConvProblem& problem, const Machine& machine, const Parallel& parallel, const void* w,
                         void* packed);
 void implicit_data_run(const ConvProblem& problem, const RunContext& context);
+// implicit_gemm_data_estimate.cc
 void implicit_data_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);
 
 }  // namespace fastconv

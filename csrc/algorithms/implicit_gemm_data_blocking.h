@@ -17,6 +17,7 @@ constexpr int64_t kChannelSteps = 64;  // of a block of weights: 16 KiB of L1, l
 constexpr int64_t kPixelSteps = 1024;  // lanes are pixels: 12 KiB
 constexpr int64_t kMostUsed = 64;      // taps of the columns, lanes are pixels
 constexpr int64_t kMostPhases = 8;     // of the columns, lanes are pixels
+constexpr int64_t kMostTogether = 2;   // phases of the rows that are stored together
 constexpr int64_t kItems = 4;          // wanted at least
 constexpr Side kX[kMaxSpatial] = {Side::kAlong, Side::kAlong, Side::kAlong};
 
@@ -79,6 +80,7 @@ struct DataBlocking {
   const ColumnGrid joined;
   int64_t groups, channels, k, all_taps;  // per group: of x, of y
   int64_t phase_total[kMaxSpatial];
+  int64_t rows_together;  // phases of the rows that are stored together
   bool pixel_lanes;
   bool in_place;                 // dy is read where it is: one tap, without padding
   int64_t row_taps, used_count;  // lanes are pixels: taps of all phases of the rows; of the columns
@@ -96,6 +98,7 @@ struct DataBlocking {
     all_taps = taps(p);
     lanes = tiles.lanes;
     for (int a = 0; a < kMaxSpatial; ++a) phase_total[a] = phase_count(p, a);
+    rows_together = phase_total[1] <= kMostTogether ? phase_total[1] : 1;
     const ColumnAxis* axis = joined.axis;
     segments = ceil_div(axis[2].columns, kStrip);
     width = ceil_div(axis[2].columns, segments);

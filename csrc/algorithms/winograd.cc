@@ -65,8 +65,8 @@ struct Blocking {
     }
     block = ceil_div(tiles, blocks);
     blocks = ceil_div(tiles, block);
-    // A chunk of U of two vectors (295 KiB) stays in L2 beside V and the products; of four it did not.
-    if (schedule == Schedule::kFusedWeight) cut_pieces(std::min(2, kernels.vectors));
+    // A chunk of U of two vectors of 36 points (295 KiB) stays in L2 beside V and the products; of four it did not.
+    if (schedule == Schedule::kFusedWeight) cut_pieces(std::min(g.points > 16 ? 2 : 4, kernels.vectors));
   }
 
   void cut_pieces(int vectors) {

@@ -21,6 +21,11 @@ struct ImplicitBlock {
   int64_t y_shift;
   bool accumulate;  // the block is summed by itself and added to what is there
   int64_t touch;    // x is not in the caches yet: every so many pixels its next lines are asked for; 0: it is
+  // Not null: the weights lie here, those of a step so far from the last one's. The first tile moves them to where `w`
+  // points, as it takes them.
+  const T* source;
+  int64_t source_pitch;
+  T* moved;
   const T* next_w;  // the weights used next, asked for while these are: so many elements, or as many of each row of
   int64_t next_elements, next_pitch;  // the unpacked weights, this far apart (0: packed)
 };

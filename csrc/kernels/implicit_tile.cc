@@ -29,14 +29,17 @@ constexpr int kNarrowPixels = 8;  // where a tile has fewer vectors
 template <int VECTORS>
 constexpr int kPixelsOf = VECTORS == kVectors ? kPixels : kNarrowPixels;
 
-// STREAMS: the weights used next are asked for step by step, from `next` on,
-// `advance` bytes apart. A burst of them would wait for the few lines that can
-// be under way at a time.
-template <class T, int PIXELS, int VECTORS, bool STREAMS>
+// kStreams: the weights used next are asked for step by step, from `next` on, `advance` bytes apart. A burst of them
+// would wait for the few lines that can be under way at a time. kMoves: that, and the weights are moved from
+// `b.source` to `b.moved`, by stores that the multiply-adds hide.
+enum class Weights { kReady, kStreams, kMoves };
+
+template <class T, int PIXELS, int VECTORS, Weights WEIGHTS>
 void tile_of(const ImplicitBlock<T>& b, const T* const* x, T* const* y, const char* next, int64_t advance) {
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[PIXELS][VECTORS] = {};
-  const T* w = b.w;
+  const T *w = b.w, *source = b.source;
+  T* moved = b.moved;
   const int64_t* const end = b.offsets + b.steps;
   for (int64_t run = 0; run < b.runs; ++run, x += b.x_pitch) {
     const T* place[PIXELS];
@@ -45,13 +48,21 @@ void tile_of(const ImplicitBlock<T>& b, const T* const* x, T* const* y, const ch
 #pragma GCC unroll 2
     for (const int64_t* step = b.offsets; step < end; ++step, w += VECTORS * lanes) {
       const int64_t offset = *step;
-      if constexpr (STREAMS) {
+      if constexpr (WEIGHTS != Weights::kReady) {
         __builtin_prefetch(next, 0, 2);
         next += advance;
       }
       V<T> column[VECTORS];
 #pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) column[v] = load(w + v * lanes);
+      for (int v = 0; v < VECTORS; ++v) {
+        if constexpr (WEIGHTS == Weights::kMoves) {
+          column[v] = load_once(source + v * lanes);
+          store(moved + v * lanes, column[v]);
+        } else {
+          column[v] = load(w + v * lanes);
+        }
+      }
+      if constexpr (WEIGHTS == Weights::kMoves) source += b.source_pitch, moved += VECTORS * lanes;
 #pragma GCC unroll 8
       for (int i = 0; i < PIXELS; ++i) {
         const V<T> factor = splat(place[i][offset]);
@@ -88,12 +99,12 @@ void touch_ahead(const ImplicitBlock<T>& b, const T* const* x) {
     for (int64_t step = 0; step < b.steps; ++step) __builtin_prefetch(*x + b.x_shift + b.offsets[step] + 2 * line);
 }
 
-template <class T, int VECTORS, bool STREAMS>
+template <class T, int VECTORS, Weights WEIGHTS>
 void tile_pixels(int64_t pixels, const ImplicitBlock<T>& b, const T* const* x, T* const* y, const char* next,
                  int64_t advance) {
 #define FC_CASE(n)                                                                                  \
   case n:                                                                                           \
-    if constexpr (n <= kPixelsOf<VECTORS>) tile_of<T, n, VECTORS, STREAMS>(b, x, y, next, advance); \
+    if constexpr (n <= kPixelsOf<VECTORS>) tile_of<T, n, VECTORS, WEIGHTS>(b, x, y, next, advance); \
     break;
   switch (pixels) {
     FC_CASE(1)
@@ -134,13 +145,19 @@ void product_of(const ImplicitBlock<T>& b) {
     }
     const int64_t pixels = size + (tile < larger);
     i += pixels;
+    if (b.source && tile == 0) {
+      tile_pixels<T, VECTORS, Weights::kMoves>(pixels, b, x, y, next, advance);
+      next += b.next_pitch ? line : share * line;
+      continue;
+    }
     if (VECTORS == kVectors && (share > burst || tile < row_lines)) {
-      tile_pixels<T, VECTORS, VECTORS == kVectors>(pixels, b, x, y, next, advance);
+      tile_pixels<T, VECTORS, VECTORS == kVectors ? Weights::kStreams : Weights::kReady>(pixels, b, x, y, next,
+                                                                                         advance);
       next += b.next_pitch ? line : share * line;
       continue;
     }
     for (int64_t j = 0; j < share; ++j, next += line) __builtin_prefetch(next, 0, 2);
-    tile_pixels<T, VECTORS, false>(pixels, b, x, y, nullptr, 0);
+    tile_pixels<T, VECTORS, Weights::kReady>(pixels, b, x, y, nullptr, 0);
   }
 }
 
@@ -189,14 +206,13 @@ void reorder(int64_t rows, int64_t channels, int64_t taps, int64_t width, const 
       const int64_t count = columns - c0;
       V<T> v[lanes];
       if (r0 + lanes <= rows && count >= lanes) {
-#pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) v[i] = load(src + (r0 + i) * src_pitch + c0);
+        load_transposed<T>(src + r0 * src_pitch + c0, src_pitch, v);
       } else {
 #pragma GCC unroll 16
         for (int i = 0; i < lanes; ++i)
           v[i] = r0 + i < rows ? load_lanes(src + (r0 + i) * src_pitch + c0, 0, count) : V<T>{};
+        transpose_square<T>(v);
       }
-      transpose_square<T>(v);
 #pragma GCC unroll 16
       for (int i = 0; i < lanes; ++i) {
         if (i >= count) break;

@@ -227,6 +227,69 @@ FC_INLINE void transpose_square(V<T>* v) {
   }
 }
 
+// Columns of rows that lie anywhere, as many as 16 bytes hold: lane r of v[i] is row(r)[i]. Every vector is put together
+// from 16 bytes of each of four rows (AVX-512; two with AVX2), which takes any arithmetic port, so that only two
+// shuffles a vector are left for the one port that has them; a square transposed in registers takes four.
+template <class T>
+inline constexpr int kPiece = 16 / (int)sizeof(T);
+template <class T, class Row>
+FC_INLINE V<T> load_pieces(const Row& row, int first) {
+  constexpr int piece = kPiece<T>;
+#if defined(FC_ISA_AVX512)
+  if constexpr (sizeof(T) == 4) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(row(first)));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(row(first + piece)), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(row(first + 2 * piece)), 2);
+    return (V<T>)_mm512_insertf32x4(v, _mm_loadu_ps(row(first + 3 * piece)), 3);
+  } else {
+    __m512d v = _mm512_castpd128_pd512(_mm_loadu_pd(row(first)));
+    v = _mm512_insertf64x2(v, _mm_loadu_pd(row(first + piece)), 1);
+    v = _mm512_insertf64x2(v, _mm_loadu_pd(row(first + 2 * piece)), 2);
+    return (V<T>)_mm512_insertf64x2(v, _mm_loadu_pd(row(first + 3 * piece)), 3);
+  }
+#elif defined(FC_ISA_AVX2)
+  if constexpr (sizeof(T) == 4)
+    return (V<T>)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(first))),
+                                      _mm_loadu_ps(row(first + piece)), 1);
+  else
+    return (V<T>)_mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(row(first))),
+                                      _mm_loadu_pd(row(first + piece)), 1);
+#else
+  V<T> v{};
+  for (int i = 0; i < Vec<T>::lanes; ++i) v[i] = row(first + i / piece * piece)[i % piece];
+  return v;
+#endif
+}
+template <class T, class Row>
+FC_INLINE void load_columns(const Row& row, V<T>* v) {
+  constexpr int lanes = Vec<T>::lanes, piece = kPiece<T>;
+  typedef typename Vec<T>::ints I;
+#pragma GCC unroll 4
+  for (int i = 0; i < piece; ++i) v[i] = load_pieces<T>(row, i);
+#pragma GCC unroll 2
+  for (int half = 1; half < piece; half *= 2) {
+    I low{}, high{};
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+      low[i] = (i & half) ? lanes + (i - half) : i;
+      high[i] = (i & half) ? lanes + i : i + half;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < piece; ++i) {
+      if (i & half) continue;
+      const V<T> a = v[i], b = v[i + half];
+      v[i] = __builtin_shuffle(a, b, low);
+      v[i + half] = __builtin_shuffle(a, b, high);
+    }
+  }
+}
+// All columns of a square block of rows `pitch` apart.
+template <class T>
+FC_INLINE void load_transposed(const T* src, int64_t pitch, V<T>* v) {
+#pragma GCC unroll 8
+  for (int c = 0; c < Vec<T>::lanes; c += kPiece<T>) load_columns<T>([&](int i) { return src + i * pitch + c; }, v + c);
+}
+
 // Lane i becomes the sum of the lanes of v[i]: the transposition with its halves added, 30 shuffles for 16 vectors.
 template <class T>
 FC_INLINE V<T> sum_square(V<T>* v) {

@@ -102,9 +102,7 @@ void store_rows(int64_t rows, int64_t columns, const float* src, float* dst, int
   for (int64_t x = 0; x < columns; x += L) {
     const int64_t count = columns - x;
     V<float> v[L];
-#pragma GCC unroll 16
-    for (int i = 0; i < L; ++i) v[i] = i < count ? load(src + (x + i) * L) : V<float>{};
-    transpose_square<float>(v);
+    load_transposed<float>(src + x * L, L, v);
 #pragma GCC unroll 16
     for (int i = 0; i < L; ++i) {
       if (i >= rows) continue;
