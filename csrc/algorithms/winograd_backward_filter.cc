@@ -8,10 +8,11 @@
 //
 // Depth taps are further channels c. Where one slab holds all tiles, U of a block of k and c stays in cache and is
 // turned to filters at once; 36 times C K elements are never written. Where there are more, U is added to in memory,
-// and a slab is as small as the traffic of that allows.
+// and a slab is as small as the traffic of that allows. A small U is there several times: a part of the slabs each,
+// which one thread takes from beginning to end without waiting for others.
 //
-// Slabs, and the chunks of them that a register tile sums in one chain, come from the problem alone: chunks are added
-// in ascending order whoever computes them. Here a slab may join images, so that w depends on how they are batched,
+// Slabs, their parts, and the chunks of them that a register tile sums in one chain, come from the problem alone: chunks
+// are added in ascending order whoever computes them, parts in a fixed tree. Here a slab may join images, so that w depends on how they are batched,
 // like any sum over them.
 #include "../halo.h"
 #include "../parallel.h"
@@ -24,6 +25,8 @@ constexpr int64_t kPad = 80;                         // elements between points,
 constexpr int64_t kOneSlabBytes = 4 << 20;           // of V and D
 constexpr int64_t kLeastSlab = 48, kMostSlab = 448;  // tiles, of several slabs
 constexpr int64_t kItems = 4;                        // wanted at least
+constexpr int64_t kSmallBytes = 160 << 10;           // of a U that is there several times
+constexpr int64_t kParts = 8;                        // at most
 constexpr int64_t kChunk = 112;                      // tiles of one chain: V of four blocks stays in L1
 
 struct Blocking {
@@ -32,6 +35,7 @@ struct Blocking {
   const WinogradAdjoints& adjoints;
   int64_t v_blocks, d_blocks, v_groups;
   int64_t slabs, slab;           // slab: tiles
+  int64_t parts;                 // slabs are cut into
   int64_t row_block, row_items;  // rows of a block whose U stays in cache; blocks of them
 
   Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m)
@@ -56,6 +60,7 @@ struct Blocking {
     // Of one slab, blocks of rows and of V are all that threads share.
     while (slabs == 1 && row_block > 16 && ceil_div(g.written, row_block) * v_groups < kItems) row_block /= 2;
     row_items = ceil_div(g.written, row_block);
+    parts = g.points * u_point() * int64_t{sizeof(float)} <= kSmallBytes ? std::min(kParts, slabs) : 1;
   }
 
   bool keeps_u() const { return slabs > 1; }
@@ -69,11 +74,13 @@ struct Blocking {
 
 // Parts of the workspace, in bytes.
 struct Room {
-  int64_t v, d, u;          // of all threads
-  int64_t u_part, scratch;  // of one
+  int64_t v, d;             // of one thread where there are parts, else of all
+  int64_t u;                // of a part, or of all threads
+  int64_t u_part, scratch;  // of one thread
+  int64_t parts;
   explicit Room(const Blocking& b);
-  int64_t shared() const { return v + d + u; }
-  int64_t each() const { return u_part + scratch; }
+  int64_t shared() const { return u * parts + (parts > 1 ? 0 : v + d); }
+  int64_t each() const { return u_part + scratch + (parts > 1 ? v + d : 0); }
 };
 
 // y as D[point][block of lanes channels][tile][lane].
@@ -130,6 +137,7 @@ Room::Room(const Blocking& b) {
   u = b.keeps_u() ? bytes(b.g.points * b.u_point()) : 0;
   u_part = b.keeps_u() ? 0 : bytes(b.g.points * b.part_point());
   scratch = bytes(std::max(WinogradInput::scratch(b.g, b.slab), WinogradGradient::scratch(b.g)));
+  parts = b.parts;
 }
 
 class FilterRun {
@@ -142,9 +150,6 @@ class FilterRun {
         input(problem, r, g),
         gradient{g, b.adjoints, gemm_kernels<float>(*r.machine),
                  ImageLayout{problem.y_layout, r.y_batch_pitch, r.y_channel_pitch}, static_cast<const float*>(r.y)},
-        v(reinterpret_cast<float*>(r.workspace)),
-        d(v + room.v / 4),
-        u(d + room.d / 4),
         each(static_cast<char*>(r.workspace) + room.shared()) {}
 
   void run(float* w) const {
@@ -153,49 +158,74 @@ class FilterRun {
       return;
     }
     for (int64_t group = 0; group < g.groups; ++group, w += g.written * g.read * g.all_taps()) {
-      for (int64_t slab = 0; slab < b.slabs; ++slab) {
-        const int64_t first = slab * b.slab, tiles = std::min(b.slab, g.tiles - first);
-        transform(group, first, tiles);
-        if (b.keeps_u())
-          add(tiles, slab > 0);
-        else
-          finish_part(tiles, w);
+      if (b.parts > 1) {
+        parallel_for(r.parallel, b.parts, [&](int64_t part, int slot) { add_part(group, part, slot); });
+      } else {
+        const Place at = place(0, 0);
+        for (int64_t slab = 0; slab < b.slabs; ++slab) {
+          transform(r.parallel, at, group, slab);
+          if (b.keeps_u())
+            add(at, slab);
+          else
+            finish_part(at, w);
+        }
       }
       if (b.keeps_u()) finish(w);
     }
   }
 
  private:
+  struct Place {
+    float *v, *d, *u;
+  };
+  Place place(int64_t part, int slot) const {
+    float* u = static_cast<float*>(r.workspace) + part * room.u / 4;
+    float* v = b.parts > 1 ? scratch(slot) + room.scratch / 4 : u + room.u / 4;
+    return {v, v + room.v / 4, u};
+  }
   float* scratch(int slot) const { return reinterpret_cast<float*>(each + slot * room.each() + room.u_part); }
+  int64_t tiles_of(int64_t slab) const { return std::min(b.slab, g.tiles - slab * b.slab); }
 
-  void transform(int64_t group, int64_t first, int64_t tiles) const {
-    parallel_for(r.parallel, b.v_blocks + b.d_blocks, [&](int64_t i, int slot) {
-      if (i < b.v_blocks)
-        return input.transform(first, tiles, group, i / g.read_blocks(), i % g.read_blocks(), v + i * b.slab * g.lanes,
-                               b.v_point(), scratch(slot));
-      i -= b.v_blocks;
-      gradient.transform(first, tiles, group, i, d + i * b.slab * g.lanes, b.d_point(), scratch(slot));
-    });
+  void transform(const Parallel& parallel, const Place& at, int64_t group, int64_t slab) const {
+    parallel_for(parallel, b.v_blocks + b.d_blocks,
+                 [&](int64_t i, int slot) { transform_block(at, group, slab, i, scratch(slot)); });
+  }
+  void transform_block(const Place& at, int64_t group, int64_t slab, int64_t i, float* rest) const {
+    const int64_t first = slab * b.slab, tiles = tiles_of(slab);
+    if (i < b.v_blocks)
+      return input.transform(first, tiles, group, i / g.read_blocks(), i % g.read_blocks(), at.v + i * b.slab * g.lanes,
+                             b.v_point(), rest);
+    i -= b.v_blocks;
+    gradient.transform(first, tiles, group, i, at.d + i * b.slab * g.lanes, b.d_point(), rest);
+  }
+
+  void add_part(int64_t group, int64_t part, int slot) const {
+    const Place at = place(part, slot);
+    const int64_t begin = part * b.slabs / b.parts, end = (part + 1) * b.slabs / b.parts;
+    for (int64_t slab = begin; slab < end; ++slab) {
+      for (int64_t i = 0; i < b.v_blocks + b.d_blocks; ++i) transform_block(at, group, slab, i, scratch(slot));
+      for (int64_t item = 0; item < g.points * b.row_items; ++item) add_block(at, slab, item, slab > begin);
+    }
   }
 
   // The products of `points` points, rows from `row` on and one group of blocks of V; u is their place.
-  void multiply(int64_t tiles, int64_t point, int64_t points, int64_t row, int64_t rows, int64_t block, int64_t blocks,
-                float* to, int64_t u_point, int64_t u_row, bool accumulate) const {
+  void multiply(const Place& at, int64_t tiles, int64_t point, int64_t points, int64_t row, int64_t rows, int64_t block,
+                int64_t blocks, float* to, int64_t u_point, int64_t u_row, bool accumulate) const {
     const int64_t chunks = b.chunks(tiles);
     // Of one point, the other blocks come next.
     const bool ends = points > 1 || block + blocks == b.v_blocks;
     const int64_t next_point = ends ? 1 : 0, next_block = points > 1 ? 0 : ends ? -block : blocks;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const int64_t at = chunk * tiles / chunks;
+      const int64_t first = chunk * tiles / chunks;
       WinogradProducts p;
       p.points = points;
-      p.tiles = (chunk + 1) * tiles / chunks - at;
+      p.tiles = (chunk + 1) * tiles / chunks - first;
       p.rows = rows;
       p.blocks = static_cast<int>(blocks);
       p.accumulate = accumulate || chunk > 0;
-      p.v = v + point * b.v_point() + (block * b.slab + at) * g.lanes, p.v_point = b.v_point();
+      p.v = at.v + point * b.v_point() + (block * b.slab + first) * g.lanes, p.v_point = b.v_point();
       p.v_block = b.slab * g.lanes;
-      p.d = d + point * b.d_point() + (row / g.lanes * b.slab + at) * g.lanes, p.d_point = b.d_point();
+      p.d = at.d + point * b.d_point() + (row / g.lanes * b.slab + first) * g.lanes, p.d_point = b.d_point();
       p.d_block = p.v_block;
       p.v_ahead = next_block * p.v_block + next_point * b.v_point();
       p.d_ahead = next_point * b.d_point();
@@ -205,34 +235,40 @@ class FilterRun {
   }
 
   // One slab of several.
-  void add(int64_t tiles, bool accumulate) const {
-    parallel_for(r.parallel, g.points * b.row_items, [&](int64_t item, int) {
-      const int64_t point = item / b.row_items, row = item % b.row_items * b.row_block;
-      const int64_t rows = std::min(b.row_block, g.written - row);
-      for (int64_t i = 0; i < b.v_groups; ++i) {
-        const int64_t block = i * b.v_blocks / b.v_groups, blocks = (i + 1) * b.v_blocks / b.v_groups - block;
-        multiply(tiles, point, 1, row, rows, block, blocks,
-                 u + point * b.u_point() + row * b.u_width() + block * g.lanes, b.u_point(), b.u_width(), accumulate);
-      }
-    });
+  void add(const Place& at, int64_t slab) const {
+    parallel_for(r.parallel, g.points * b.row_items, [&](int64_t item, int) { add_block(at, slab, item, slab > 0); });
+  }
+  void add_block(const Place& at, int64_t slab, int64_t item, bool accumulate) const {
+    const int64_t point = item / b.row_items, row = item % b.row_items * b.row_block;
+    const int64_t rows = std::min(b.row_block, g.written - row);
+    for (int64_t i = 0; i < b.v_groups; ++i) {
+      const int64_t block = i * b.v_blocks / b.v_groups, blocks = (i + 1) * b.v_blocks / b.v_groups - block;
+      multiply(at, tiles_of(slab), point, 1, row, rows, block, blocks,
+               at.u + point * b.u_point() + row * b.u_width() + block * g.lanes, b.u_point(), b.u_width(), accumulate);
+    }
   }
   void finish(float* w) const {
     constexpr int64_t kRows = 16;
+    float* u = place(0, 0).u;
     parallel_for(r.parallel, ceil_div(g.written, kRows), [&](int64_t item, int) {
       const int64_t row = item * kRows, rows = std::min(kRows, g.written - row);
+      for (int64_t point = 0; point < g.points && b.parts > 1; ++point) {
+        float* sum = u + point * b.u_point() + row * b.u_width();
+        gradient.kernels.reduce(rows * b.u_width(), b.parts, sum, room.u / 4, sum);
+      }
       for (int64_t block = 0; block < b.v_blocks; ++block)
         filter(row, rows, block, u + row * b.u_width() + block * g.lanes, b.u_point(), b.u_width(), w);
     });
   }
 
   // The only slab: a block of U from products to filters.
-  void finish_part(int64_t tiles, float* w) const {
+  void finish_part(const Place& at, float* w) const {
     parallel_for(r.parallel, b.row_items * b.v_groups, [&](int64_t item, int slot) {
       float* part = reinterpret_cast<float*>(each + slot * room.each());
       const int64_t i = item % b.v_groups, row = item / b.v_groups * b.row_block;
       const int64_t rows = std::min(b.row_block, g.written - row);
       const int64_t block = i * b.v_blocks / b.v_groups, blocks = (i + 1) * b.v_blocks / b.v_groups - block;
-      multiply(tiles, 0, g.points, row, rows, block, blocks, part, b.part_point(), blocks * g.lanes, false);
+      multiply(at, g.tiles, 0, g.points, row, rows, block, blocks, part, b.part_point(), blocks * g.lanes, false);
       for (int64_t j = 0; j < blocks; ++j)
         filter(row, rows, block + j, part + j * g.lanes, b.part_point(), blocks * g.lanes, w);
     });
@@ -252,7 +288,6 @@ class FilterRun {
   const Room room;
   const WinogradInput input;
   const WinogradGradient gradient;
-  float *v, *d, *u;
   char* each;
 };
 
@@ -269,7 +304,8 @@ void winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, co
   e->add("filter tiles",
          8 * times(g.points, b.slabs, g.groups, b.v_blocks, b.d_blocks, g.lanes, g.lanes) / m.flops_f32);
   e->add("filters turned", times(g.points) * filters * 2e-9);
-  if (b.keeps_u()) e->add("sums", times(b.slabs, g.points, g.lanes, 8) * filters / (3 * m.bytes_per_second));
+  if (b.keeps_u() && b.parts == 1)
+    e->add("sums", times(b.slabs, g.points, g.lanes, 8) * filters / (3 * m.bytes_per_second));
   g.add_transforms(p, times(b.v_blocks, g.groups), times(b.d_blocks, g.groups), e);
 }
 
