@@ -25,9 +25,9 @@ constexpr int64_t kPad = 80;                         // elements between points,
 constexpr int64_t kOneSlabBytes = 4 << 20;           // of V and D
 constexpr int64_t kLeastSlab = 48, kMostSlab = 448;  // tiles, of several slabs
 constexpr int64_t kItems = 4;                        // wanted at least
-constexpr int64_t kSmallBytes = 160 << 10;           // of a U that is there several times
-constexpr int64_t kParts = 8;                        // at most
-constexpr int64_t kChunk = 112;                      // tiles of one chain: V of four blocks stays in L1
+constexpr int64_t kPartBytes = 5 << 19;              // of all U, where it is there several times
+constexpr int64_t kLeastParts = 4, kParts = 8;
+constexpr int64_t kChunk = 112;  // tiles of one chain: V of four blocks stays in L1
 
 struct Blocking {
   WinogradGeometry g;
@@ -60,7 +60,9 @@ struct Blocking {
     // Of one slab, blocks of rows and of V are all that threads share.
     while (slabs == 1 && row_block > 16 && ceil_div(g.written, row_block) * v_groups < kItems) row_block /= 2;
     row_items = ceil_div(g.written, row_block);
-    parts = g.points * u_point() * int64_t{sizeof(float)} <= kSmallBytes ? std::min(kParts, slabs) : 1;
+    parts =
+        std::clamp(kPartBytes / (g.points * u_point() * int64_t{sizeof(float)}), int64_t{1}, std::min(kParts, slabs));
+    if (parts < kLeastParts) parts = 1;
   }
 
   bool keeps_u() const { return slabs > 1; }
