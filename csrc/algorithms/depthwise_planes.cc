@@ -260,12 +260,14 @@ class Planes {
     middle.plane.columns = lanes;
     middle.plane.pixels = lanes * columns.sets;
     middle.plane.first_row = std::numeric_limits<int64_t>::min() / 2;
-    middle.plane.last_row = std::numeric_limits<int64_t>::max() / 2;
     middle.plane.x_row = lanes * columns.stride / middle.step;
     middle.plane.y_row = lanes * columns.sets;
     middle.plane.right = 1;
     middle.plane.bits = whole.data();
     middle.unit = 0;
+    // Of a block with fewer rows than the kernel's, the others lie beyond the vectors that are whole.
+    const auto read_rows = [&](int64_t filter_rows) { return (middle.plane.rows - 1) * middle.step + filter_rows; };
+    middle.plane.last_row = read_rows(1);
     // Steps a vector apart are filter rows.
     const int64_t steps = static_cast<int64_t>(columns.steps.size()), block = kTallRows * lanes;
     const bool shares =
@@ -278,6 +280,7 @@ class Planes {
         if (number <= 0) return;
         middle.plane.step = columns.steps.data() + step;
         middle.plane.steps = number;
+        middle.plane.last_row = read_rows(filter_rows);
         add(middle, filter_rows, groups, slice);
         middle.plane.accumulate = true;
       };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pooling of planes (channels first) by windows of different sizes, as adaptive and global pooling have them: one
-// window at a time, lanes along its columns, which are neighbours (dilation 1). The order of a sum comes from the
-// window alone.
+// window of as many planes as there are lanes at a time, lanes along its columns, which are neighbours (dilation 1). The
+// order of a sum comes from the window alone.
 #include "pool_kernels.h"
 #include "simd_masks.h"
 
@@ -13,7 +13,7 @@ namespace {
 #include "pool_mend.h"
 
 // The best lane and its position: of equals, or of several NaNs, the first position. The halves meet, again and again.
-template <class T, bool MIN, bool INDEXED>
+template <class T, bool MIN>
 FC_INLINE void best_of_lanes(V<T>* best, I<T>* where) {
   constexpr int lanes = Vec<T>::lanes;
 #pragma GCC unroll 4
@@ -22,12 +22,9 @@ FC_INLINE void best_of_lanes(V<T>* best, I<T>* where) {
 #pragma GCC unroll 16
     for (int i = 0; i < lanes; ++i) from[i] = (i + half) % lanes;
     const V<T> v = __builtin_shuffle(*best, from);
-    Mask<T> better = beyond<T, MIN>(v, *best);
-    if constexpr (INDEXED) {
-      const I<T> at = __builtin_shuffle(*where, from);
-      better = (Mask<T>)(better | (ties<T>(v, *best) & less_int<T>(at, *where)));
-      *where = pick_int<T>(better, at, *where);
-    }
+    const I<T> at = __builtin_shuffle(*where, from);
+    const Mask<T> better = (Mask<T>)(beyond<T, MIN>(v, *best) | (ties<T>(v, *best) & less_int<T>(at, *where)));
+    *where = pick_int<T>(better, at, *where);
     *best = pick<T>(better, v, *best);
   }
 }
@@ -41,8 +38,49 @@ FC_INLINE int64_t runs_under(const PoolGeometry& g, int64_t row, int64_t* rows, 
   return counted;
 }
 
-template <class T, bool MIN, bool INDEXED>
-void best_windows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* scratch) {
+// visit(plane, vector of its cells' results) for all planes, and store(first plane, results, how many) for as many as
+// there are lanes: the lanes of their vectors are folded together.
+template <class T, class Visit, class Combine, class Store>
+FC_INLINE void fold_planes(int64_t planes, const Visit& visit, const Combine& combine, const Store& store) {
+  constexpr int lanes = Vec<T>::lanes;
+  for (int64_t first = 0; first < planes; first += lanes) {
+    const int64_t count = planes - first < lanes ? planes - first : lanes;
+    V<T> all[lanes] = {};
+    for (int64_t i = 0; i < count; ++i) all[i] = visit(first + i);
+    store(first, fold_square<T>(all, combine), count);
+  }
+}
+
+template <class T, bool MIN>
+void best_values(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void* scratch) {
+  constexpr int lanes = Vec<T>::lanes;
+  int64_t* rows = static_cast<int64_t*>(scratch);
+  const auto take = [](V<T> m, V<T> v) __attribute__((always_inline)) { return pick<T>(beyond<T, MIN>(v, m), v, m); };
+  for (int64_t row = part.row_begin; row < part.row_end; ++row) {
+    int64_t row_count, width;
+    runs_under(g, row, rows, &row_count, &width);
+    for_windows(g, part.column_begin, part.column_end, [&](int64_t o, const Taps& taps) {
+      const int64_t cells = taps.count * width;
+      const uint32_t rest = bits_of_lanes<T>(0, cells % lanes);
+      const auto best_of = [&](int64_t plane) __attribute__((always_inline)) {
+        V<T> m = splat(worst<T, MIN>());
+        for (int64_t r = 0; r < row_count; ++r) {
+          const T* p = x + plane * part.x_plane + rows[r] + taps.position;
+          int64_t i = 0;
+          for (; i + lanes <= cells; i += lanes) m = take(m, load(p + i));
+          if (i < cells) m = take(m, load_or(p + i, rest, splat(worst<T, MIN>())));
+        }
+        return m;
+      };
+      fold_planes<T>(part.planes, best_of, take, [&](int64_t plane, V<T> m, int64_t count) {
+        for (int64_t i = 0; i < count; ++i) y[(plane + i) * part.y_plane + row * g.out[2] + o] = m[i];
+      });
+    });
+  }
+}
+
+template <class T, bool MIN>
+void best_positions(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, int64_t* indices, void* scratch) {
   constexpr int lanes = Vec<T>::lanes;
   int64_t* rows = static_cast<int64_t*>(scratch);
   for (int64_t row = part.row_begin; row < part.row_end; ++row) {
@@ -60,18 +98,17 @@ void best_windows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y,
             const int64_t below = rows[r] - rows[0] + i;
             const uint32_t bits = i + lanes <= cells ? (1u << lanes) - 1 : rest;
             const V<T> v = load_or(from + below, bits, splat(worst<T, MIN>()));
-            Mask<T> better = beyond<T, MIN>(v, m);
-            if constexpr (INDEXED) {  // the lane's first tap is taken even where it is as bad as the start
-              const I<T> position = lane_numbers<T>(below);
-              better = (Mask<T>)((better | (ties<T>(v, m) & less_int<T>(position, where))) & mask_of_bits<T>(bits));
-              where = pick_int<T>(better, position, where);
-            }
+            // The lane's first tap is taken even where it is as bad as the start.
+            const I<T> position = lane_numbers<T>(below);
+            const Mask<T> better = (Mask<T>)((beyond<T, MIN>(v, m) | (ties<T>(v, m) & less_int<T>(position, where))) &
+                                             mask_of_bits<T>(bits));
+            where = pick_int<T>(better, position, where);
             m = pick<T>(better, v, m);
           }
-        best_of_lanes<T, MIN, INDEXED>(&m, &where);
+        best_of_lanes<T, MIN>(&m, &where);
         const int64_t at = plane * part.y_plane + row * g.out[2] + o;
         y[at] = m[0];
-        if constexpr (INDEXED) indices[at] = base + where[0];
+        indices[at] = base + where[0];
       }
     });
   }
@@ -80,9 +117,9 @@ void best_windows(const PoolGeometry& g, const PoolPart& part, const T* x, T* y,
 template <class T, bool MIN>
 void best(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, const PoolWinners& winners, void* scratch) {
   if (winners.indices)
-    best_windows<T, MIN, true>(g, part, x, y, winners.indices, scratch);
+    best_positions<T, MIN>(g, part, x, y, winners.indices, scratch);
   else
-    best_windows<T, MIN, false>(g, part, x, y, nullptr, scratch);
+    best_values<T, MIN>(g, part, x, y, scratch);
 }
 
 template <class T>
@@ -96,7 +133,7 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
       const int64_t cells = taps.count * width;
       const uint32_t rest = bits_of_lanes<T>(0, cells % lanes);
       const T divisor = (T)(counted * taps.counted);
-      for (int64_t plane = 0; plane < part.planes; ++plane) {
+      const auto sum_of = [&](int64_t plane) __attribute__((always_inline)) {
         V<T> sum{};
         for (int64_t r = 0; r < row_count; ++r) {
           const T* p = x + plane * part.x_plane + rows[r] + taps.position;
@@ -104,8 +141,13 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
           for (; i + lanes <= cells; i += lanes) sum += load(p + i);
           if (i < cells) sum += load_bits(p + i, rest);
         }
-        y[plane * part.y_plane + row * g.out[2] + o] = horizontal_sum<T>(sum) / divisor;
-      }
+        return sum;
+      };
+      const auto add = [](V<T> a, V<T> b) __attribute__((always_inline)) { return a + b; };
+      fold_planes<T>(part.planes, sum_of, add, [&](int64_t plane, V<T> sums, int64_t count) {
+        const V<T> means = sums / splat(divisor);
+        for (int64_t i = 0; i < count; ++i) y[(plane + i) * part.y_plane + row * g.out[2] + o] = means[i];
+      });
     });
     for (int64_t plane = 0; plane < part.planes; ++plane) {
       T* const means = y + plane * part.y_plane;

@@ -290,9 +290,10 @@ FC_INLINE void load_transposed(const T* src, int64_t pitch, V<T>* v) {
   for (int c = 0; c < Vec<T>::lanes; c += kPiece<T>) load_columns<T>([&](int i) { return src + i * pitch + c; }, v + c);
 }
 
-// Lane i becomes the sum of the lanes of v[i]: the transposition with its halves added, 30 shuffles for 16 vectors.
-template <class T>
-FC_INLINE V<T> sum_square(V<T>* v) {
+// Lane i becomes what `combine` makes of the lanes of v[i], in a fixed tree: the transposition with its halves combined,
+// 30 shuffles for 16 vectors.
+template <class T, class Combine>
+FC_INLINE V<T> fold_square(V<T>* v, const Combine& combine) {
   constexpr int lanes = Vec<T>::lanes;
   typedef typename Vec<T>::ints I;
 #pragma GCC unroll 4
@@ -305,9 +306,13 @@ FC_INLINE V<T> sum_square(V<T>* v) {
     }
 #pragma GCC unroll 16
     for (int i = 0; i < lanes; i += 2 * half)
-      v[i] = __builtin_shuffle(v[i], v[i + half], low) + __builtin_shuffle(v[i], v[i + half], high);
+      v[i] = combine(__builtin_shuffle(v[i], v[i + half], low), __builtin_shuffle(v[i], v[i + half], high));
   }
   return v[0];
+}
+template <class T>
+FC_INLINE V<T> sum_square(V<T>* v) {
+  return fold_square<T>(v, [](V<T> a, V<T> b) __attribute__((always_inline)) { return a + b; });
 }
 
 // a0 b0 a1 b1 ... of two vectors, and back.
