@@ -1,12 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the direct convolution costs: tiles, each with a price of its own besides its multiply-adds. The constants were
 // fitted to one core of a Xeon with AVX-512.
+#include "../halo.h"
 #include "direct.h"
 
 namespace fastconv {
 namespace {
 
 double real(int64_t value) { return static_cast<double>(value); }
+
+// The share of the taps that rows meet inside the tensor, of one of the outer axes; the others are left out.
+double met(const ConvProblem& p, int axis) {
+  const int64_t out = output_size(p, axis);
+  int64_t pairs = 0;
+  for (int64_t t = 0; t < p.filter[axis]; ++t) {
+    const Inside inside(t * p.dilation[axis] - p.pad_begin[axis], p.stride[axis], out, p.size[axis]);
+    pairs += inside.last - inside.first;
+  }
+  const bool forward = p.pass == Pass::kForward;
+  const double rows = forward ? real(out) : real(p.size[axis]) / real(p.stride[axis]);
+  return p.padding_mode == PaddingMode::kZeros ? std::min(1.0, real(pairs) / (rows * real(p.filter[axis]))) : 1.0;
+}
 
 // Forward and backward-data: `points` of the last axis per row and phase.
 template <class T>
@@ -15,7 +29,7 @@ void add_gather(const ConvProblem& p, const Machine& m, double peak, Estimate* e
   const bool forward = p.pass == Pass::kForward;
   const int64_t written = (forward ? p.k : p.c) / p.groups, read = (forward ? p.c : p.k) / p.groups;
   int64_t points[kMaxSpatial];
-  double phases = 1, reached = real(read * taps(p));
+  double phases = 1, reached = real(read * taps(p)) * met(p, 0) * met(p, 1);
   for (int a = 0; a < kMaxSpatial; ++a) {
     points[a] = forward ? output_size(p, a) : ceil_div(p.size[a], p.stride[a]);
     if (!forward) phases *= real(phase_count(p, a)), reached /= real(p.stride[a]);
