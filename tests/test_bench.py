@@ -245,4 +245,5 @@ def test_prices_are_found_again(tmp_path, monkeypatch):
     assert fit.main([str(saved), "--write"]) == 0
     prices = fit.present()
     assert 0.5 * 3 < prices.pop(("im2col_gemm", "products")) < 0.5 * 5
+    assert 0.7 < prices.pop(("implicit_gemm", "products")) < 1.4
     assert all(0.6 < price < 1.7 for price in prices.values()), prices

@@ -11,9 +11,9 @@
 // and a slab is as small as the traffic of that allows. A small U is there several times: a part of the slabs each,
 // which one thread takes from beginning to end without waiting for others.
 //
-// Slabs, their parts, and the chunks of them that a register tile sums in one chain, come from the problem alone: chunks
-// are added in ascending order whoever computes them, parts in a fixed tree. Here a slab may join images, so that w depends on how they are batched,
-// like any sum over them.
+// Slabs, their parts, and the chunks of them that a register tile sums in one chain, come from the problem alone:
+// chunks are added in ascending order whoever computes them, parts in a fixed tree. Here a slab may join images, so that
+// w depends on how they are batched, like any sum over them.
 #include "../halo.h"
 #include "../parallel.h"
 #include "winograd.h"

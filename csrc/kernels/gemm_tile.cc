@@ -23,6 +23,20 @@ constexpr int kRows = kVectorRegisters == 32 ? 9 : 6;
 constexpr int kVectors = kVectorRegisters == 32 ? 3 : 2;
 
 template <class T, int ROWS, int VECTORS>
+FC_INLINE void store_whole(V<T> (&sum)[ROWS][VECTORS], T* c, int64_t ldc, bool accumulate) {
+  constexpr int lanes = Vec<T>::lanes;
+#pragma GCC unroll 16
+  for (int r = 0; r < ROWS; ++r) {
+    T* row = c + r * ldc;
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) {
+      if (accumulate) sum[r][v] += load(row + v * lanes);
+      store(row + v * lanes, sum[r][v]);
+    }
+  }
+}
+
+template <class T, int ROWS, int VECTORS>
 void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, T* __restrict c, int64_t ldc, int64_t cols,
                 bool accumulate) {
   constexpr int lanes = Vec<T>::lanes;
@@ -45,18 +59,7 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, T* 
     a += ROWS;
     b += kVectors * lanes;
   }
-  if (cols == VECTORS * lanes) {
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-      T* row = c + r * ldc;
-#pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) {
-        if (accumulate) sum[r][v] += load(row + v * lanes);
-        store(row + v * lanes, sum[r][v]);
-      }
-    }
-    return;
-  }
+  if (cols == VECTORS * lanes) return store_whole<T, ROWS, VECTORS>(sum, c, ldc, accumulate);
   const int64_t rest = cols - (VECTORS - 1) * lanes;  // of the last vector
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r) {
@@ -133,15 +136,7 @@ void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, i
     b += kVectors * lanes;
     x += x_pitch;
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < ROWS; ++r) {
-    T* row = c + r * ldc;
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      if (accumulate) sum[r][v] += load(row + v * lanes);
-      store(row + v * lanes, sum[r][v]);
-    }
-  }
+  store_whole<T, ROWS, kVectors>(sum, c, ldc, accumulate);
 }
 
 template <class T>

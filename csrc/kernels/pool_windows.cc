@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pooling of planes (channels first) by windows of different sizes, as adaptive and global pooling have them: one
-// window of as many planes as there are lanes at a time, lanes along its columns, which are neighbours (dilation 1). The
-// order of a sum comes from the window alone.
+// window of as many planes as there are lanes at a time, lanes along its columns, which are neighbours (dilation 1).
+// The order of a sum comes from the window alone.
 #include "pool_kernels.h"
 #include "simd_masks.h"
 

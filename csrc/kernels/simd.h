@@ -204,13 +204,14 @@ FC_INLINE T horizontal_sum(V<T> v) {
   return v[0];
 }
 
-// A square block of vectors transposed in registers: log2(lanes) rounds of interleaving halves.
-template <class T>
-FC_INLINE void transpose_square(V<T>* v) {
+// COUNT vectors, in each of them blocks of COUNT lanes: the blocks that lie under each other are transposed, by
+// log2(COUNT) rounds of interleaving halves.
+template <class T, int COUNT>
+FC_INLINE void transpose_blocks(V<T>* v) {
   constexpr int lanes = Vec<T>::lanes;
   typedef typename Vec<T>::ints I;
 #pragma GCC unroll 4
-  for (int half = 1; half < lanes; half *= 2) {
+  for (int half = 1; half < COUNT; half *= 2) {
     I low{}, high{};
 #pragma GCC unroll 16
     for (int i = 0; i < lanes; ++i) {  // lanes whose bit `half` is set come from the partner
@@ -218,13 +219,17 @@ FC_INLINE void transpose_square(V<T>* v) {
       high[i] = (i & half) ? lanes + i : i + half;
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < lanes; ++i) {
+    for (int i = 0; i < COUNT; ++i) {
       if (i & half) continue;
       const V<T> a = v[i], b = v[i + half];
       v[i] = __builtin_shuffle(a, b, low);
       v[i + half] = __builtin_shuffle(a, b, high);
     }
   }
+}
+template <class T>
+FC_INLINE void transpose_square(V<T>* v) {
+  transpose_blocks<T, Vec<T>::lanes>(v);
 }
 
 // Columns of rows that lie anywhere, as many as 16 bytes hold: lane r of v[i] is row(r)[i]. Every vector is put together
@@ -262,26 +267,9 @@ FC_INLINE V<T> load_pieces(const Row& row, int first) {
 }
 template <class T, class Row>
 FC_INLINE void load_columns(const Row& row, V<T>* v) {
-  constexpr int lanes = Vec<T>::lanes, piece = kPiece<T>;
-  typedef typename Vec<T>::ints I;
 #pragma GCC unroll 4
-  for (int i = 0; i < piece; ++i) v[i] = load_pieces<T>(row, i);
-#pragma GCC unroll 2
-  for (int half = 1; half < piece; half *= 2) {
-    I low{}, high{};
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes; ++i) {
-      low[i] = (i & half) ? lanes + (i - half) : i;
-      high[i] = (i & half) ? lanes + i : i + half;
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < piece; ++i) {
-      if (i & half) continue;
-      const V<T> a = v[i], b = v[i + half];
-      v[i] = __builtin_shuffle(a, b, low);
-      v[i + half] = __builtin_shuffle(a, b, high);
-    }
-  }
+  for (int i = 0; i < kPiece<T>; ++i) v[i] = load_pieces<T>(row, i);
+  transpose_blocks<T, kPiece<T>>(v);
 }
 // All columns of a square block of rows `pitch` apart.
 template <class T>

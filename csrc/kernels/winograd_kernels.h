@@ -36,7 +36,8 @@ struct WinogradKernels {  // winograd_tile.cc
   void (*multiply)(int rows, int vectors, int64_t channels, const float* input, int64_t block_pitch, const float* u,
                    int64_t u_block_pitch, float* products, int64_t vector_pitch, bool accumulate);
   // dst[row * dst_pitch + column] = src[column * L + row] + bias[row] + residual[row * dst_pitch + column], negative
-  // ones made zero by `relu`, for row < rows <= L and column < columns; bias and residual may be null. Reads whole squares of src.
+  // ones made zero by `relu`, for row < rows <= L and column < columns; bias and residual may be null. Whole
+  // squares of src are read.
   void (*store_rows)(int64_t rows, int64_t columns, const float* src, float* dst, int64_t dst_pitch, const float* bias,
                      const float* residual, bool relu);
   // The same for channels last: pixels dst_pitch apart.
