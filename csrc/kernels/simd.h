@@ -232,9 +232,9 @@ FC_INLINE void transpose_square(V<T>* v) {
   transpose_blocks<T, Vec<T>::lanes>(v);
 }
 
-// Columns of rows that lie anywhere, as many as 16 bytes hold: lane r of v[i] is row(r)[i]. Every vector is put together
-// from 16 bytes of each of four rows (AVX-512; two with AVX2), which takes any arithmetic port, so that only two
-// shuffles a vector are left for the one port that has them; a square transposed in registers takes four.
+// Columns of rows that lie anywhere, as many as 16 bytes hold: lane r of v[i] is row(r)[i]. Every vector is put
+// together from 16 bytes of each of four rows (AVX-512; two with AVX2), which takes any arithmetic port, so that only
+// two shuffles a vector are left for the one port that has them; a square transposed in registers takes four.
 template <class T>
 inline constexpr int kPiece = 16 / (int)sizeof(T);
 template <class T, class Row>
@@ -278,8 +278,8 @@ FC_INLINE void load_transposed(const T* src, int64_t pitch, V<T>* v) {
   for (int c = 0; c < Vec<T>::lanes; c += kPiece<T>) load_columns<T>([&](int i) { return src + i * pitch + c; }, v + c);
 }
 
-// Lane i becomes what `combine` makes of the lanes of v[i], in a fixed tree: the transposition with its halves combined,
-// 30 shuffles for 16 vectors.
+// Lane i becomes what `combine` makes of the lanes of v[i], in a fixed tree: the transposition with its halves
+// combined, 30 shuffles for 16 vectors.
 template <class T, class Combine>
 FC_INLINE V<T> fold_square(V<T>* v, const Combine& combine) {
   constexpr int lanes = Vec<T>::lanes;
