@@ -49,6 +49,8 @@ struct RunContext {
   double pad_value;  // PaddingMode::kConstant
 };
 
+enum class TakenHalves : int32_t { kNone, kImages, kAll };  // images: x, y and the residual; all: w too
+
 struct Algorithm {
   const char* name;
   double error_factor;        // error against float64 over that of plain float32 summation
@@ -65,6 +67,9 @@ struct Algorithm {
   int (*pack)(const ConvProblem* problem, const Machine* machine, const Parallel* parallel, const void* w,
               void* packed);
   int (*run)(const ConvProblem* problem, const RunContext* context);
+  // Which tensors of a float16 or bfloat16 problem `pack` and `run` take as they are; null: none. The others, and the
+  // bias, come and go as float32 copies (half_problem.h).
+  TakenHalves (*takes_halves)(const ConvProblem* problem) = nullptr;
 };
 
 }  // namespace fastconv

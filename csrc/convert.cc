@@ -12,10 +12,6 @@ namespace {
 
 constexpr int64_t kChunk = 16 << 10;  // elements of one item of work: 96 KB are touched
 
-const HalfKernels& kernels_of(const Machine& machine, DType dtype) {
-  return dtype == DType::kFloat16 ? machine.kernels->convert->f16 : machine.kernels->convert->bf16;
-}
-
 // Calls work(offset in the pitched array, offset in the dense one, count) over all runs. Runs that touch are one.
 template <class Work>
 void for_runs(const Parallel& parallel, Runs r, const Work& work) {
@@ -39,25 +35,27 @@ void for_runs(const Parallel& parallel, Runs r, const Work& work) {
 
 void widen(const Machine& machine, const Parallel& parallel, DType dtype, const Runs& runs, const void* half,
            float* single) {
-  const HalfKernels& kernels = kernels_of(machine, dtype);
+  const HalfKernels& kernels = half_kernels(machine, dtype);
   const uint16_t* from = static_cast<const uint16_t*>(half);
-  for_runs(parallel, runs,
-           [&](int64_t pitched, int64_t dense, int64_t n) { kernels.widen(n, from + pitched, single + dense); });
+  for_runs(parallel, runs, [&](int64_t pitched, int64_t dense, int64_t n) {
+    kernels.widen(1, n, from + pitched, 0, single + dense, 0);
+  });
 }
 
 void narrow(const Machine& machine, const Parallel& parallel, DType dtype, const Runs& runs, const float* single,
             void* half) {
-  const HalfKernels& kernels = kernels_of(machine, dtype);
+  const HalfKernels& kernels = half_kernels(machine, dtype);
   uint16_t* into = static_cast<uint16_t*>(half);
-  for_runs(parallel, runs,
-           [&](int64_t pitched, int64_t dense, int64_t n) { kernels.narrow(n, single + dense, into + pitched); });
+  for_runs(parallel, runs, [&](int64_t pitched, int64_t dense, int64_t n) {
+    kernels.narrow(1, n, single + dense, 0, into + pitched, 0);
+  });
 }
 
 float rounded_to(const Machine& machine, DType dtype, float value) {
-  const HalfKernels& kernels = kernels_of(machine, dtype);
+  const HalfKernels& kernels = half_kernels(machine, dtype);
   uint16_t half;
-  kernels.narrow(1, &value, &half);
-  kernels.widen(1, &half, &value);
+  kernels.narrow(1, 1, &value, 0, &half, 0);
+  kernels.widen(1, 1, &half, 0, &value, 0);
   return value;
 }
 

@@ -3,9 +3,14 @@
 #pragma once
 
 #include "algorithm.h"
+#include "kernels/kernel_table.h"
 #include "problem.h"
 
 namespace fastconv {
+
+inline const HalfKernels& half_kernels(const Machine& machine, DType dtype) {
+  return dtype == DType::kFloat16 ? machine.kernels->convert->f16 : machine.kernels->convert->bf16;
+}
 
 // An image tensor as batches of `rows` runs (channels, or pixels where channels are last) of `columns` elements each;
 // pitches in elements.

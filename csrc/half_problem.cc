@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The workspace of a half: x | w | y | residual | bias, dense float32 and each present only where the pass needs it,
-// then the algorithm's own.
+// The workspace of a half: what all slices share, float32 w | bias | packed weights or parts of a gradient, then for each
+// worker a slice's x | y | residual | gradient, dense float32, and the algorithm's own. Each part is there only where
+// it is needed.
 #include "half_problem.h"
 
-#include <initializer_list>
+#include <algorithm>
+#include <atomic>
 
 #include "convert.h"
+#include "half_slices.h"
+#include "machine.h"
+#include "parallel.h"
 #include "prices.h"
 #include "rounding.h"
 #include "workspace.h"
@@ -21,45 +26,208 @@ Runs image_runs(Layout layout, int64_t n, int64_t channels, int64_t plane, int64
 Runs dense_runs(int64_t count) { return {1, 1, count, count, count}; }
 
 int64_t filter_elements(const ConvProblem& p) { return p.k * (p.c / p.groups) * taps(p); }
+int64_t x_elements(const ConvProblem& p) { return p.n * p.c * x_plane(p); }
+int64_t y_elements(const ConvProblem& p) { return p.n * p.k * y_plane(p); }
+int64_t residual_elements(const ConvProblem& p) {
+  if (!(p.epilogue & kEpilogueResidual)) return 0;
+  return p.pass == Pass::kBackwardData ? x_elements(p) : y_elements(p);
+}
+int64_t floats(int64_t elements) { return aligned(elements * static_cast<int64_t>(sizeof(float))); }
 
-// The widened copies and where they lie in the workspace.
-struct Copies {
-  int64_t x, w, y, residual, bias;  // elements; 0: none
-  int64_t bytes;
+// The same, and what follows lies half a page further than a multiple of it: a load seems to wait for a store at the same
+// place of another page ("4K aliasing", Intel's optimization manual), and copies are often whole pages.
+int64_t apart(int64_t elements) { return ceil_div(floats(elements), int64_t{4096}) * 4096 + 2048; }
 
-  Copies(const ConvProblem& p, bool packed) {
-    x = p.n * p.c * x_plane(p);
-    w = packed ? 0 : filter_elements(p);
-    y = p.n * p.k * y_plane(p);
-    residual = p.epilogue & kEpilogueResidual ? p.pass == Pass::kBackwardData ? x : y : 0;
-    bias = p.epilogue & kEpilogueBias ? p.pass == Pass::kBackwardData ? p.c : p.k : 0;
-    bytes = 0;
-    for (int64_t elements : {x, w, y, residual, bias}) bytes += aligned(elements * 4);
+// Parts of the workspace, in bytes. An algorithm that takes halves needs no x, y and residual.
+struct Room {
+  int64_t w, bias, packed, sums = 0;   // once; sums: parts of a filter gradient
+  int64_t x = 0, y = 0, residual = 0;  // of a slice
+  int64_t dw = 0, inner = 0;           // a slice's gradient, what the algorithm needs for a slice
+  int workers;                         // each has the room of a slice
+  Room(const Algorithm& algorithm, const ConvProblem& stored, const HalfSlices& slices, const Machine& machine,
+       int slots, bool has_packed) {
+    const ConvProblem& p = slices.p;
+    const bool filter = p.pass == Pass::kBackwardFilter, whole = slices.count() == 1;
+    const TakenHalves taken = taken_halves(algorithm, p);
+    w = has_packed || taken == TakenHalves::kAll ? 0 : floats(filter_elements(p));
+    bias = p.epilogue & kEpilogueBias ? floats(p.pass == Pass::kBackwardData ? p.c : p.k) : 0;
+    const int64_t packed_size = filter ? 0 : algorithm.packed_bytes(&p, &machine);
+    packed = whole || has_packed ? 0 : aligned(packed_size);
+    workers = whole ? 1 : slots;
+    if (filter && !whole) {
+      w = 0;
+      sums = slices.parts * floats(filter_elements(p));
+      dw = floats(filter_elements(slices.at(0, 0, 0).problem));
+    }
+    const auto room_for = [&](const ConvProblem& q) {
+      x = std::max(x, apart(x_elements(q)));
+      y = std::max(y, apart(y_elements(q)));
+      residual = std::max(residual, floats(residual_elements(q)));
+      const bool comes_packed = whole ? has_packed : packed_size > 0;
+      inner = std::max(inner, algorithm.workspace_bytes(&q, &machine, whole ? slots : 1, comes_packed));
+    };
+    if (taken != TakenHalves::kNone)
+      inner = algorithm.workspace_bytes(&stored, &machine, slots, has_packed);
+    else if (whole)
+      room_for(p);
+    else
+      slices.each_kind([&](const HalfSlice& slice) { room_for(slice.problem); });
+    inner = aligned(inner);
   }
-};
-
-// Hands out the copies one after the other; what is left is the algorithm's.
-class Carver {
- public:
-  explicit Carver(void* workspace) : next_(static_cast<char*>(workspace)) {}
-  float* take(int64_t elements) {
-    char* here = next_;
-    next_ += aligned(elements * 4);
-    return reinterpret_cast<float*>(here);
-  }
-  void* rest() const { return next_; }
-
- private:
-  char* next_;
+  int64_t shared() const { return w + bias + packed + sums; }
+  int64_t each() const { return x + y + residual + dw + inner; }
+  int64_t bytes() const { return shared() + workers * each(); }
 };
 
 }  // namespace
 
 ConvProblem computed_problem(const ConvProblem& problem) {
   ConvProblem p = problem;
-  if (is_half(p.dtype)) p.dtype = DType::kFloat32;
+  if (is_half(problem.dtype)) p.dtype = DType::kFloat32;
   return p;
 }
+
+namespace {
+
+class HalfRun {
+ public:
+  HalfRun(const Algorithm& which, const ConvProblem& problem, const RunContext& context)
+      : algorithm(which),
+        stored(problem),
+        dtype(problem.dtype),
+        r(context),
+        machine(*r.machine),
+        p(computed_problem(problem)),
+        taken(taken_halves(algorithm, p)),
+        slices(algorithm, p, machine),
+        room(algorithm, stored, slices, machine, r.parallel.slots, r.packed_w != nullptr),
+        packs(p.pass != Pass::kBackwardFilter && algorithm.packed_bytes(&p, &machine) > 0) {}
+
+  int run() {
+    const bool filter = p.pass == Pass::kBackwardFilter;
+    char* at = static_cast<char*>(r.workspace);
+    w = reinterpret_cast<float*>(at);
+    if (!r.packed_w && !filter && taken != TakenHalves::kAll) read(r.parallel, dense_runs(filter_elements(p)), r.w, w);
+    if (r.packed_w && !packs) w = const_cast<float*>(static_cast<const float*>(r.packed_w));
+    if (room.bias) {
+      bias = reinterpret_cast<float*>(at + room.w);
+      read(r.parallel, dense_runs(p.pass == Pass::kBackwardData ? p.c : p.k), r.bias, bias);
+    }
+    void* own_packed = at + room.w + room.bias;
+    packed = packs ? r.packed_w : nullptr;
+    if (room.packed) algorithm.pack(&p, &machine, &r.parallel, w, own_packed), packed = own_packed;
+    if (taken != TakenHalves::kNone) {
+      RunContext inner = r;
+      inner.w = taken == TakenHalves::kAll ? r.w : w, inner.packed_w = packed, inner.bias = bias;
+      inner.workspace = worker(0);
+      inner.pad_value = pad_value();
+      status = algorithm.run(&stored, &inner);
+      if (filter && taken == TakenHalves::kImages)
+        narrow(machine, r.parallel, dtype, dense_runs(filter_elements(p)), w, r.w);
+    } else if (slices.count() == 1) {
+      compute(slices.whole(), r.parallel, worker(0), w);
+      if (filter) narrow(machine, r.parallel, dtype, dense_runs(filter_elements(p)), w, r.w);
+    } else if (filter) {
+      add_slices(static_cast<float*>(own_packed));
+    } else {
+      parallel_for(r.parallel, slices.count(), [&](int64_t item, int slot) {
+        const int64_t band = item % slices.bands, group = item / slices.bands % slices.group_blocks;
+        const HalfSlice slice = slices.at(item / slices.bands / slices.group_blocks, group, band);
+        compute(slice, make_parallel(1), worker(slot), w + slice.group * group_weights());
+      });
+    }
+    return status;
+  }
+
+ private:
+  char* worker(int slot) const { return static_cast<char*>(r.workspace) + room.shared() + slot * room.each(); }
+  double pad_value() const { return rounded_to(machine, dtype, static_cast<float>(r.pad_value)); }
+  int64_t group_weights() const { return filter_elements(p) / p.groups; }
+  void read(const Parallel& parallel, const Runs& runs, const void* half, float* single) const {
+    widen(machine, parallel, dtype, runs, half, single);
+  }
+
+  // Backward-filter: parts of the slices by blocks of groups, sums[part][weight].
+  void add_slices(float* sums) {
+    const GemmKernelsOf<float>& kernels = gemm_kernels<float>(machine);
+    const int64_t all = filter_elements(p), pitch = floats(all) / 4, steps = slices.image_blocks * slices.bands;
+    parallel_for(r.parallel, slices.parts * slices.group_blocks, [&](int64_t item, int slot) {
+      const int64_t part = item / slices.group_blocks, block = item % slices.group_blocks;
+      const int64_t first = part * steps / slices.parts, last = (part + 1) * steps / slices.parts;
+      float* one = reinterpret_cast<float*>(worker(slot) + room.x + room.y + room.residual);
+      for (int64_t step = first; step < last; ++step) {
+        const HalfSlice slice = slices.at(step / slices.bands, block, step % slices.bands);
+        float* sum = sums + part * pitch + slice.group * group_weights();
+        compute(slice, make_parallel(1), worker(slot), step == first ? sum : one);
+        if (step > first) kernels.reduce(filter_elements(slice.problem), 2, sum, one - sum, sum);
+      }
+    });
+    constexpr int64_t kShare = 4096;
+    parallel_for(r.parallel, ceil_div(all, kShare), [&](int64_t item, int) {
+      const int64_t begin = item * kShare, count = std::min(kShare, all - begin);
+      if (slices.parts > 1) kernels.reduce(count, slices.parts, sums + begin, pitch, sums + begin);
+      narrow(machine, make_parallel(1), dtype, dense_runs(count), sums + begin, static_cast<uint16_t*>(r.w) + begin);
+    });
+  }
+
+  void compute(const HalfSlice& s, const Parallel& parallel, char* mine, float* weights) {
+    const ConvProblem& q = s.problem;
+    float* x = reinterpret_cast<float*>(mine);
+    float* y = reinterpret_cast<float*>(mine += room.x);
+    float* residual = reinterpret_cast<float*>(mine += room.y);
+    const bool forward = q.pass == Pass::kForward, data = q.pass == Pass::kBackwardData;
+    const int64_t xs = x_plane(q), ys = y_plane(q), of_group = (data ? p.c : p.k) / p.groups;
+    const Runs x_runs = image_runs(q.x_layout, q.n, q.c, xs, r.x_batch_pitch, r.x_channel_pitch);
+    const Runs y_runs = image_runs(q.y_layout, q.n, q.k, ys, r.y_batch_pitch, r.y_channel_pitch);
+    const int64_t y_size[kMaxSpatial] = {output_size(p, 0), output_size(p, 1), output_size(p, 2)};
+    const int64_t x_at = place(s, q.x_layout, p.c / p.groups, r.x_batch_pitch, r.x_channel_pitch, s.x_row, p.size);
+    const int64_t y_at = place(s, q.y_layout, p.k / p.groups, r.y_batch_pitch, r.y_channel_pitch, s.y_row, y_size);
+
+    RunContext inner = r;
+    inner.parallel = parallel;
+    inner.x = x, inner.w = weights, inner.y = y;
+    inner.packed_w = packed;
+    inner.x_batch_pitch = q.c * xs, inner.x_channel_pitch = q.x_layout == Layout::kChannelsFirst ? xs : q.c;
+    inner.y_batch_pitch = q.k * ys, inner.y_channel_pitch = q.y_layout == Layout::kChannelsFirst ? ys : q.k;
+    inner.workspace = mine + room.residual + room.dw;
+    inner.pad_value = pad_value();
+    inner.bias = bias ? bias + s.group * of_group : nullptr;
+    if (!data) read(parallel, x_runs, static_cast<const uint16_t*>(r.x) + x_at, x);
+    if (!forward) read(parallel, y_runs, static_cast<const uint16_t*>(r.y) + y_at, y);
+    if (room.residual) {
+      read(parallel, data ? x_runs : y_runs, static_cast<const uint16_t*>(r.residual) + (data ? x_at : y_at), residual);
+      inner.residual = residual;
+    }
+    if (const int failed = algorithm.run(&q, &inner)) status = failed;
+    if (forward) narrow(machine, parallel, dtype, y_runs, y, static_cast<uint16_t*>(r.y) + y_at);
+    if (data) narrow(machine, parallel, dtype, x_runs, x, static_cast<uint16_t*>(r.x) + x_at);
+  }
+
+  // Where a slice begins in a tensor.
+  int64_t place(const HalfSlice& s, Layout layout, int64_t channels, int64_t batch_pitch, int64_t channel_pitch,
+                int64_t row, const int64_t* size) const {
+    for (int a = slices.axis + 1; a < kMaxSpatial; ++a) row *= size[a];
+    const bool planes = layout == Layout::kChannelsFirst;
+    return s.image * batch_pitch + s.group * channels * (planes ? channel_pitch : 1) +
+           row * (planes ? 1 : channel_pitch);
+  }
+
+  const Algorithm& algorithm;
+  const ConvProblem& stored;
+  const DType dtype;
+  const RunContext& r;
+  const Machine& machine;
+  const ConvProblem p;
+  const TakenHalves taken;
+  const HalfSlices slices;
+  const Room room;
+  const bool packs;
+  float *w = nullptr, *bias = nullptr;
+  const void* packed = nullptr;
+  std::atomic<int> status{0};
+};
+
+}  // namespace
 
 Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine) {
   const ConvProblem p = computed_problem(problem);
@@ -69,8 +237,9 @@ Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const 
   if (beyond > 0) e.add("memory", beyond / machine.bytes_per_second);
   for (int i = 0; i < e.terms; ++i) e.seconds[i] *= price_of(machine, algorithm.name, e.work[i]);
   if (is_half(problem.dtype)) {
-    const double bytes = static_cast<double>(Copies(problem, false).bytes);  // written, and half as much read
-    e.add("widened copies", 1.5 * bytes / machine.bytes_per_second);
+    const double bytes = 4.0 * static_cast<double>(tensor_bytes(p) / 4 + residual_elements(p));
+    const bool near = taken_halves(algorithm, p) != TakenHalves::kNone || HalfSlices(algorithm, p, machine).count() > 1;
+    e.add("conversions", (near ? 0.4 : 1.5) * bytes / machine.bytes_per_second);
   }
   return e;
 }
@@ -78,8 +247,8 @@ Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const 
 int64_t workspace_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, int slots,
                         bool packed) {
   const ConvProblem p = computed_problem(problem);
-  const int64_t bytes = algorithm.workspace_bytes(&p, &machine, slots, packed);
-  return is_half(problem.dtype) ? bytes + Copies(problem, packed).bytes : bytes;
+  if (!is_half(problem.dtype)) return algorithm.workspace_bytes(&p, &machine, slots, packed);
+  return Room(algorithm, problem, HalfSlices(algorithm, p, machine), machine, slots, packed).bytes();
 }
 
 int64_t packed_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine) {
@@ -98,6 +267,10 @@ bool pack(const Algorithm& algorithm, const ConvProblem& problem, const Machine&
   const ConvProblem p = computed_problem(problem);
   const bool as_they_are = algorithm.packed_bytes(&p, &machine) == 0;
   const int64_t elements = filter_elements(p);
+  if (taken_halves(algorithm, p) == TakenHalves::kAll && !as_they_are) {
+    algorithm.pack(&problem, &machine, &parallel, w, packed);
+    return true;
+  }
   const Workspace widened(as_they_are ? 0 : elements * 4);
   if (widened.failed()) return false;
   float* single = static_cast<float*>(as_they_are ? packed : widened.data());
@@ -108,45 +281,7 @@ bool pack(const Algorithm& algorithm, const ConvProblem& problem, const Machine&
 
 int run(const Algorithm& algorithm, const ConvProblem& problem, const RunContext& context) {
   if (!is_half(problem.dtype)) return algorithm.run(&problem, &context);
-  const ConvProblem p = computed_problem(problem);
-  const Machine& machine = *context.machine;
-  const Copies copies(p, context.packed_w != nullptr);
-  const int64_t xs = x_plane(p), ys = y_plane(p);
-  const Runs x_runs = image_runs(p.x_layout, p.n, p.c, xs, context.x_batch_pitch, context.x_channel_pitch);
-  const Runs y_runs = image_runs(p.y_layout, p.n, p.k, ys, context.y_batch_pitch, context.y_channel_pitch);
-  const Runs w_runs = dense_runs(copies.w);
-  const auto read = [&](const Runs& runs, const void* half, float* single) {
-    widen(machine, context.parallel, problem.dtype, runs, half, single);
-  };
-  const auto write = [&](const Runs& runs, const float* single, void* half) {
-    narrow(machine, context.parallel, problem.dtype, runs, single, half);
-  };
-
-  RunContext inner = context;
-  Carver carver(context.workspace);
-  float *x = carver.take(copies.x), *w = carver.take(copies.w), *y = carver.take(copies.y);
-  float *residual = carver.take(copies.residual), *bias = carver.take(copies.bias);
-  inner.x = x, inner.w = w, inner.y = y;
-  inner.x_batch_pitch = p.c * xs, inner.x_channel_pitch = p.x_layout == Layout::kChannelsFirst ? xs : p.c;
-  inner.y_batch_pitch = p.k * ys, inner.y_channel_pitch = p.y_layout == Layout::kChannelsFirst ? ys : p.k;
-  inner.workspace = carver.rest();
-  inner.pad_value = rounded_to(machine, problem.dtype, static_cast<float>(context.pad_value));
-  if (context.packed_w && algorithm.packed_bytes(&p, &machine) == 0) {
-    inner.w = const_cast<void*>(context.packed_w);
-    inner.packed_w = nullptr;
-  }
-
-  const bool reads_x = p.pass != Pass::kBackwardData, reads_y = p.pass != Pass::kForward;
-  if (reads_x) read(x_runs, context.x, x);
-  if (reads_y) read(y_runs, context.y, y);
-  if (p.pass != Pass::kBackwardFilter) read(w_runs, context.w, w);
-  if (copies.residual) read(reads_x ? y_runs : x_runs, context.residual, residual), inner.residual = residual;
-  if (copies.bias) read(dense_runs(copies.bias), context.bias, bias), inner.bias = bias;
-  if (const int status = algorithm.run(&p, &inner)) return status;
-  if (p.pass == Pass::kForward) write(y_runs, y, context.y);
-  if (p.pass == Pass::kBackwardData) write(x_runs, x, context.x);
-  if (p.pass == Pass::kBackwardFilter) write(w_runs, w, context.w);
-  return 0;
+  return HalfRun(algorithm, problem, context).run();
 }
 
 }  // namespace fastconv

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions in float16 and bfloat16. They run as the float32 problem of the same geometry, by any algorithm: what
-// they read is widened into the workspace, what they write is rounded once, after the epilogue. So sums, bias,
-// residual and activation are float32's, and an algorithm never sees a half.
+// Convolutions in float16 and bfloat16. They run as float32 problems, by any algorithm: what it reads is widened into
+// the workspace, what it writes is rounded once, after the epilogue. So sums, bias, residual and activation are
+// float32's, and an algorithm never sees a half. Large problems are cut into slices whose copies stay in L2
+// (half_slices.h).
 #pragma once
 
 #include "algorithm.h"

@@ -8,6 +8,7 @@
 
 #include "im2col.h"
 #include "rounding.h"
+#include "stored.h"
 
 namespace fastconv {
 
@@ -145,22 +146,27 @@ struct LineMap {
 template <class T>
 class LineGather {
  public:
+  const GemmKernelsOf<T>& kernels;
+
   LineGather(const GemmKernelsOf<T>& table, const ColumnGrid& column_grid, int64_t cell_step)
       : kernels(table), grid(column_grid), axis(grid.axis[2]), step(cell_step), border(border_value<T>(grid)) {}
 
-  // dst[channel * pitch + i] for i < length: cells of an input row from coordinate `at` on, a step apart.
-  void line(const ImageLayout& layout, const T* row, int64_t at, int64_t length, int64_t channels, T* dst,
-            int64_t pitch) const {
+  // dst[channel * pitch + i] for i < length: cells of an input row, whose first element is `row`, from coordinate `at`
+  // on, a step apart.
+  void line(const ImageLayout& layout, const Stored<T>& image, int64_t row, int64_t at, int64_t length,
+            int64_t channels, T* dst, int64_t pitch) const {
     const auto [first, last] = Inside(at, step, length, axis.size);
     if (grid.padding_mode == PaddingMode::kZeros) {  // zeros come with the copy
       if (layout.layout == Layout::kChannelsFirst)
-        return kernels.gather_row(length, first, last, row + at, step, layout.channel_pitch, dst, pitch, channels);
+        return image.gather_row(kernels, length, first, last, row + at, step, layout.channel_pitch, dst, pitch,
+                                channels);
       if (first > 0) value(first, channels, dst, pitch);
-      return cells(layout, row, at + first * step, step, last - first, length - first, channels, dst + first, pitch);
+      return cells(layout, image, row, at + first * step, step, last - first, length - first, channels, dst + first,
+                   pitch);
     }
-    side(layout, row, at, first, channels, dst, pitch);
-    cells(layout, row, at + first * step, step, last - first, last - first, channels, dst + first, pitch);
-    side(layout, row, at + last * step, length - last, channels, dst + last, pitch);
+    side(layout, image, row, at, first, channels, dst, pitch);
+    cells(layout, image, row, at + first * step, step, last - first, last - first, channels, dst + first, pitch);
+    side(layout, image, row, at + last * step, length - last, channels, dst + last, pitch);
   }
   // The same of a row that shows none of the tensor.
   void value(int64_t count, int64_t channels, T* dst, int64_t pitch) const {
@@ -170,30 +176,29 @@ class LineGather {
 
  private:
   // Cells on one side of the row.
-  void side(const ImageLayout& layout, const T* row, int64_t at, int64_t count, int64_t channels, T* dst,
-            int64_t pitch) const {
+  void side(const ImageLayout& layout, const Stored<T>& image, int64_t row, int64_t at, int64_t count, int64_t channels,
+            T* dst, int64_t pitch) const {
     if (count == 0) return;
     const int64_t size = axis.size, from = padded_source(grid.padding_mode, at, size);
     // A line may be longer than what is read of it: beyond the padding no walk is defined.
     if (from < 0 || from >= size) return value(count, channels, dst, pitch);
     if (grid.padding_mode == PaddingMode::kReplicate)
-      return cells(layout, row, from, 0, count, count, channels, dst, pitch);
+      return cells(layout, image, row, from, 0, count, count, channels, dst, pitch);
     if (grid.padding_mode == PaddingMode::kReflect)
-      return cells(layout, row, from, -step, std::min(count, from / step + 1), count, channels, dst, pitch);
-    cells(layout, row, from, step, std::min(count, (size - 1 - from) / step + 1), count, channels, dst, pitch);
+      return cells(layout, image, row, from, -step, std::min(count, from / step + 1), count, channels, dst, pitch);
+    cells(layout, image, row, from, step, std::min(count, (size - 1 - from) / step + 1), count, channels, dst, pitch);
   }
   // dst[channel * pitch + i] = row[from + i * step], i < shown; 0 from there to count.
-  void cells(const ImageLayout& layout, const T* row, int64_t from, int64_t step, int64_t shown, int64_t count,
-             int64_t channels, T* dst, int64_t pitch) const {
+  void cells(const ImageLayout& layout, const Stored<T>& image, int64_t row, int64_t from, int64_t step, int64_t shown,
+             int64_t count, int64_t channels, T* dst, int64_t pitch) const {
     if (count == 0) return;
-    const T* src = row + from * layout.pixel_step();
+    const int64_t first = row + from * layout.pixel_step();
     if (layout.layout == Layout::kChannelsFirst)
-      kernels.gather_row(count, 0, shown, src, step, layout.channel_pitch, dst, pitch, channels);
+      image.gather_row(kernels, count, 0, shown, first, step, layout.channel_pitch, dst, pitch, channels);
     else  // channels lie side by side: a transposition
-      kernels.transpose(shown, channels, count, src, step * layout.channel_pitch, dst, pitch);
+      image.transpose(kernels, shown, channels, count, first, step * layout.channel_pitch, dst, pitch);
   }
 
-  const GemmKernelsOf<T>& kernels;
   const ColumnGrid& grid;
   const ColumnAxis& axis;
   const int64_t step;
@@ -264,7 +269,7 @@ class HaloGather {
     return offset_elements(grid) + channels * slabs * a[0].taps * entries * elements + nr;
   }
 
-  void fill(const ImageLayout& layout, const T* image, int64_t channel, int64_t channels, T* scratch) const {
+  void fill(const ImageLayout& layout, const Stored<T>& image, int64_t channel, int64_t channels, T* scratch) const {
     for (int64_t i = 0; i < slab_count; ++i) {
       const Slab& slab = slabs[i];
       const int64_t entries = row_map.entries(a[1], slab.rows);
@@ -275,11 +280,12 @@ class HaloGather {
         for (int64_t entry = 0; entry < entries; ++entry) {
           const int64_t row = padded_source(grid.padding_mode, row_map.coordinate(a[1], slab.row, entry), a[1].size);
           const bool shown = depth != kOutside && row != kOutside;
-          const T* src = image + slab.n * layout.batch_pitch + channel * layout.channel_step() +
-                         (shown ? (depth * a[1].size + row) * a[2].size : 0) * layout.pixel_step();
+          const int64_t first = slab.n * layout.batch_pitch + channel * layout.channel_step() +
+                                (shown ? (depth * a[1].size + row) * a[2].size : 0) * layout.pixel_step();
           for (int64_t line = 0; line < lines.lines; ++line, dst += lines.length) {
             if (shown)
-              gather.line(layout, src, lines.coordinate(a[2], line), lines.length, channels, dst, channel_pitch());
+              gather.line(layout, image, first, lines.coordinate(a[2], line), lines.length, channels, dst,
+                          channel_pitch());
             else
               gather.value(lines.length, channels, dst, channel_pitch());
           }

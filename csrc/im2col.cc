@@ -83,22 +83,22 @@ namespace {
 // One tap: columns are copied straight from the image. Channels go in small blocks, so that a channel's columns are
 // read while their lines are near.
 template <class T>
-void copy_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, const T* image,
-                  int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst) {
+void copy_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout,
+                  const Stored<T>& image, int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst) {
   constexpr int64_t kChannelBlock = 16;
   const ColumnAxis* a = grid.axis;
   const int64_t nr = kernels.nr, panel = channels * nr, step = a[2].step;
   const T value = border_value<T>(grid);
   const auto copy = [&](int64_t lane, int64_t count, int64_t n, int64_t pixel, int64_t c, int64_t size) {
-    const T* src = image + n * layout.batch_pitch + pixel * layout.pixel_step() + (channel + c) * layout.channel_step();
+    const int64_t first = n * layout.batch_pitch + pixel * layout.pixel_step() + (channel + c) * layout.channel_step();
     for (int64_t i = 0, part; i < count; i += part) {
       part = std::min(count - i, nr - (lane + i) % nr);
       T* at = dst + (lane + i) / nr * panel + c * nr + (lane + i) % nr;
-      const T* from = src + i * step * layout.pixel_step();
+      const int64_t from = first + i * step * layout.pixel_step();
       if (layout.layout == Layout::kChannelsFirst)
-        kernels.gather_row(part, 0, part, from, step, layout.channel_pitch, at, nr, size);
+        image.gather_row(kernels, part, 0, part, from, step, layout.channel_pitch, at, nr, size);
       else
-        kernels.transpose(part, size, part, from, step * layout.channel_pitch, at, nr);
+        image.transpose(kernels, part, size, part, from, step * layout.channel_pitch, at, nr);
     }
   };
   for (int64_t c = 0; c < channels; c += kChannelBlock) {
@@ -141,8 +141,9 @@ int64_t gather_scratch(const ColumnGrid& grid, int64_t columns, int64_t channels
 }
 
 template <class T>
-void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, const T* image,
-                  int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst, T* scratch) {
+void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout,
+                  const Stored<T>& image, int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst,
+                  T* scratch) {
   if (grid.taps() == 0) return;
   if (grid.taps() == 1) return copy_columns(kernels, grid, layout, image, column, columns, channel, channels, dst);
   const HaloGather<T> gather(kernels, grid, column, columns);
@@ -152,35 +153,33 @@ void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
 
 template <class T>
 void move_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, bool gather,
-                  T* image, int64_t column, int64_t columns, int64_t channel, int64_t rows, T* c, int64_t ldc) {
+                  const Stored<T>& image, int64_t column, int64_t columns, int64_t channel, int64_t rows, T* c,
+                  int64_t ldc) {
   const int64_t step = grid.axis[2].out_step;
   each_pixel_run(grid, column, columns, [&](int64_t lane, int64_t count, int64_t n, int64_t pixel) {
-    T* at = image + n * layout.batch_pitch + pixel * layout.pixel_step() + channel * layout.channel_step();
+    const int64_t at = n * layout.batch_pitch + pixel * layout.pixel_step() + channel * layout.channel_step();
     T* strip = c + lane;
     if (layout.layout == Layout::kChannelsLast) {
       const int64_t pitch = step * layout.channel_pitch;
       if (gather)
-        kernels.transpose(count, rows, count, at, pitch, strip, ldc);
+        image.transpose(kernels, count, rows, count, at, pitch, strip, ldc);
       else
-        kernels.transpose(rows, count, rows, strip, ldc, at, pitch);
+        image.put_transposed(kernels, rows, count, strip, ldc, at, pitch);
     } else if (gather) {
-      kernels.gather_row(count, 0, count, at, step, layout.channel_pitch, strip, ldc, rows);
-    } else if (step == 1) {
-      kernels.gather_row(count, 0, count, strip, 1, ldc, at, layout.channel_pitch, rows);
+      image.gather_row(kernels, count, 0, count, at, step, layout.channel_pitch, strip, ldc, rows);
     } else {
-      for (int64_t r = 0; r < rows; ++r)
-        for (int64_t i = 0; i < count; ++i) at[r * layout.channel_pitch + i * step] = strip[r * ldc + i];
+      image.put_rows(kernels, rows, count, strip, ldc, at, layout.channel_pitch, step);
     }
   });
 }
 
-template void pack_columns<float>(const GemmKernelsOf<float>&, const ColumnGrid&, const ImageLayout&, const float*,
-                                  int64_t, int64_t, int64_t, int64_t, float*, float*);
-template void pack_columns<double>(const GemmKernelsOf<double>&, const ColumnGrid&, const ImageLayout&, const double*,
-                                   int64_t, int64_t, int64_t, int64_t, double*, double*);
-template void move_columns<float>(const GemmKernelsOf<float>&, const ColumnGrid&, const ImageLayout&, bool, float*,
-                                  int64_t, int64_t, int64_t, int64_t, float*, int64_t);
-template void move_columns<double>(const GemmKernelsOf<double>&, const ColumnGrid&, const ImageLayout&, bool, double*,
-                                   int64_t, int64_t, int64_t, int64_t, double*, int64_t);
+#define FC_INSTANCES(T)                                                                                           \
+  template void pack_columns<T>(const GemmKernelsOf<T>&, const ColumnGrid&, const ImageLayout&, const Stored<T>&, \
+                                int64_t, int64_t, int64_t, int64_t, T*, T*);                                      \
+  template void move_columns<T>(const GemmKernelsOf<T>&, const ColumnGrid&, const ImageLayout&, bool,             \
+                                const Stored<T>&, int64_t, int64_t, int64_t, int64_t, T*, int64_t);
+FC_INSTANCES(float)
+FC_INSTANCES(double)
+#undef FC_INSTANCES
 
 }  // namespace fastconv

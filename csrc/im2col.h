@@ -14,6 +14,7 @@
 
 #include "kernels/kernel_table.h"
 #include "problem.h"
+#include "stored.h"
 
 namespace fastconv {
 
@@ -105,13 +106,15 @@ int64_t gather_scratch(const ColumnGrid& grid, int64_t columns, int64_t channels
 // channels [channel, channel + channels). Lanes beyond the last column are undefined, and so are nr elements after
 // the last panel.
 template <class T>
-void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, const T* image,
-                  int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst, T* scratch);
+void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout,
+                  const Stored<T>& image, int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst,
+                  T* scratch);
 
 // Moves c[row][column - first] to (or, with `gather`, from) the pixels that the columns stand for; row r is channel
 // `channel` + r.
 template <class T>
 void move_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, bool gather,
-                  T* image, int64_t column, int64_t columns, int64_t channel, int64_t rows, T* c, int64_t ldc);
+                  const Stored<T>& image, int64_t column, int64_t columns, int64_t channel, int64_t rows, T* c,
+                  int64_t ldc);
 
 }  // namespace fastconv

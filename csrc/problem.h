@@ -128,6 +128,8 @@ int64_t multiply_adds(const ConvProblem& problem);  // of the direct method
 int64_t tensor_bytes(const ConvProblem& problem);   // x, w and y, each once
 int64_t element_size(DType dtype);
 inline bool is_half(DType dtype) { return dtype == DType::kFloat16 || dtype == DType::kBFloat16; }
+// Of what is computed with: float32 for halves.
+inline int64_t computed_size(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }
 
 // Empty text: valid. Otherwise one sentence that names the field, what came and what was expected.
 // `text` holds at least kTextCapacity characters. Returns true when valid.

@@ -17,9 +17,11 @@ class StripStore {
         forward(p.pass == Pass::kForward),
         layout{forward ? p.y_layout : p.x_layout, forward ? r.y_batch_pitch : r.x_batch_pitch,
                forward ? r.y_channel_pitch : r.x_channel_pitch},
-        written(static_cast<T*>(forward ? r.y : r.x)) {}
+        written(static_cast<T*>(forward ? r.y : r.x)),
+        image(*r.machine, p.dtype, written),
+        residual(*r.machine, p.dtype, r.residual) {}
 
-  // Channels first, the pixels of one image: rows of channels lie in the tensor itself, this far apart.
+  // Channels first, elements of T, the pixels of one image: rows of channels lie in the tensor itself, this far apart.
   int64_t row_pitch() const { return layout.channel_pitch; }
   T* row(int64_t column, int64_t channel) const {
     const int64_t plane = forward ? y_plane(p) : x_plane(p);
@@ -27,8 +29,16 @@ class StripStore {
   }
   // Sums that already lie there: the epilogue alone.
   void finish_in_place(int64_t rows, int64_t columns, T* at, int64_t channel) const {
-    const T* residual = r.residual ? static_cast<const T*>(r.residual) + (at - written) : nullptr;
-    finish(rows, columns, at, layout.channel_pitch, channel, residual);
+    const T* addend = r.residual ? static_cast<const T*>(r.residual) + (at - written) : nullptr;
+    finish(rows, columns, at, layout.channel_pitch, channel, addend);
+  }
+  // Asks for the lines of a tile that `move` will write as halves; elements of T are asked for by the tiles themselves.
+  void expect(const ColumnGrid& grid, int64_t column, int64_t columns, int64_t channel, int64_t rows) const {
+    if (!image.is_half() || layout.layout != Layout::kChannelsFirst || !grid.is_dense()) return;
+    const int64_t plane = grid.columns(), pixel = column % plane;
+    const int64_t at = column / plane * layout.batch_pitch + pixel + channel * layout.channel_pitch;
+    for (int64_t row = 0; row < rows; ++row)
+      image.expect(at + row * layout.channel_pitch, std::min(columns, plane - pixel));
   }
   // strip[rows][pitch] to its pixels, or, of a block of padding, added to them; `residual_strip` is as large, used
   // where there is a residual.
@@ -36,17 +46,16 @@ class StripStore {
             int64_t pitch, T* residual_strip) const {
     if (grid.adds) return add_columns(grid, layout, written, column, columns, channel, rows, strip, pitch);
     if (r.residual)
-      move_columns(kernels, grid, layout, true, const_cast<T*>(static_cast<const T*>(r.residual)), column, columns,
-                   channel, rows, residual_strip, pitch);
+      move_columns(kernels, grid, layout, true, residual, column, columns, channel, rows, residual_strip, pitch);
     finish(rows, columns, strip, pitch, channel, r.residual ? residual_strip : nullptr);
-    move_columns(kernels, grid, layout, false, written, column, columns, channel, rows, strip, pitch);
+    move_columns(kernels, grid, layout, false, image, column, columns, channel, rows, strip, pitch);
   }
 
  private:
-  void finish(int64_t rows, int64_t columns, T* c, int64_t ldc, int64_t channel, const T* residual) const {
+  void finish(int64_t rows, int64_t columns, T* c, int64_t ldc, int64_t channel, const T* addend) const {
     if (!r.bias && !r.residual && p.activation == Activation::kNone) return;
     const T* bias = r.bias ? static_cast<const T*>(r.bias) + channel : nullptr;
-    kernels.epilogue(rows, columns, c, ldc, bias, residual, ldc, static_cast<int32_t>(p.activation), T(r.alpha));
+    kernels.epilogue(rows, columns, c, ldc, bias, addend, ldc, static_cast<int32_t>(p.activation), T(r.alpha));
   }
 
   const ConvProblem& p;
@@ -55,6 +64,7 @@ class StripStore {
   const bool forward;
   const ImageLayout layout;
   T* written;
+  const Stored<T> image, residual;
 };
 
 }  // namespace fastconv

@@ -42,14 +42,15 @@ Blocking blocking_of(const ConvProblem& p, const Machine& m) {
 
 // dst[group][phase][piece][depth][rows of the piece]
 template <class T>
-void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const T* w, T* dst) {
+void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* weights, T* dst) {
+  const Stored<T> w(m, p.dtype, weights);
   const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
   const Blocking b(p, kernels.mr, kernels.nr);
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
     parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
       const int64_t group = item / b.pieces, piece = item % b.pieces;
       const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
-      pack_weight_rows(p, kernels, grid, w + group * b.rows * b.channels * b.all_taps, b.rows, b.channels, b.all_taps,
+      pack_weight_rows(p, kernels, grid, w, group * b.rows * b.channels * b.all_taps, b.rows, b.channels, b.all_taps,
                        begin, rows, rows,
                        dst + (group * b.rows * b.packed_taps + before * b.rows + begin * grid.taps()) * b.channels);
     });
@@ -70,7 +71,7 @@ class Multiplication {
         scratch_(scratch),
         read_layout{b.forward ? p.x_layout : p.y_layout, b.forward ? r.x_batch_pitch : r.y_batch_pitch,
                     b.forward ? r.x_channel_pitch : r.y_channel_pitch},
-        read(static_cast<const T*>(b.forward ? r.x : r.y)) {}
+        read(*r.machine, p.dtype, b.forward ? r.x : r.y) {}
 
   static int64_t slot_bytes(const Blocking& b, int nr, bool residual) {
     return aligned(b.panel_elements(nr) * sizeof(T)) + aligned(b.gather_elements * sizeof(T)) +
@@ -154,15 +155,15 @@ class Multiplication {
         pack_columns(kernels, grid, read_layout, read, i.column + gathered_from, i.columns - gathered_from,
                      i.group * b.channels + channel, gathered, panels + gathered_from * gathered * tap_count, scratch);
       if (folds)
-        fold_border(p, read_layout, read, i.column, i.columns, i.group * b.channels + channel, gathered, kernels.nr,
-                    panels);
+        fold_border(p, read_layout, read.at(0), i.column, i.columns, i.group * b.channels + channel, gathered,
+                    kernels.nr, panels);
       for (int64_t g = 0; g < i.groups; ++g) {
         const int64_t channel0 = (i.group + g) * b.rows + first_row;
         T* c = direct ? store.row(i.column, channel0) : strip;
         const int64_t ldc = direct ? store.row_pitch() : b.strip_columns;
         const T* a = i.weights + (i.group + g) * b.rows * b.channels * b.packed_taps;
-        const T* source = read + image * read_layout.batch_pitch + pixel +
-                          ((i.group + g) * b.channels + channel) * read_layout.channel_pitch;
+        const T* source = read.at(image * read_layout.batch_pitch + pixel +
+                                  ((i.group + g) * b.channels + channel) * read_layout.channel_pitch);
         const bool last = channel + channels == b.channels;
         // Enough pieces to fill a share of L2, then every panel (in L1) against all of them.
         const int64_t block = std::max<int64_t>(1, kRowElements / (channels * tap_count * kernels.mr + 1));
@@ -174,6 +175,7 @@ class Multiplication {
               const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
               const T* factor = a + begin * depth + channel * tap_count * rows;
               T* tile = c + (begin - first_row) * ldc + j;
+              if (last) store.expect(grid, i.column + j, columns, channel0 + begin - first_row, rows);
               if (j < gathered_from && piece == i.first_piece)
                 kernels.moving_tile(static_cast<int>(rows), channels, factor, source + j, read_layout.channel_pitch,
                                     panel, tile, ldc, channel > 0);
@@ -198,7 +200,7 @@ class Multiplication {
   const T* weights;
   char* scratch_;
   const ImageLayout read_layout;
-  const T* read;
+  const Stored<T> read;
 };
 
 template <class T>
@@ -206,7 +208,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   char* workspace = static_cast<char*>(r.workspace);
   const T* packed = static_cast<const T*>(r.packed_w);
   if (!packed) {
-    pack_as(p, *r.machine, r.parallel, static_cast<const T*>(r.w), reinterpret_cast<T*>(workspace));
+    pack_as(p, *r.machine, r.parallel, r.w, reinterpret_cast<T*>(workspace));
     packed = reinterpret_cast<const T*>(workspace);
     workspace += aligned(column_gemm_packed_bytes(p));
   }
@@ -216,7 +218,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
 }  // namespace
 
 int64_t column_gemm_packed_bytes(const ConvProblem& p) {
-  return p.k * (p.c / p.groups) * packed_taps(p) * element_size(p.dtype);
+  return p.k * (p.c / p.groups) * packed_taps(p) * computed_size(p.dtype);
 }
 
 int64_t column_gemm_workspace(const ConvProblem& p, const Machine& m, int slots, bool packed) {
@@ -230,9 +232,9 @@ int64_t column_gemm_workspace(const ConvProblem& p, const Machine& m, int slots,
 
 void column_gemm_pack(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
   if (p.dtype == DType::kFloat64)
-    pack_as(p, m, parallel, static_cast<const double*>(w), static_cast<double*>(packed));
+    pack_as(p, m, parallel, w, static_cast<double*>(packed));
   else
-    pack_as(p, m, parallel, static_cast<const float*>(w), static_cast<float*>(packed));
+    pack_as(p, m, parallel, w, static_cast<float*>(packed));
 }
 
 namespace {
@@ -298,6 +300,12 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
 
 void column_gemm_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
   p.dtype == DType::kFloat64 ? estimate_as<double>(p, m, e) : estimate_as<float>(p, m, e);
+}
+
+TakenHalves column_gemm_takes_halves(const ConvProblem* p) {
+  if (p->pass == Pass::kBackwardFilter) return TakenHalves::kImages;
+  const bool adds = p->pass == Pass::kBackwardData && shows_cells(p->padding_mode);
+  return adds ? TakenHalves::kNone : TakenHalves::kAll;
 }
 
 void column_gemm_run(const ConvProblem& p, const RunContext& r) {

@@ -68,7 +68,8 @@ struct ColumnBlocking {
     }
     const Layout written = forward ? p.y_layout : p.x_layout;
     // Small planes share panels across images instead: 7 x 7 pixels would fill 49 of 64 lanes.
-    direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr);
+    direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr) &&
+             !is_half(p.dtype);
     channel_block = std::clamp(kDepthBlock / largest_taps, int64_t{1}, channels);
     channel_block = ceil_div(channels, ceil_div(channels, channel_block));  // as equal as can be
     group_block =

@@ -40,7 +40,7 @@ struct Blocking {
     channel_block = std::clamp(ceil_div(kFilterBlock, filter), int64_t{1}, channels);
     channel_chunks = ceil_div(channels, channel_block);
     const int64_t shares = p.groups * row_chunks * channel_chunks;
-    const int64_t bytes = std::max<int64_t>(1, p.k * channels * filter * element_size(p.dtype));
+    const int64_t bytes = std::max<int64_t>(1, p.k * channels * filter * computed_size(p.dtype));
     parts = std::clamp(ceil_div(kItems, shares), int64_t{1}, std::max<int64_t>(1, blocks));
     parts = std::clamp(parts, int64_t{1}, std::max<int64_t>(1, kPartBytes / bytes));
   }
@@ -78,7 +78,9 @@ class FilterGradient {
         x_grid(forward_grid(p, r.pad_value)),
         y_grid(identity_grid(p)),
         x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
-        y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch} {}
+        y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
+        x(*r.machine, p.dtype, r.x),
+        y(*r.machine, p.dtype, r.y) {}
 
   static int64_t workspace(const ConvProblem& p, const Machine& m, int slots) {
     const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
@@ -123,14 +125,12 @@ class FilterGradient {
     const int64_t first = part * b.blocks / b.parts, last = (part + 1) * b.blocks / b.parts;
     for (int64_t block = first; block < last; ++block) {
       const int64_t pixel = block * kPixelBlock, depth = std::min(kPixelBlock, b.pixels - pixel);
-      pack_columns(kernels, y_grid, y_layout, static_cast<const T*>(r.y), pixel, depth, group * b.rows + row, rows,
-                   gathered, halo);
+      pack_columns(kernels, y_grid, y_layout, y, pixel, depth, group * b.rows + row, rows, gathered, halo);
       for (int64_t i = 0; i < pieces; ++i) {
         const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
         turn(depth, rows, begin, size, size, gathered, left + begin * depth);
       }
-      pack_columns(kernels, x_grid, x_layout, static_cast<const T*>(r.x), pixel, depth, group * b.channels + channel,
-                   channels, gathered, halo);
+      pack_columns(kernels, x_grid, x_layout, x, pixel, depth, group * b.channels + channel, channels, gathered, halo);
       for (int64_t j = 0; j < columns; j += kernels.nr)
         turn(depth, columns, j, std::min<int64_t>(kernels.nr, columns - j), kernels.nr, gathered, right + j * depth);
       for (int64_t i = 0; i < pieces; ++i) {
@@ -158,6 +158,7 @@ class FilterGradient {
   const Scratch<T> sizes;
   const ColumnGrid x_grid, y_grid;
   const ImageLayout x_layout, y_layout;
+  const Stored<T> x, y;
 };
 
 }  // namespace

@@ -195,10 +195,10 @@ class Depthwise {
     if (direct) return;
     const int64_t channel = group * written, all = groups * written;
     if (r.residual)
-      move_columns(gemm, grid, to, true, const_cast<T*>(static_cast<const T*>(r.residual)), column, columns, channel,
-                   all, at.residual, b.strip);
+      move_columns(gemm, grid, to, true, Stored<T>(static_cast<const T*>(r.residual)), column, columns, channel, all,
+                   at.residual, b.strip);
     finish(all, columns, at.strip, b.strip, channel, r.residual ? at.residual : nullptr, b.strip);
-    move_columns(gemm, grid, to, false, image, column, columns, channel, all, at.strip, b.strip);
+    move_columns(gemm, grid, to, false, Stored<T>(image), column, columns, channel, all, at.strip, b.strip);
   }
 
   const T* residual_at(const T* line) const {
@@ -231,8 +231,8 @@ class Depthwise {
     const bool direct = y_layout.layout == Layout::kChannelsFirst;
     const int64_t channel = group * b.multiplier;
     if (!direct)
-      move_columns(gemm, identity, y_layout, true, y, column, columns, channel, groups * b.multiplier, at.strip,
-                   b.strip);
+      move_columns(gemm, identity, y_layout, true, Stored<T>(y), column, columns, channel, groups * b.multiplier,
+                   at.strip, b.strip);
     for (int64_t k = 0; k < groups * b.multiplier; ++k) {
       const T* line = at.strip + k * b.strip;
       if (direct)

@@ -116,7 +116,8 @@ class Planes {
     const int64_t channels = forward ? p.k : p.c, elements = x_plane(p) + y_plane(p);
     const int64_t block = std::clamp(kItemElements / std::max<int64_t>(1, elements), int64_t{1}, channels);
     const int64_t blocks = ceil_div(channels, block), rows = written_size[1];
-    const int64_t wanted = written_size[0] > 1 ? 1 : ceil_div(kItems, std::max<int64_t>(1, p.n * blocks));
+    const bool alone = r.parallel.slots == 1 || written_size[0] > 1;  // strips have more edges
+    const int64_t wanted = alone ? 1 : ceil_div(kItems, std::max<int64_t>(1, p.n * blocks));
     const int64_t height = std::max<int64_t>(1, aligned_rows(ceil_div(rows, wanted)));
     const int64_t strips = rows > 0 ? ceil_div(rows, height) : 0;
     parallel_for(r.parallel, p.n * blocks * strips, [&](int64_t item, int) {

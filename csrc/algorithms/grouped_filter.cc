@@ -243,7 +243,7 @@ class GroupedFilterGradient {
     const bool planar = y_layout.layout == Layout::kChannelsFirst;
     if (!planar)
       for (int64_t row = 0; row < at.rows; ++row, y += width * y_layout.pixel_step()) {
-        y_lines.line(y_layout, y, 0, at.columns, channels, dst + row * pitch, cut.y_row);
+        y_lines.line(y_layout, y, 0, 0, at.columns, channels, dst + row * pitch, cut.y_row);
         if (pitch > at.columns) y_lines.value(pitch - at.columns, channels, dst + row * pitch + at.columns, cut.y_row);
       }
     for (int64_t c = 0; c < channels; ++c, y += y_layout.channel_step(), dst += cut.y_row) {

@@ -94,13 +94,14 @@ class GroupedPlanes {
            y % h.length * pitch + x % w.length;
   }
 
-  void fill(const ImageLayout& layout, const T* image, const GroupedPlace& at, int64_t channel, int64_t channels,
-            T* dst) const {
-    image += at.n * layout.batch_pitch + channel * layout.channel_step();
+  void fill(const ImageLayout& layout, const Stored<T>& image, const GroupedPlace& at, int64_t channel,
+            int64_t channels, T* dst) const {
+    int64_t first = at.n * layout.batch_pitch + channel * layout.channel_step();
     const bool zeros = grid.padding_mode == PaddingMode::kZeros && layout.layout == Layout::kChannelsFirst;
-    const bool pairs = zeros && a[2].step == 2 && w.lines == 2 && w.shared;  // both halves of a row at once
+    const bool pairs =
+        zeros && a[2].step == 2 && w.lines == 2 && w.shared && image.fits(a[2].size);  // of a row at once
     const int64_t block = zeros ? 1 : channels;
-    for (int64_t c = 0; c < channels; c += block, image += layout.channel_step(), dst += channel_pitch) {
+    for (int64_t c = 0; c < channels; c += block, first += layout.channel_step(), dst += channel_pitch) {
       T* to = dst;
       for (int64_t t0 = 0; t0 < a[0].taps; ++t0) {
         const int64_t depth =
@@ -111,50 +112,61 @@ class GroupedPlanes {
             const int64_t column = w.coordinate(a[2], j) + at.column * a[2].step;
             const int64_t rows = h.length - (most_rows - at.rows);
             if (pairs)
-              copy_two_planes(image, depth, row, rows, column, to);
+              copy_two_planes(image, first, depth, row, rows, column, to);
             else if (zeros)
-              copy_plane(image, depth, row, rows, column, to);
+              copy_plane(image, first, depth, row, rows, column, to);
             else
-              gather_plane(layout, image, depth, row, rows, column, channels, to);
+              gather_plane(layout, image, first, depth, row, rows, column, channels, to);
           }
       }
     }
   }
 
  private:
-  void copy_plane(const T* image, int64_t depth, int64_t row, int64_t rows, int64_t column, T* dst) const {
+  void copy_plane(const Stored<T>& image, int64_t first, int64_t depth, int64_t row, int64_t rows, int64_t column,
+                  T* dst) const {
     const Inside y = depth == kOutside ? Inside{} : Inside(row, a[1].step, rows, a[1].size);
     const Inside x(column, a[2].step, pitch, a[2].size);
     std::fill(dst, dst + y.first * pitch, T(0));
     if (y.first < y.last) {
-      const T* src = image + (depth * a[1].size + row + y.first * a[1].step) * a[2].size + column;
-      kernels.copy_rows(y.last - y.first, pitch, x.first, x.last, src, a[2].step, a[1].step * a[2].size,
-                        dst + y.first * pitch, pitch);
+      const int64_t from = first + (depth * a[1].size + row + y.first * a[1].step) * a[2].size + column;
+      const int64_t src_pitch = a[1].step * a[2].size, count = y.last - y.first;
+      if (image.is_half())
+        image.gather_row(gather.kernels, pitch, x.first, x.last, from, a[2].step, src_pitch, dst + y.first * pitch,
+                         pitch, count);
+      else
+        kernels.copy_rows(count, pitch, x.first, x.last, image.at(from), a[2].step, src_pitch, dst + y.first * pitch,
+                          pitch);
     }
     std::fill(dst + y.last * pitch, dst + rows * pitch, T(0));
   }
 
-  void copy_two_planes(const T* image, int64_t depth, int64_t row, int64_t rows, int64_t column, T* dst) const {
+  void copy_two_planes(const Stored<T>& image, int64_t first, int64_t depth, int64_t row, int64_t rows, int64_t column,
+                       T* dst) const {
     const Inside y = depth == kOutside ? Inside{} : Inside(row, a[1].step, rows, a[1].size);
     for (T* to : {dst, dst + plane}) {
       std::fill(to, to + y.first * pitch, T(0));
       std::fill(to + y.last * pitch, to + rows * pitch, T(0));
     }
     if (y.first == y.last) return;
-    const T* src = image + (depth * a[1].size + row + y.first * a[1].step) * a[2].size + column;
-    kernels.copy_pairs(y.last - y.first, pitch, -column, a[2].size - column, src, a[1].step * a[2].size,
-                       dst + y.first * pitch, dst + plane + y.first * pitch, pitch);
+    const int64_t row_first = first + (depth * a[1].size + row + y.first * a[1].step) * a[2].size;
+    image.each_rows(y.last - y.first, a[2].size, row_first, a[1].step * a[2].size,
+                    [&](int64_t done, int64_t count, const T* src, int64_t src_pitch) {
+                      const int64_t to = (y.first + done) * pitch;
+                      kernels.copy_pairs(count, pitch, -column, a[2].size - column, src + column, src_pitch, dst + to,
+                                         dst + plane + to, pitch);
+                    });
   }
 
-  void gather_plane(const ImageLayout& layout, const T* image, int64_t depth, int64_t row, int64_t rows, int64_t column,
-                    int64_t channels, T* dst) const {
+  void gather_plane(const ImageLayout& layout, const Stored<T>& image, int64_t first, int64_t depth, int64_t row,
+                    int64_t rows, int64_t column, int64_t channels, T* dst) const {
     for (int64_t i = 0; i < rows; ++i, dst += pitch) {
       const int64_t y = padded_source(grid.padding_mode, row + i * a[1].step, a[1].size);
       if (depth == kOutside || y < 0 || y >= a[1].size)
         gather.value(pitch, channels, dst, channel_pitch);
       else
-        gather.line(layout, image + (depth * a[1].size + y) * a[2].size * layout.pixel_step(), column, pitch, channels,
-                    dst, channel_pitch);
+        gather.line(layout, image, first + (depth * a[1].size + y) * a[2].size * layout.pixel_step(), column, pitch,
+                    channels, dst, channel_pitch);
     }
   }
 };

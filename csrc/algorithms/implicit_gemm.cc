@@ -40,22 +40,34 @@ using Blocking = ImplicitBlocking<T>;
 
 // dst[tap][channel][row of the block] for channels first .. first + count.
 template <class T>
-void pack_channels(const ConvProblem& p, const Machine& m, const Blocking<T>& b, const ColumnGrid& grid, const T* w,
-                   int64_t group, int64_t block, int64_t first, int64_t count, T* dst) {
+void pack_channels(const ConvProblem& p, const Machine& m, const Blocking<T>& b, const ColumnGrid& grid,
+                   const Stored<T>& w, int64_t group, int64_t block, int64_t first, int64_t count, T* dst) {
   const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
   const int64_t rows = std::min(width, b.rows - begin);
-  w += group * b.rows * b.channels * b.all_taps;
-  if (b.forward)
-    b.tiles.reorder(rows, count, b.all_taps, width, w + (begin * b.channels + first) * b.all_taps,
-                    b.channels * b.all_taps, dst);
-  else
-    pack_gradient_rows(p, gemm_kernels<T>(m), grid, w + (first * b.rows + begin) * b.all_taps, b.rows, count,
-                       b.all_taps, rows, width, 1, count, dst);
+  const int64_t of_group = group * b.rows * b.channels * b.all_taps, pitch = b.channels * b.all_taps;
+  if (!b.forward)
+    return pack_gradient_rows(p, gemm_kernels<T>(m), grid, w, of_group + (first * b.rows + begin) * b.all_taps, b.rows,
+                              count, b.all_taps, rows, width, 1, count, dst);
+  const int64_t from = of_group + (begin * b.channels + first) * b.all_taps, lanes = b.tiles.lanes;
+  if (!w.is_half())
+    return b.tiles.reorder(rows, count, b.all_taps, width, w.at(from), pitch, dst, width, count * width);
+  // A vector of rows and a few channels at a time.
+  const int64_t most = std::max<int64_t>(1, Stored<T>::kRoom / (lanes * b.all_taps));
+  for (int64_t row = 0; row < width; row += lanes)
+    for (int64_t c = 0, some; c < count; c += some) {
+      some = std::min(most, count - c);
+      w.each_rows(std::clamp(rows - row, int64_t{0}, lanes), some * b.all_taps, from + row * pitch + c * b.all_taps,
+                  pitch, [&](int64_t, int64_t here, const T* src, int64_t src_pitch) {
+                    b.tiles.reorder(here, some, b.all_taps, lanes, src, src_pitch, dst + row + c * width, width,
+                                    count * width);
+                  });
+    }
 }
 
 // dst[group][phase][block of rows][block of channels][tap][channel][row of the block]
 template <class T>
-void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
+void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* weights, void* packed) {
+  const Stored<T> w(m, p.dtype, weights);
   const Blocking<T> b(p, m);
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
     parallel_for(parallel, b.groups * b.row_blocks, [&](int64_t item, int) {
@@ -65,7 +77,7 @@ void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, c
                (before * b.vectors * b.tiles.lanes + begin * grid.taps()) * b.channels;
       for (int64_t c = 0; c < b.channels; c += b.channel_block) {
         const int64_t count = std::min(b.channel_block, b.channels - c);
-        pack_channels(p, m, b, grid, static_cast<const T*>(w), group, block, c, count, dst);
+        pack_channels(p, m, b, grid, w, group, block, c, count, dst);
         dst += count * grid.taps() * width;
       }
     });
@@ -87,7 +99,8 @@ class Product {
                     b.forward ? r.x_channel_pitch : r.y_channel_pitch},
         write_layout{b.forward ? p.y_layout : p.x_layout, b.forward ? r.y_batch_pitch : r.x_batch_pitch,
                      b.forward ? r.y_channel_pitch : r.x_channel_pitch},
-        read(static_cast<const T*>(b.forward ? r.x : r.y)),
+        read(*r.machine, p.dtype, b.forward ? r.x : r.y),
+        weights(*r.machine, p.dtype, r.w),
         written(static_cast<T*>(b.forward ? r.y : r.x)) {}
 
   // Scratch of a worker.
@@ -187,10 +200,10 @@ class Product {
       case Reading::kHalo:
         return find_in_halo(kernels, grid, read_layout, read, first, b.channels, i.pixel, i.pixels, halo, source);
       case Reading::kPlanes:
-        return find_in_planes(grid, read_layout, read, first, i.pixel, i.pixels, tap_offsets, source);
+        return find_in_planes(grid, read_layout, read.at(0), first, i.pixel, i.pixels, tap_offsets, source);
       case Reading::kPixels:
         std::fill_n(halo, b.channels, border_value<T>(grid));
-        return find_pixels(grid, read_layout, read, first, i.pixel, i.pixels, b.strip, halo, source);
+        return find_pixels(grid, read_layout, read.at(0), first, i.pixel, i.pixels, b.strip, halo, source);
     }
   }
 
@@ -208,15 +221,16 @@ class Product {
                         : fresh;
     block.accumulate = false;
     // Backward-data's weights of one tap are whole rows already: the first tile of pixels packs them.
-    const bool moves = !packed && !b.forward && b.all_taps == 1 && b.block_begin(at) + width <= b.rows;
+    const bool moves =
+        !packed && !b.forward && b.all_taps == 1 && b.block_begin(at) + width <= b.rows && !weights.is_half();
     block.source = nullptr, block.source_pitch = b.rows, block.moved = fresh;
     int64_t listed = 0;
     for (int64_t c = 0; c < b.channels; c += b.channel_block) {
       const int64_t count = std::min(b.channel_block, b.channels - c);
       if (moves)
-        block.source = static_cast<const T*>(r.w) + (i.group * b.channels + c) * b.rows + b.block_begin(at);
+        block.source = weights.at((i.group * b.channels + c) * b.rows + b.block_begin(at));
       else if (!packed)
-        pack_channels(p, *r.machine, b, grid, static_cast<const T*>(r.w), i.group, at, c, count, fresh);
+        pack_channels(p, *r.machine, b, grid, weights, i.group, at, c, count, fresh);
       if (!packed) w = fresh;
       if (listed != count) {
         for (int64_t tap = 0; tap < (source.tap_offsets ? tap_count : 1); ++tap)
@@ -249,15 +263,15 @@ class Product {
   // For the unpacked weights of the channels from `c` on.
   void ask_ahead(int64_t group, int64_t at, int64_t c, ImplicitBlock<T>* block) const {
     const int64_t depth = b.channels * b.all_taps, left = std::min(b.channel_block, b.channels - c);
-    const T* w = static_cast<const T*>(r.w) + group * b.rows * depth;
+    const int64_t first = group * b.rows * depth, packing = weights.is_half() ? 2 : 1;  // halves in an element of T
     block->next_elements = block->next_pitch = 0;
     if (left <= 0) return;
     if (b.forward) {
-      block->next_elements = left * b.all_taps, block->next_pitch = depth;
-      block->next_w = w + b.block_begin(at) * depth + c * b.all_taps;
+      block->next_elements = left * b.all_taps / packing, block->next_pitch = depth / packing;
+      block->next_w = weights.at((first + b.block_begin(at) * depth + c * b.all_taps) / packing);
     } else if (b.all_taps == 1) {
-      block->next_elements = block->width, block->next_pitch = b.rows;
-      block->next_w = w + c * b.rows + b.block_begin(at);
+      block->next_elements = block->width / packing, block->next_pitch = b.rows / packing;
+      block->next_w = weights.at((first + c * b.rows + b.block_begin(at)) / packing);
     }
   }
 
@@ -276,7 +290,7 @@ class Product {
   const T* packed;  // null: blocks are packed where they are used
   char* scratch_;
   const ImageLayout read_layout, write_layout;
-  const T* read;
+  const Stored<T> read, weights;
   T* written;
 };
 
@@ -348,6 +362,13 @@ int pack(const ConvProblem* p, const Machine* m, const Parallel* parallel, const
   return 0;
 }
 
+// Channels last, pixels are read and written in place.
+TakenHalves takes_halves(const ConvProblem* p) {
+  if (is_filter(p)) return implicit_filter_takes_halves(p);
+  const bool planes = p->x_layout == Layout::kChannelsFirst && p->y_layout == Layout::kChannelsFirst;
+  return planes ? TakenHalves::kAll : TakenHalves::kNone;
+}
+
 int run(const ConvProblem* p, const RunContext* r) {
   if (is_filter(p))
     implicit_filter_run(*p, *r);
@@ -361,7 +382,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kImplicitGemm;
-const Algorithm kImplicitGemm = {"implicit_gemm", 1.0,          1,    0,  why_not, estimate,
-                                 workspace_bytes, packed_bytes, pack, run};
+const Algorithm kImplicitGemm = {"implicit_gemm", 1.0,          1,    0,   why_not,     estimate,
+                                 workspace_bytes, packed_bytes, pack, run, takes_halves};
 
 }  // namespace fastconv

@@ -76,12 +76,13 @@ struct ImplicitBlocking {
     const bool writes_last = (forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
     const bool many = channel_block >= kEnoughChannels || largest_taps == 1;
     const int64_t row = forward ? p.size[2] : output_size(p, 2), plane = forward ? x_plane(p) : y_plane(p);
-    reading = reads_last && many                                ? Reading::kPixels
-              : !reads_last && inside && lies_close(plane, row) ? Reading::kPlanes
-                                                                : Reading::kHalo;
-    writing = writes_last                                          ? Writing::kPixels
-              : phases == 1 && (p.n == 1 || pixels >= kImageAlone) ? Writing::kRows
-                                                                   : Writing::kMoved;
+    const bool halves = is_half(p.dtype);  // they are not read or written in place
+    reading = reads_last && many                                           ? Reading::kPixels
+              : !reads_last && !halves && inside && lies_close(plane, row) ? Reading::kPlanes
+                                                                           : Reading::kHalo;
+    writing = writes_last                                                     ? Writing::kPixels
+              : phases == 1 && !halves && (p.n == 1 || pixels >= kImageAlone) ? Writing::kRows
+                                                                              : Writing::kMoved;
     const int64_t all_pixels = std::max<int64_t>(1, joins_images() ? p.n * pixels : pixels);
     strip = std::min(kMostColumns, all_pixels);
     const int64_t elements = m.l2_bytes / 2 / static_cast<int64_t>(sizeof(T));

@@ -30,17 +30,18 @@ namespace {
 
 // The weights of a group and of its blocks follow each other.
 template <class T>
-void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
+void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* weights, void* packed) {
+  const Stored<T> w(m, p.dtype, weights);
   const DataBlocking<T> b(p, m);
   parallel_for(parallel, b.groups * b.blocks, [&](int64_t item, int) {
     const int64_t group = item / b.blocks, begin = b.block_begin(item % b.blocks);
     const int64_t width = b.block_begin(item % b.blocks + 1) - begin;
-    const T* src = static_cast<const T*>(w) + (group * b.k * b.channels + begin) * b.all_taps;
+    const int64_t first = (group * b.k * b.channels + begin) * b.all_taps;
     T* dst = static_cast<T*>(packed) + group * b.group_elements() + begin * b.weights_of_channel();
     if (b.pixel_lanes)
-      pack_units(p, b, src, width, dst);
+      pack_units(p, b, w, first, width, dst);
     else
-      turn_weights(p, b, gemm_kernels<T>(m), src, width, std::min(width, b.channels - begin), dst);
+      turn_weights(p, b, gemm_kernels<T>(m), w, first, width, std::min(width, b.channels - begin), dst);
   });
 }
 
@@ -57,6 +58,8 @@ class DataProduct {
         scratch_(scratch),
         x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
         y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
+        x(*r.machine, p.dtype, r.x),
+        y(*r.machine, p.dtype, r.y),
         finishes(r.bias || p.activation != Activation::kNone) {}
 
   static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
@@ -125,7 +128,7 @@ class DataProduct {
       source = place_in_tensor(group, point, points, places);
     } else {
       const HaloGather<T> gather(kernels, b.joined, point, points);
-      gather.fill(y_layout, static_cast<const T*>(r.y), group * b.k, b.k, halo);
+      gather.fill(y_layout, y, group * b.k, b.k, halo);
       source = {gather.halo(halo), gather.channel_pitch(), gather.tap_offsets(halo)};
       count = place_in_halo(gather, strip, point, points, places);
     }
@@ -182,7 +185,7 @@ class DataProduct {
       int64_t place = run.n * y_layout.batch_pitch + (row * b.joined.axis[2].size + run.o[2]) * step;
       for (int64_t i = 0; i < run.count; ++i, place += step) places[run.lane + i] = place;
     });
-    return {static_cast<const T*>(r.y) + group * b.k * y_layout.channel_step(), y_layout.channel_step(), nullptr};
+    return {y.at(group * b.k * y_layout.channel_step()), y_layout.channel_step(), nullptr};
   }
 
   // The grid points, or the first ones of vectors of them and a tile's worth of repetitions; returns how many.
@@ -239,11 +242,10 @@ class DataProduct {
       for (int64_t row = strip.row; row < strip.row + strip.rows; ++row) {
         const int64_t o1 = row % a[1].columns, o0 = row / a[1].columns % a[0].columns;
         const int64_t n = row / a[1].columns / a[0].columns, at1 = o1 * p.stride[1];
-        const T* dst = static_cast<const T*>(r.x) + n * x_layout.batch_pitch + (channel + c) * x_layout.channel_pitch +
-                       (o0 * p.stride[0] * p.size[1] + at1) * p.size[2] + strip.first * p.stride[2];
+        const int64_t dst = n * x_layout.batch_pitch + (channel + c) * x_layout.channel_pitch +
+                            (o0 * p.stride[0] * p.size[1] + at1) * p.size[2] + strip.first * p.stride[2];
         const int64_t whole = std::min(p.stride[1], p.size[1] - at1) * p.size[2];
-        for (int64_t i = 0; i < (b.segments > 1 ? strip.width * p.stride[2] : whole); i += kLine)
-          __builtin_prefetch(dst + i, 1, 2);
+        x.expect(dst, b.segments > 1 ? strip.width * p.stride[2] : whole);
       }
   }
 
@@ -282,18 +284,19 @@ class DataProduct {
             exists ? n * x_layout.batch_pitch + ((at0 * p.size[1] + at1) * p.size[2] + first) * step : -1;
       }
     }
-    T* dst = static_cast<T*>(r.x) + channel * x_layout.channel_step();
+    const int64_t dst = channel * x_layout.channel_step();
     if (x_layout.layout == Layout::kChannelsFirst) {
-      for (int64_t c = 0; c < channels; ++c, dst += x_layout.channel_pitch) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t of_channel = dst + c * x_layout.channel_pitch;
         const int64_t* place = places;
         for (int64_t i = 0; i < strip.rows; ++i)
           for (int64_t j = 0; j < rows.count; ++j, ++place) {
             const T* src = rows.turned + j * phases * of_phase + c * b.pitch() + i * line();
             if (*place < 0) continue;
             if (rows.shown[j])
-              b.phases.interleave(count, phases, src, of_phase, dst + *place);
+              interleave(count, phases, src, of_phase, of_channel + *place);
             else
-              std::fill_n(dst + *place, count, T(0));
+              x.fill_zeros(of_channel + *place, count);
           }
       }
       return;
@@ -303,14 +306,26 @@ class DataProduct {
       const int64_t j = i % rows.count;
       for (int64_t phase = 0; phase < phases; ++phase) {
         const int64_t pixels = ceil_div(count - phase, p.stride[2]);
-        T* at = dst + places[i] + phase * step;
+        const int64_t at = dst + places[i] + phase * step;
         if (rows.shown[j])
-          kernels.transpose(channels, pixels, channels,
-                            rows.turned + (j * phases + phase) * of_phase + i / rows.count * line(), b.pitch(), at,
-                            p.stride[2] * step);
+          x.put_transposed(kernels, channels, pixels,
+                           rows.turned + (j * phases + phase) * of_phase + i / rows.count * line(), b.pitch(), at,
+                           p.stride[2] * step);
         else
-          for (int64_t pixel = 0; pixel < pixels; ++pixel) std::fill_n(at + pixel * p.stride[2] * step, channels, T(0));
+          for (int64_t pixel = 0; pixel < pixels; ++pixel) x.fill_zeros(at + pixel * p.stride[2] * step, channels);
       }
+    }
+  }
+
+  // `count` pixels of a row of dx from element `to` on, of the phases of the columns in turn.
+  void interleave(int64_t count, int64_t phases, const T* src, int64_t of_phase, int64_t to) const {
+    if (!x.is_half()) return b.phases.interleave(count, phases, src, of_phase, x.at(to));
+    alignas(64) T room[Stored<T>::kRoom];
+    const int64_t most = std::max<int64_t>(1, Stored<T>::kRoom / phases);  // of a phase
+    for (int64_t first = 0; first * phases < count; first += most) {
+      const int64_t some = std::min(count - first * phases, most * phases);
+      b.phases.interleave(some, phases, src + first, of_phase, room);
+      x.put_rows(kernels, 1, some, room, 0, to + first * phases, 0);
     }
   }
 
@@ -322,6 +337,7 @@ class DataProduct {
   const T* weights;
   char* scratch_;
   const ImageLayout x_layout, y_layout;
+  const Stored<T> x, y;
   const bool finishes;
 };
 

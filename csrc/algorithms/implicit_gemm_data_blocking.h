@@ -116,7 +116,7 @@ struct DataBlocking {
     const double points = static_cast<double>(joined.columns() * groups);
     tile_cycles = points * static_cast<double>(k) * (pixel_lanes ? by_pixel : by_channel);
 
-    in_place = !pixel_lanes && reads_as_is();
+    in_place = !pixel_lanes && reads_as_is() && !is_half(p.dtype);
     rows = p.n * axis[0].columns * axis[1].columns;
     strip_rows = std::max<int64_t>(1, kStrip / width);
     while (strip_rows > 1 && halo_elements() * static_cast<int64_t>(sizeof(T)) > m.l2_bytes / 2) --strip_rows;

@@ -38,7 +38,9 @@ class FilterProduct {
         lane_grid(b.strided ? forward_grid(p) : identity_grid(p)),
         x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
         y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
-        w(static_cast<T*>(r.w)) {}
+        x(*r.machine, p.dtype, r.x),
+        y(*r.machine, p.dtype, r.y),
+        w(*r.machine, p.dtype, r.w) {}
 
   static int64_t workspace(const ConvProblem& p, const Machine& m, int slots) {
     const FilterBlocking<T> b(p, m);
@@ -46,7 +48,7 @@ class FilterProduct {
   }
 
   void run() const {
-    if (b.pixels == 0) return std::fill(w, w + p.k * (p.c / p.groups) * b.filter, T(0));
+    if (b.pixels == 0) return w.fill_zeros(0, p.k * (p.c / p.groups) * b.filter);
     T* sums = static_cast<T*>(r.workspace);
     char* scratch = static_cast<char*>(r.workspace) + sum_bytes(b);
     const int64_t shares = b.groups * b.lane_shares * b.channel_shares;
@@ -107,7 +109,7 @@ class FilterProduct {
     const int64_t first_channel = channel_share * b.channels / b.channel_shares;
     const int64_t last_channel = (channel_share + 1) * b.channels / b.channel_shares;
     const ImageLayout& layout = b.swapped ? y_layout : x_layout;
-    const T* tensor = static_cast<const T*>(b.swapped ? r.y : r.x);
+    const Stored<T>& tensor = b.swapped ? y : x;
     const int64_t first_lane = b.block_begin(first_block), last_lane = std::min(b.lanes, b.block_begin(last_block));
     const int64_t all_tiles =
         (last_block - first_block) * ceil_div((last_channel - first_channel) * b.filter, int64_t{b.tiles.rows});
@@ -122,7 +124,7 @@ class FilterProduct {
         const int64_t channels = std::min(b.channel_block, last_channel - channel);
         const T* source;
         if (b.in_place) {
-          source = tensor + (group * b.channels + channel) * layout.channel_step();
+          source = tensor.at((group * b.channels + channel) * layout.channel_step());
           place_in_tensor(layout, pixel, pixels, channels, places, offsets);
         } else {
           const HaloGather<T> gather(kernels, grid, pixel, pixels, Strides::kKept);
@@ -133,7 +135,7 @@ class FilterProduct {
         for (int64_t block = first_block; block < last_block; ++block) {
           const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
           const T* panel = panels + (begin - b.block_begin(first_block)) * pixels;
-          T* block_sums = b.direct() ? w + (group * b.channels + channel) * b.lanes + begin
+          T* block_sums = b.direct() ? w.at((group * b.channels + channel) * b.lanes + begin)
                                      : sums + sums_of(group, begin) + channel * b.filter * width;
           const int64_t pitch = b.direct() ? b.lanes : width;
           for (int64_t row = 0, rows; row < channels * b.filter; row += rows) {
@@ -156,18 +158,17 @@ class FilterProduct {
 
   // Asks for a tile's share of the next strip's lanes, which are far away in a large batch.
   void ask(int64_t group, int64_t first_lane, int64_t last_lane, int64_t strip, int64_t tile, int64_t tiles) const {
-    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
     const ImageLayout& layout = b.swapped ? x_layout : y_layout;
     if (b.strided || layout.layout != Layout::kChannelsFirst) return;
-    const T* tensor = static_cast<const T*>(b.swapped ? r.x : r.y) + group * b.lanes * layout.channel_pitch;
+    const int64_t of_group = group * b.lanes * layout.channel_pitch;
     const int64_t plane = y_plane(p), lanes = last_lane - first_lane;
     const int64_t last = first_lane + std::min(tiles, tile + 1) * lanes / tiles;
     for (int64_t lane = first_lane + std::min(tiles, tile) * lanes / tiles; lane < last; ++lane) {
       int64_t pixel = strip * b.pixels / b.strips, left = (strip + 1) * b.pixels / b.strips - pixel;
       for (int64_t count; left > 0; left -= count, pixel += count) {
         count = std::min(left, plane - pixel % plane);
-        const T* at = tensor + pixel / plane * layout.batch_pitch + lane * layout.channel_pitch + pixel % plane;
-        for (int64_t i = 0; i < count; i += line) __builtin_prefetch(at + i, 0, 2);
+        (b.swapped ? x : y)
+            .ask(of_group + pixel / plane * layout.batch_pitch + lane * layout.channel_pitch + pixel % plane, count);
       }
     }
   }
@@ -177,29 +178,30 @@ class FilterProduct {
     const ImageLayout& layout = b.swapped ? x_layout : y_layout;
     const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
     const int64_t count = std::min(width, b.lanes - begin);
-    const T* tensor = static_cast<const T*>(b.swapped ? r.x : r.y) + (group * b.lanes + begin) * layout.channel_step();
+    const Stored<T>& tensor = b.swapped ? x : y;
+    const int64_t of_block = (group * b.lanes + begin) * layout.channel_step();
     if (b.strided) {
       const ColumnAxis* a = lane_grid.axis;
       each_run(lane_grid, pixel, pixels, [&](const Run& run) {
         const int64_t row = run.o[0] * a[0].step * a[1].size + run.o[1] * a[1].step;
-        const T* src =
-            tensor + run.n * layout.batch_pitch + (row * a[2].size + run.o[2] * a[2].step) * layout.pixel_step();
+        const int64_t src =
+            of_block + run.n * layout.batch_pitch + (row * a[2].size + run.o[2] * a[2].step) * layout.pixel_step();
         if (layout.layout == Layout::kChannelsFirst)
-          kernels.gather_row(run.count, 0, run.count, src, a[2].step, layout.channel_pitch, dense + run.lane, pixels,
-                             count);
+          tensor.gather_row(kernels, run.count, 0, run.count, src, a[2].step, layout.channel_pitch, dense + run.lane,
+                            pixels, count);
         else
-          kernels.gather_row(width, 0, count, src, 1, a[2].step * layout.channel_pitch, panel + run.lane * width, width,
-                             run.count);
+          tensor.gather_row(kernels, width, 0, count, src, 1, a[2].step * layout.channel_pitch,
+                            panel + run.lane * width, width, run.count);
       });
       if (layout.layout == Layout::kChannelsFirst) kernels.transpose(count, pixels, width, dense, pixels, panel, width);
       return;
     }
     each_pixel_run(lane_grid, pixel, pixels, [&](int64_t lane, int64_t run, int64_t n, int64_t at) {
-      const T* src = tensor + n * layout.batch_pitch + at * layout.pixel_step();
+      const int64_t src = of_block + n * layout.batch_pitch + at * layout.pixel_step();
       if (layout.layout == Layout::kChannelsFirst)
-        kernels.transpose(count, run, width, src, layout.channel_pitch, panel + lane * width, width);
+        tensor.transpose(kernels, count, run, width, src, layout.channel_pitch, panel + lane * width, width);
       else
-        kernels.gather_row(width, 0, count, src, 1, layout.channel_pitch, panel + lane * width, width, run);
+        tensor.gather_row(kernels, width, 0, count, src, 1, layout.channel_pitch, panel + lane * width, width, run);
     });
   }
 
@@ -236,14 +238,12 @@ class FilterProduct {
 
   // Asks for a tile's share of the lines that `put` will write: dw is too large to be near.
   void expect(int64_t group, int64_t block, int64_t row, int64_t rows, int64_t tile, int64_t tiles) const {
-    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
     const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
     const int64_t count = std::min(width, b.lanes - begin);
     const int64_t last = (tile + 1) * count / tiles;
     if (b.swapped) return;
     for (int64_t lane = tile * count / tiles; lane < last; ++lane)
-      for (int64_t at = 0; at < rows; at += line)
-        __builtin_prefetch(w + (group * b.lanes + begin + lane) * b.rows() + row + at, 1, 2);
+      w.expect((group * b.lanes + begin + lane) * b.rows() + row, rows);
   }
 
   // sums[row][lane of the block] to their weights.
@@ -251,10 +251,9 @@ class FilterProduct {
     const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
     const int64_t count = std::min(width, b.lanes - begin);
     if (b.swapped)
-      kernels.gather_row(count, 0, count, sums, 1, width, w + (group * b.channels + row) * b.lanes + begin, b.lanes,
-                         rows);
+      w.put_rows(kernels, rows, count, sums, width, (group * b.channels + row) * b.lanes + begin, b.lanes);
     else
-      kernels.transpose(rows, count, rows, sums, width, w + (group * b.lanes + begin) * b.rows() + row, b.rows());
+      w.put_transposed(kernels, rows, count, sums, width, (group * b.lanes + begin) * b.rows() + row, b.rows());
   }
 
   const ConvProblem& p;
@@ -264,7 +263,7 @@ class FilterProduct {
   const Room room;
   const ColumnGrid grid, lane_grid;  // of the tensors that rows and lanes read
   const ImageLayout x_layout, y_layout;
-  T* w;
+  const Stored<T> x, y, w;
 };
 
 template <class T>
@@ -302,6 +301,12 @@ int64_t implicit_filter_workspace(const ConvProblem& p, const Machine& m, int sl
 
 void implicit_filter_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
   is_double(p) ? estimate_as<double>(p, m, e) : estimate_as<float>(p, m, e);
+}
+
+// Channels last, rows are read in place.
+TakenHalves implicit_filter_takes_halves(const ConvProblem* p) {
+  const bool planes = p->x_layout == Layout::kChannelsFirst && p->y_layout == Layout::kChannelsFirst;
+  return planes ? TakenHalves::kAll : TakenHalves::kNone;
 }
 
 void implicit_filter_run(const ConvProblem& p, const RunContext& r) {

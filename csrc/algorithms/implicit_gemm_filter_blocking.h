@@ -42,6 +42,7 @@ struct FilterBlocking {
   bool swapped;                             // lanes are channels of x
   bool in_place;                            // rows are read from the tensor itself
   bool strided;                             // lanes lie apart by strides
+  bool halves;                              // nothing is read or written in place
   int64_t groups, lanes, channels, filter;  // per group: channels of the lanes, of the rows; taps
   int64_t vectors, lane_blocks;
   int64_t pixels, strips;
@@ -54,7 +55,8 @@ struct FilterBlocking {
     filter = taps(p);
     pixels = p.n * y_plane(p);
     const int64_t k = p.k / groups, c = p.c / groups, stride = p.stride[0] * p.stride[1] * p.stride[2];
-    in_place = unpadded(p) && (p.stride[2] == 1 || c <= kFilterFewChannels);
+    halves = is_half(p.dtype);
+    in_place = unpadded(p) && !halves && (p.stride[2] == 1 || c <= kFilterFewChannels);
     // What the halo holds for a pixel and channel, about.
     const double copied =
         in_place ? 0 : static_cast<double>(std::min(stride, filter)) + static_cast<double>(filter) / 8;
@@ -65,7 +67,7 @@ struct FilterBlocking {
               static_cast<double>(pixels) * tile_cost(c, k) + overhead(c, 0) <
                   static_cast<double>(pixels) * tile_cost(k, c) + overhead(k, copied * static_cast<double>(c)) +
                       kSummed * static_cast<double>(k * c);
-    in_place = in_place || swapped;
+    in_place = in_place || (swapped && !halves);
     strided = swapped && stride > 1;
     lanes = swapped ? c : k;
     channels = swapped ? k : c;
@@ -123,7 +125,7 @@ struct FilterBlocking {
   int64_t rows() const { return channels * filter; }
   int64_t part_elements() const { return groups * vectors * tiles.lanes * rows(); }
   // Tiles go to dw itself, or do so by way of L1.
-  bool direct() const { return swapped && parts == 1 && lanes % tiles.lanes == 0; }
+  bool direct() const { return swapped && !halves && parts == 1 && lanes % tiles.lanes == 0; }
   bool straight() const { return strips == 1 && !direct(); }
 };
 

@@ -17,8 +17,22 @@ struct PixelSource {
 
 // In a copy that this makes in `halo`: padding included, channels first.
 template <class T>
-void find_in_halo(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout, const T* image,
-                  int64_t channel, int64_t channels, int64_t pixel, int64_t pixels, T* halo, PixelSource<T>* source) {
+void find_in_halo(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout,
+                  const Stored<T>& image, int64_t channel, int64_t channels, int64_t pixel, int64_t pixels, T* halo,
+                  PixelSource<T>* source) {
+  if (grid.reads_as_written() && layout.layout == Layout::kChannelsFirst) {  // 1 x 1: planes as they are
+    int64_t* tap_offset = reinterpret_cast<int64_t*>(halo);
+    halo += sizeof(int64_t) / sizeof(T);
+    each_pixel_run(grid, pixel, pixels, [&](int64_t lane, int64_t count, int64_t n, int64_t at) {
+      image.gather_row(kernels, count, 0, count, n * layout.batch_pitch + channel * layout.channel_pitch + at, 1,
+                       layout.channel_pitch, halo + lane, pixels, channels);
+    });
+    *tap_offset = 0;
+    source->tap_offsets = tap_offset;
+    source->channel_pitch = pixels;
+    for (int64_t i = 0; i < pixels; ++i) source->places[i] = halo + i;
+    return;
+  }
   const HaloGather<T> gather(kernels, grid, pixel, pixels, Strides::kKept);
   gather.fill(layout, image, channel, channels, halo);
   source->channel_pitch = gather.channel_pitch();

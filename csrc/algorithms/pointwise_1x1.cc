@@ -69,10 +69,14 @@ int run(const ConvProblem* problem, const RunContext* r) {
   return 0;
 }
 
+TakenHalves takes_halves(const ConvProblem* p) {
+  return p->pass == Pass::kBackwardFilter ? implicit_filter_takes_halves(p) : TakenHalves::kAll;
+}
+
 }  // namespace
 
 extern const Algorithm kPointwise1x1;
-const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,          1,    0,  why_not, estimate,
-                                 workspace_bytes, packed_bytes, pack, run};
+const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,          1,    0,   why_not,     estimate,
+                                 workspace_bytes, packed_bytes, pack, run, takes_halves};
 
 }  // namespace fastconv

@@ -145,7 +145,7 @@ class Run {
         workspace(static_cast<char*>(r.workspace)),
         input(p, r, g),
         output(p, r, g),
-        filter{p, gemm_kernels<float>(*r.machine), g, static_cast<const float*>(r.w), nullptr} {}
+        filter{p, gemm_kernels<float>(*r.machine), g, Stored<float>(*r.machine, p.dtype, r.w), nullptr} {}
 
   void run() {
     if (g.tiles == 0) return;
@@ -329,7 +329,7 @@ int64_t winograd_packed_bytes(const WinogradForm& form, const ConvProblem& p, co
 int winograd_pack(const WinogradForm& form, const ConvProblem& p, const Machine& m, const Parallel& parallel,
                   const void* w, void* packed) {
   const Blocking b(form, p, m);
-  const float* weights = static_cast<const float*>(w);
+  const Stored<float> weights(m, p.dtype, w);
   if (b.keeps_whole)
     transform_whole(b, {p, gemm_kernels<float>(m), b.g, weights, nullptr}, parallel, static_cast<float*>(packed));
   else

@@ -18,6 +18,7 @@
 #include "../kernels/winograd_kernels.h"
 #include "../machine.h"
 #include "../rounding.h"
+#include "../stored.h"
 
 namespace fastconv {
 
@@ -144,7 +145,7 @@ struct WinogradInput {
   PaddingMode padding_mode;
   float pad_value;
   ImageLayout layout;
-  const float* read;
+  const Stored<float> read;
 
   WinogradInput(const ConvProblem& p, const RunContext& r, const WinogradGeometry& geometry);
   // Scratch, in elements, for blocks of that many tiles.
@@ -157,7 +158,7 @@ struct WinogradInput {
  private:
   void load_cells(const WinogradSegment& s, int64_t channel, int64_t channels, int64_t tap, float* cells,
                   float* row) const;
-  void load_border(const float* row, int64_t coordinate, int64_t channels, float* cell) const;
+  void load_border(int64_t row, int64_t coordinate, int64_t channels, float* cell) const;
 };
 
 // ---- winograd_output.cc ---------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ struct WinogradOutput {
   const WinogradKernels& winograd;
   const GemmKernelsOf<float>& kernels;
   ImageLayout layout;
-  float* written;
+  const Stored<float> written, residual;
 
   WinogradOutput(const ConvProblem& problem, const RunContext& context, const WinogradGeometry& geometry);
   static int64_t scratch(const WinogradGeometry& g);
@@ -186,14 +187,14 @@ struct WinogradOutput {
 // Turned weights: taps[group][vector][channel read][depth tap][r0][r1][lane], lanes are written channels.
 int64_t winograd_turned_elements(const WinogradGeometry& g);
 void winograd_turn(const ConvProblem& p, const Machine& m, const WinogradGeometry& g, const Parallel& parallel,
-                   const float* w, float* turned);
+                   const Stored<float>& w, float* turned);
 // The transformed filters of `vectors` vectors from `vector` on: u[point * point_pitch + channel * vectors * lanes +
 // lane] for one depth tap and channels [channel, channel + channels), counted from `channel`. One of w and turned.
 struct WinogradFilter {
   const ConvProblem& p;
   const GemmKernelsOf<float>& kernels;
   const WinogradGeometry& g;
-  const float* w;
+  const Stored<float> w;
   const float* turned;
 
   void transform(int64_t group, int64_t vector, int64_t vectors, int64_t tap, int64_t channel, int64_t channels,

@@ -91,7 +91,7 @@ struct WinogradGradient {
   const WinogradAdjoints& adjoints;
   const GemmKernelsOf<float>& kernels;
   ImageLayout layout;
-  const float* y;
+  const Stored<float> y;
 
   static int64_t line_elements(const WinogradGeometry& g) { return (kWinogradStrip * g.m[1] + g.lanes) * g.lanes; }
   static int64_t scratch(const WinogradGeometry& g) { return line_elements(g) * (g.m[0] + 1); }
@@ -99,7 +99,7 @@ struct WinogradGradient {
   void transform(int64_t first, int64_t tiles, int64_t group, int64_t block, float* d, int64_t point_pitch,
                  float* scratch) const {
     const int64_t channels = std::min(g.lanes, g.written - block * g.lanes);
-    const float* image = y + (group * g.written + block * g.lanes) * layout.channel_step();
+    const int64_t image = (group * g.written + block * g.lanes) * layout.channel_step();
     each_segment(g, first, tiles, [&](const WinogradSegment& s) {
       each_tile_row(s, [&](int64_t row, int64_t column, int64_t count, int64_t index) {
         float* cells = scratch + line_elements(g);
@@ -112,21 +112,21 @@ struct WinogradGradient {
   }
 
  private:
-  void load_row(const WinogradSegment& s, const float* image, int64_t row, int64_t column, int64_t columns,
-                int64_t channels, float* cells, float* line) const {
+  void load_row(const WinogradSegment& s, int64_t image, int64_t row, int64_t column, int64_t columns, int64_t channels,
+                float* cells, float* line) const {
     const int64_t lanes = g.lanes, step = g.dilation[2];
     const int64_t shown = row < s.axis[0].points ? std::min(columns, s.axis[1].points - column) : 0;
     std::fill(cells + shown * lanes, cells + columns * lanes, 0.0f);
     if (shown == 0) return;
     const int64_t pixel = (s.depth * g.written_size[1] + row * g.dilation[1] + s.axis[0].first) * g.written_size[2] +
                           column * step + s.axis[1].first;
-    const float* src = image + pixel * layout.pixel_step();
+    const int64_t from = image + pixel * layout.pixel_step();
     if (layout.layout == Layout::kChannelsLast) {
-      kernels.gather_row(lanes, 0, channels, src, 1, step * layout.channel_pitch, cells, lanes, shown);
+      y.gather_row(kernels, lanes, 0, channels, from, 1, step * layout.channel_pitch, cells, lanes, shown);
     } else if (step == 1) {
-      kernels.transpose(channels, shown, lanes, src, layout.channel_pitch, cells, lanes);
+      y.transpose(kernels, channels, shown, lanes, from, layout.channel_pitch, cells, lanes);
     } else {
-      kernels.gather_row(shown, 0, shown, src, step, layout.channel_pitch, line, columns, channels);
+      y.gather_row(kernels, shown, 0, shown, from, step, layout.channel_pitch, line, columns, channels);
       kernels.transpose(channels, shown, lanes, line, columns, cells, lanes);
     }
   }
@@ -151,14 +151,14 @@ class FilterRun {
         room(b),
         input(problem, r, g),
         gradient{g, b.adjoints, gemm_kernels<float>(*r.machine),
-                 ImageLayout{problem.y_layout, r.y_batch_pitch, r.y_channel_pitch}, static_cast<const float*>(r.y)},
+                 ImageLayout{problem.y_layout, r.y_batch_pitch, r.y_channel_pitch},
+                 Stored<float>(*r.machine, problem.dtype, r.y)},
+        dw(*r.machine, problem.dtype, r.w),
         each(static_cast<char*>(r.workspace) + room.shared()) {}
 
-  void run(float* w) const {
-    if (g.tiles == 0) {
-      std::fill_n(w, g.groups * g.written * g.read * g.all_taps(), 0.0f);
-      return;
-    }
+  void run() const {
+    if (g.tiles == 0) return dw.fill_zeros(0, g.groups * g.written * g.read * g.all_taps());
+    int64_t w = 0;  // the group's first element
     for (int64_t group = 0; group < g.groups; ++group, w += g.written * g.read * g.all_taps()) {
       if (b.parts > 1) {
         parallel_for(r.parallel, b.parts, [&](int64_t part, int slot) { add_part(group, part, slot); });
@@ -249,7 +249,7 @@ class FilterRun {
                at.u + point * b.u_point() + row * b.u_width() + block * g.lanes, b.u_point(), b.u_width(), accumulate);
     }
   }
-  void finish(float* w) const {
+  void finish(int64_t w) const {
     constexpr int64_t kRows = 16;
     float* u = place(0, 0).u;
     parallel_for(r.parallel, ceil_div(g.written, kRows), [&](int64_t item, int) {
@@ -264,7 +264,7 @@ class FilterRun {
   }
 
   // The only slab: a block of U from products to filters.
-  void finish_part(const Place& at, float* w) const {
+  void finish_part(const Place& at, int64_t w) const {
     parallel_for(r.parallel, b.row_items * b.v_groups, [&](int64_t item, int slot) {
       float* part = reinterpret_cast<float*>(each + slot * room.each());
       const int64_t i = item % b.v_groups, row = item / b.v_groups * b.row_block;
@@ -277,11 +277,25 @@ class FilterRun {
   }
 
   void filter(int64_t row, int64_t rows, int64_t block, const float* from, int64_t u_point, int64_t u_row,
-              float* w) const {
-    const int64_t channel = block % g.read_blocks() * g.lanes, taps = g.all_taps();
-    b.adjoints.filter(rows, std::min(g.lanes, g.read - channel), from, u_point, u_row,
-                      w + (row * g.read + channel) * taps + block / g.read_blocks() * g.r[0] * g.r[1], g.read * taps,
-                      taps);
+              int64_t w) const {
+    const int64_t channel = block % g.read_blocks() * g.lanes, channels = std::min(g.lanes, g.read - channel);
+    const int64_t taps = g.all_taps(), plane = g.r[0] * g.r[1];
+    w += (row * g.read + channel) * taps + block / g.read_blocks() * plane;
+    if (!dw.is_half()) return b.adjoints.filter(rows, channels, from, u_point, u_row, dw.at(w), g.read * taps, taps);
+    constexpr int64_t kRoom = 4096, kMostPlane = 25;
+    static_assert(kRoom >= kMostPlane * 64);
+    alignas(64) float few[kRoom];
+    const GemmKernelsOf<float>& kernels = gemm_kernels<float>(*r.machine);
+    const int64_t most = kRoom / (channels * plane);
+    for (int64_t done = 0, some; done < rows; done += some, w += some * g.read * taps) {
+      some = std::min(most, rows - done);
+      b.adjoints.filter(some, channels, from + done * u_row, u_point, u_row, few, channels * plane, plane);
+      if (plane == taps)
+        dw.put_rows(kernels, some, channels * plane, few, channels * plane, w, g.read * taps);
+      else
+        for (int64_t i = 0; i < some; ++i)
+          dw.put_rows(kernels, channels, plane, few + i * channels * plane, plane, w + i * g.read * taps, taps);
+    }
   }
 
   const Blocking& b;
@@ -290,6 +304,7 @@ class FilterRun {
   const Room room;
   const WinogradInput input;
   const WinogradGradient gradient;
+  const Stored<float> dw;
   char* each;
 };
 
@@ -318,7 +333,7 @@ int64_t winograd_filter_workspace(const WinogradForm& form, const ConvProblem& p
 
 void winograd_filter_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
   const Blocking b(form, p, *r.machine);
-  FilterRun(b, p, r).run(static_cast<float*>(r.w));
+  FilterRun(b, p, r).run();
 }
 
 }  // namespace fastconv

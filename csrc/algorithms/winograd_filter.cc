@@ -8,18 +8,18 @@ namespace fastconv {
 namespace {
 
 // dst[channel][tap][lane] of `count` channels read, for the rows of one vector of written channels.
-void turn(const WinogradGeometry& g, const GemmKernelsOf<float>& kernels, const float* w, int64_t group, int64_t vector,
-          int64_t channel, int64_t count, float* dst) {
+void turn(const WinogradGeometry& g, const GemmKernelsOf<float>& kernels, const Stored<float>& w, int64_t group,
+          int64_t vector, int64_t channel, int64_t count, float* dst) {
   const int64_t taps = g.all_taps(), row = vector * g.lanes, rows = std::min(g.lanes, g.written - row);
-  w += group * g.written * g.read * taps;
+  const int64_t first = group * g.written * g.read * taps;
   if (g.forward)
-    return kernels.transpose(rows, count * taps, g.lanes, w + (row * g.read + channel) * taps, g.read * taps, dst,
-                             g.lanes);
+    return w.transpose(kernels, rows, count * taps, g.lanes, first + (row * g.read + channel) * taps, g.read * taps,
+                       dst, g.lanes);
   constexpr int64_t ahead = 6;  // channels that lie pages apart
   for (int64_t c = channel; c < channel + count; ++c, dst += taps * g.lanes) {
-    const float* from = w + (c * g.written + row) * taps;
-    for (int64_t i = 0; i < rows * taps; i += 16) __builtin_prefetch(from + ahead * g.written * taps + i);
-    kernels.transpose(rows, taps, g.lanes, from, taps, dst, g.lanes);
+    const int64_t from = first + (c * g.written + row) * taps;
+    w.ask(from + ahead * g.written * taps, rows * taps);
+    w.transpose(kernels, rows, taps, g.lanes, from, taps, dst, g.lanes);
   }
 }
 
@@ -30,7 +30,7 @@ int64_t winograd_turned_elements(const WinogradGeometry& g) {
 }
 
 void winograd_turn(const ConvProblem&, const Machine& m, const WinogradGeometry& g, const Parallel& parallel,
-                   const float* w, float* turned) {
+                   const Stored<float>& w, float* turned) {
   const int64_t vectors = g.written_vectors();
   parallel_for(parallel, g.groups * vectors, [&](int64_t item, int) {
     turn(g, gemm_kernels<float>(m), w, item / vectors, item % vectors, 0, g.read,

@@ -38,7 +38,8 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
       [](const ConvProblem* p, const Machine* m, const Parallel* parallel, const void* w, void* packed) {
         return winograd_pack(FORM(*p), *p, *m, *parallel, w, packed);
       },
-      [](const ConvProblem* p, const RunContext* r) { return winograd_run(FORM(*p), *p, *r); }};
+      [](const ConvProblem* p, const RunContext* r) { return winograd_run(FORM(*p), *p, *r); },
+      [](const ConvProblem*) { return TakenHalves::kAll; }};
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ WinogradInput::WinogradInput(const ConvProblem& p, const RunContext& r, const Wi
       pad_value(padding_mode == PaddingMode::kConstant ? static_cast<float>(r.pad_value) : 0.0f),
       layout{g.forward ? p.x_layout : p.y_layout, g.forward ? r.x_batch_pitch : r.y_batch_pitch,
              g.forward ? r.x_channel_pitch : r.y_channel_pitch},
-      read(static_cast<const float*>(g.forward ? r.x : r.y)) {}
+      read(*r.machine, p.dtype, g.forward ? r.x : r.y) {}
 
 int64_t WinogradInput::scratch(const WinogradGeometry& g, int64_t block_tiles) {
   return g.segment_cells(block_tiles) + (kWinogradStrip * g.m[1] + g.r[1] + g.lanes) * g.lanes;
@@ -105,7 +105,7 @@ void WinogradInput::load_cells(const WinogradSegment& s, int64_t channel, int64_
   const int64_t shown = std::min(width, s.axis[1].points + g.r[1] - 1 - first_column);
   const auto [first, last] = Inside(start, step, shown, size);
   const int64_t depth = padded_source(padding_mode, g.depth_coordinate(s.depth, tap), g.read_size[0]);
-  const float* image = read + s.image * layout.batch_pitch + channel * layout.channel_step();
+  const int64_t image = s.image * layout.batch_pitch + channel * layout.channel_step();
   for (int64_t i = 0; i < row_count; ++i, cells += width * lanes) {
     if (first_row + i >= s.axis[0].points + g.r[0] - 1) {
       std::fill_n(cells, width * lanes, 0.0f);
@@ -116,15 +116,15 @@ void WinogradInput::load_cells(const WinogradSegment& s, int64_t channel, int64_
       std::fill_n(cells, width * lanes, pad_value);
       continue;
     }
-    const float* row = image + (depth * g.read_size[1] + y) * size * layout.pixel_step();
-    const float* src = row + (start + first * step) * layout.pixel_step();
+    const int64_t row = image + (depth * g.read_size[1] + y) * size * layout.pixel_step();
+    const int64_t from = row + (start + first * step) * layout.pixel_step();
     float* inside = cells + first * lanes;
     if (first < last && layout.layout == Layout::kChannelsLast) {
-      kernels.gather_row(lanes, 0, channels, src, 1, step * layout.channel_pitch, inside, lanes, last - first);
+      read.gather_row(kernels, lanes, 0, channels, from, 1, step * layout.channel_pitch, inside, lanes, last - first);
     } else if (first < last && step == 1) {
-      kernels.transpose(channels, last - first, lanes, src, layout.channel_pitch, inside, lanes);
+      read.transpose(kernels, channels, last - first, lanes, from, layout.channel_pitch, inside, lanes);
     } else if (first < last) {
-      kernels.gather_row(last - first, 0, last - first, src, step, layout.channel_pitch, line, width, channels);
+      read.gather_row(kernels, last - first, 0, last - first, from, step, layout.channel_pitch, line, width, channels);
       kernels.transpose(channels, last - first, lanes, line, width, inside, lanes);
     }
     for (int64_t x = 0; x < first; ++x) load_border(row, start + x * step, channels, cells + x * lanes);
@@ -134,15 +134,13 @@ void WinogradInput::load_cells(const WinogradSegment& s, int64_t channel, int64_
 }
 
 // One cell of padding beside a row.
-void WinogradInput::load_border(const float* row, int64_t coordinate, int64_t channels, float* cell) const {
+void WinogradInput::load_border(int64_t row, int64_t coordinate, int64_t channels, float* cell) const {
   const int64_t x = padded_source(padding_mode, coordinate, g.read_size[2]);
   if (x == kOutside) {
     std::fill_n(cell, g.lanes, pad_value);
     return;
   }
-  const float* src = row + x * layout.pixel_step();
-  for (int64_t c = 0; c < channels; ++c) cell[c] = src[c * layout.channel_step()];
-  std::fill_n(cell + channels, g.lanes - channels, 0.0f);
+  read.gather_row(kernels, g.lanes, 0, channels, row + x * layout.pixel_step(), layout.channel_step(), 0, cell, 0, 1);
 }
 
 }  // namespace fastconv

@@ -13,7 +13,8 @@ WinogradOutput::WinogradOutput(const ConvProblem& problem, const RunContext& con
       kernels(gemm_kernels<float>(*r.machine)),
       layout{g.forward ? p.y_layout : p.x_layout, g.forward ? r.y_batch_pitch : r.x_batch_pitch,
              g.forward ? r.y_channel_pitch : r.x_channel_pitch},
-      written(static_cast<float*>(g.forward ? r.y : r.x)) {}
+      written(*r.machine, p.dtype, g.forward ? r.y : r.x),
+      residual(*r.machine, p.dtype, r.residual) {}
 
 int64_t WinogradOutput::scratch(const WinogradGeometry& g) {
   // Cells of m0 rows; rows of pixels and of a residual, for dilated problems.
@@ -44,29 +45,31 @@ void WinogradOutput::store_row(const WinogradSegment& s, int64_t row, int64_t co
   const int64_t step = g.dilation[2];
   const int64_t y = s.axis[0].first + row * g.dilation[1], x = s.axis[1].first + column * step;
   const int64_t pixel = (s.depth * g.written_size[1] + y) * g.written_size[2] + x;
-  float* dst = written + s.image * layout.batch_pitch + channel * layout.channel_step() + pixel * layout.pixel_step();
+  const int64_t at = s.image * layout.batch_pitch + channel * layout.channel_step() + pixel * layout.pixel_step();
   const float* bias = r.bias ? static_cast<const float*>(r.bias) + channel : nullptr;
-  const float* residual = r.residual ? static_cast<const float*>(r.residual) + (dst - written) : nullptr;
   const bool relu = p.activation == Activation::kRelu, more = !relu && p.activation != Activation::kNone;
+  const bool last = layout.layout == Layout::kChannelsLast, near = step > 1 || written.is_half();
   const int32_t activation = static_cast<int32_t>(p.activation);
   const float alpha = static_cast<float>(r.alpha);
-  if (layout.layout == Layout::kChannelsLast) {
-    const int64_t pitch = step * layout.channel_pitch;
-    winograd.store_pixels(columns, channels, cells, dst, pitch, bias, residual, relu);
-    if (more) kernels.epilogue(columns, channels, dst, pitch, nullptr, nullptr, 0, activation, alpha);
-  } else if (step == 1) {
-    winograd.store_rows(channels, columns, cells, dst, layout.channel_pitch, bias, residual, relu);
-    if (more) kernels.epilogue(channels, columns, dst, layout.channel_pitch, nullptr, nullptr, 0, activation, alpha);
-  } else {
-    float* residual_rows = scratch + columns * g.lanes;
-    winograd.store_rows(channels, columns, cells, scratch, columns, nullptr, nullptr, false);
-    if (residual)
-      kernels.gather_row(columns, 0, columns, residual, step, layout.channel_pitch, residual_rows, columns, channels);
-    kernels.epilogue(channels, columns, scratch, columns, bias, residual ? residual_rows : nullptr, columns, activation,
-                     alpha);
-    for (int64_t c = 0; c < channels; ++c, dst += layout.channel_pitch)
-      for (int64_t i = 0; i < columns; ++i) dst[i * step] = scratch[c * columns + i];
+  // Where the row is made: in the tensor, or in scratch as dense rows of pixels or channels.
+  const int64_t lines = last ? columns : channels, length = last ? channels : columns;
+  const int64_t apart = last ? step * layout.channel_pitch : layout.channel_pitch;  // lines of the tensor
+  const bool in_place = last ? !written.is_half() : !near;
+  float* dst = in_place ? written.at(at) : scratch;
+  const float* addend = nullptr;
+  if (r.residual && in_place) addend = residual.at(at);
+  if (r.residual && !in_place) {
+    float* rows = scratch + columns * g.lanes;
+    residual.gather_row(kernels, length, 0, length, at, last ? 1 : step, apart, rows, length, lines);
+    addend = rows;
   }
+  const int64_t pitch = in_place ? apart : length;
+  if (last)
+    winograd.store_pixels(columns, channels, cells, dst, pitch, bias, addend, relu);
+  else
+    winograd.store_rows(channels, columns, cells, dst, pitch, bias, addend, relu);
+  if (more) kernels.epilogue(lines, length, dst, pitch, nullptr, nullptr, 0, activation, alpha);
+  if (!in_place) written.put_rows(kernels, lines, length, dst, pitch, at, apart, last ? 1 : step);
 }
 
 }  // namespace fastconv

@@ -55,54 +55,110 @@ FC_INLINE uint16_t narrow_bf16(float x) {
   return static_cast<uint16_t>(((bits & 0x7FFFFFFFu) > kInfinity ? bits | kQuiet : rounded) >> 16);
 }
 
+// Vectors of 16 numbers in AVX-512, of which the last of a row may be part of one; of 8 in AVX2, for float16 only.
 #if defined(FC_ISA_AVX512)
-constexpr __mmask16 kAll = 0xFFFF;  // gcc 12 warns of its own unmasked forms, https://gcc.gnu.org/PR105593
+FC_INLINE __mmask16 first_lanes(int64_t count) { return count >= 16 ? 0xFFFF : (__mmask16)((1u << count) - 1); }
+FC_INLINE bool has_nan(__m512i x, __mmask16 lanes) {
+  const __m512 v = _mm512_castsi512_ps(x);
+  return _mm512_mask_cmp_ps_mask(lanes, v, v, _CMP_UNORD_Q) != 0;
+}
+// The upper half of the sum is the rounded number: half of the last place is added, less one where the place is even.
+FC_INLINE __m512i rounded_bf16(__m512i x) {
+  const __m512i below = _mm512_set1_epi32(0x7FFF), half = _mm512_set1_epi32(0x8000);
+  const __mmask16 odd = _mm512_test_epi32_mask(x, _mm512_set1_epi32(0x10000));
+  return _mm512_add_epi32(x, _mm512_mask_blend_epi32(odd, below, half));
+}
 #endif
 
-// What whole vectors of hardware conversions leave over; everything where there are none.
-int64_t widen_f16_vectors(int64_t count, const uint16_t* half, float* single) {
-  int64_t i = 0;
+struct F16 {
+  static float widen(uint16_t half) { return widen_f16(half); }
+  static uint16_t narrow(float single) { return narrow_f16(single); }
 #if defined(FC_ISA_AVX512)
-  for (; i + 16 <= count; i += 16)
-    _mm512_storeu_ps(single + i, _mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256((const __m256i*)(half + i))));
+  static constexpr int64_t lanes = 16;
+  static bool widen_vector(int64_t count, const uint16_t* half, float* single) {
+    const __mmask16 mask = first_lanes(count);
+    _mm512_mask_storeu_ps(single, mask, _mm512_maskz_cvtph_ps(mask, _mm256_maskz_loadu_epi16(mask, half)));
+    return true;
+  }
+  static bool narrow_vector(int64_t count, const float* single, uint16_t* half) {
+    const __mmask16 mask = first_lanes(count);
+    const __m512 wide = _mm512_maskz_loadu_ps(mask, single);
+    _mm256_mask_storeu_epi16(half, mask, _mm512_maskz_cvtps_ph(mask, wide, _MM_FROUND_TO_NEAREST_INT));
+    return true;
+  }
 #elif defined(FC_ISA_AVX2)
-  for (; i + 8 <= count; i += 8)
-    _mm256_storeu_ps(single + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(half + i))));
-#else
-  (void)count, (void)half, (void)single;
+  static constexpr int64_t lanes = 8;
+  static bool widen_vector(int64_t count, const uint16_t* half, float* single) {
+    if (count < lanes) return false;
+    _mm256_storeu_ps(single, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)half)));
+    return true;
+  }
+  static bool narrow_vector(int64_t count, const float* single, uint16_t* half) {
+    if (count < lanes) return false;
+    _mm_storeu_si128((__m128i*)half, _mm256_cvtps_ph(_mm256_loadu_ps(single), _MM_FROUND_TO_NEAREST_INT));
+    return true;
+  }
 #endif
-  return i;
-}
-int64_t narrow_f16_vectors(int64_t count, const float* single, uint16_t* half) {
-  int64_t i = 0;
-#if defined(FC_ISA_AVX512)
-  for (; i + 16 <= count; i += 16)
-    _mm256_storeu_si256((__m256i*)(half + i),
-                        _mm512_maskz_cvtps_ph(kAll, _mm512_loadu_ps(single + i), _MM_FROUND_TO_NEAREST_INT));
-#elif defined(FC_ISA_AVX2)
-  for (; i + 8 <= count; i += 8)
-    _mm_storeu_si128((__m128i*)(half + i), _mm256_cvtps_ph(_mm256_loadu_ps(single + i), _MM_FROUND_TO_NEAREST_INT));
-#else
-  (void)count, (void)single, (void)half;
-#endif
-  return i;
-}
+};
 
-void widen_f16_all(int64_t count, const uint16_t* half, float* single) {
-  for (int64_t i = widen_f16_vectors(count, half, single); i < count; ++i) single[i] = widen_f16(half[i]);
+struct BF16 {
+  static float widen(uint16_t half) { return widen_bf16(half); }
+  static uint16_t narrow(float single) { return narrow_bf16(single); }
+#if defined(FC_ISA_AVX512)
+  static constexpr int64_t lanes = 16;
+  static bool widen_vector(int64_t count, const uint16_t* half, float* single) {
+    const __mmask16 mask = first_lanes(count);
+    const __m512i wide =
+        _mm512_maskz_slli_epi32(mask, _mm512_maskz_cvtepu16_epi32(mask, _mm256_maskz_loadu_epi16(mask, half)), 16);
+    if (has_nan(wide, mask)) return false;
+    _mm512_mask_storeu_epi32(single, mask, wide);
+    return true;
+  }
+  static bool narrow_vector(int64_t count, const float* single, uint16_t* half) {
+    const __mmask16 mask = first_lanes(count);
+    const __m512i wide = _mm512_maskz_loadu_epi32(mask, single);
+    if (has_nan(wide, mask)) return false;
+    _mm512_mask_cvtepi32_storeu_epi16(half, mask, _mm512_maskz_srli_epi32(mask, rounded_bf16(wide), 16));
+    return true;
+  }
+#endif
+};
+
+// A row by whole vectors, then its rest; what a vector does not take, NaNs and short rests, number by number. Without
+// vectors of its own a loop of such numbers is the compiler's to vectorise.
+template <class H>
+void widen_rows(int64_t rows, int64_t count, const uint16_t* half, int64_t half_pitch, float* single,
+                int64_t single_pitch) {
+  for (; rows > 0; --rows, half += half_pitch, single += single_pitch) {
+    if constexpr (requires { H::lanes; }) {
+      for (int64_t i = 0; i < count; i += H::lanes) {
+        const int64_t some = count - i < H::lanes ? count - i : H::lanes;
+        if (!H::widen_vector(some, half + i, single + i))
+          for (int64_t j = i; j < i + some; ++j) single[j] = H::widen(half[j]);
+      }
+    } else {
+      for (int64_t i = 0; i < count; ++i) single[i] = H::widen(half[i]);
+    }
+  }
 }
-void narrow_f16_all(int64_t count, const float* single, uint16_t* half) {
-  for (int64_t i = narrow_f16_vectors(count, single, half); i < count; ++i) half[i] = narrow_f16(single[i]);
-}
-void widen_bf16_all(int64_t count, const uint16_t* half, float* single) {
-  for (int64_t i = 0; i < count; ++i) single[i] = widen_bf16(half[i]);
-}
-void narrow_bf16_all(int64_t count, const float* single, uint16_t* half) {
-  for (int64_t i = 0; i < count; ++i) half[i] = narrow_bf16(single[i]);
+template <class H>
+void narrow_rows(int64_t rows, int64_t count, const float* single, int64_t single_pitch, uint16_t* half,
+                 int64_t half_pitch) {
+  for (; rows > 0; --rows, half += half_pitch, single += single_pitch) {
+    if constexpr (requires { H::lanes; }) {
+      for (int64_t i = 0; i < count; i += H::lanes) {
+        const int64_t some = count - i < H::lanes ? count - i : H::lanes;
+        if (!H::narrow_vector(some, single + i, half + i))
+          for (int64_t j = i; j < i + some; ++j) half[j] = H::narrow(single[j]);
+      }
+    } else {
+      for (int64_t i = 0; i < count; ++i) half[i] = H::narrow(single[i]);
+    }
+  }
 }
 
 }  // namespace
 
-const ConvertKernels kConvertKernels = {{widen_f16_all, narrow_f16_all}, {widen_bf16_all, narrow_bf16_all}};
+const ConvertKernels kConvertKernels = {{widen_rows<F16>, narrow_rows<F16>}, {widen_rows<BF16>, narrow_rows<BF16>}};
 
 }  // namespace fastconv::FC_ISA

@@ -197,7 +197,8 @@ void finish(int64_t pixels, int64_t columns, T* const* y, int64_t shift, const T
 // Rows a vector at a time, so that no more streams are read than a prefetcher
 // follows.
 template <class T>
-void reorder(int64_t rows, int64_t channels, int64_t taps, int64_t width, const T* src, int64_t src_pitch, T* dst) {
+void reorder(int64_t rows, int64_t channels, int64_t taps, int64_t width, const T* src, int64_t src_pitch, T* dst,
+             int64_t dst_pitch, int64_t tap_pitch) {
   constexpr int lanes = Vec<T>::lanes;
   const int64_t columns = channels * taps;
   for (int64_t r0 = 0; r0 < width; r0 += lanes) {
@@ -216,7 +217,7 @@ void reorder(int64_t rows, int64_t channels, int64_t taps, int64_t width, const 
 #pragma GCC unroll 16
       for (int i = 0; i < lanes; ++i) {
         if (i >= count) break;
-        store(dst + (tap * channels + channel) * width + r0, v[i]);
+        store(dst + tap * tap_pitch + channel * dst_pitch + r0, v[i]);
         if (++tap == taps) tap = 0, ++channel;
       }
     }

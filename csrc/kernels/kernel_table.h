@@ -45,8 +45,11 @@ struct GemmKernels {
 
 // ---- convert.cc: float16 and bfloat16, whose bits are uint16_t, to float32 and back -------------------------------
 struct HalfKernels {
-  void (*widen)(int64_t count, const uint16_t* half, float* single);
-  void (*narrow)(int64_t count, const float* single, uint16_t* half);  // rounds to nearest, ties to even
+  // Rows of `count` numbers each, the pitches apart. Narrowing rounds to nearest, ties to even.
+  void (*widen)(int64_t rows, int64_t count, const uint16_t* half, int64_t half_pitch, float* single,
+                int64_t single_pitch);
+  void (*narrow)(int64_t rows, int64_t count, const float* single, int64_t single_pitch, uint16_t* half,
+                 int64_t half_pitch);
 };
 struct ConvertKernels {
   HalfKernels f16, bf16;
