@@ -32,6 +32,7 @@ struct RunContext {
   Parallel parallel;
   void* stream;          // device backends
   void* workspace;       // workspace_bytes(problem, machine, slots), 64-byte aligned
+  DType w_dtype;         // a half where w is stored in one
   const void* packed_w;  // what `pack` wrote, or null: then `run` packs for itself, in the workspace
   char* error;           // kTextCapacity characters, written when the status is not 0
 
@@ -49,7 +50,7 @@ struct RunContext {
   double pad_value;  // PaddingMode::kConstant
 };
 
-enum class TakenHalves : int32_t { kNone, kImages, kAll };  // images: x, y and the residual; all: w too
+enum class TakenHalves : int32_t { kNone, kImages, kWeights, kAll };  // images: x, y and the residual
 
 struct Algorithm {
   const char* name;
@@ -67,8 +68,9 @@ struct Algorithm {
   int (*pack)(const ConvProblem* problem, const Machine* machine, const Parallel* parallel, const void* w,
               void* packed);
   int (*run)(const ConvProblem* problem, const RunContext* context);
-  // Which tensors of a float16 or bfloat16 problem `pack` and `run` take as they are; null: none. The others, and the
-  // bias, come and go as float32 copies (half_problem.h).
+  // Which tensors of a float16 or bfloat16 problem `run` takes as they are; null: none. The others, and the bias, come
+  // and go as float32 copies (half_problem.h): the problem is one of the dtype of x and y. `pack` takes w in the
+  // problem's dtype wherever `run` takes it as it is.
   TakenHalves (*takes_halves)(const ConvProblem* problem) = nullptr;
 };
 

@@ -34,10 +34,6 @@ int64_t residual_elements(const ConvProblem& p) {
 }
 int64_t floats(int64_t elements) { return aligned(elements * static_cast<int64_t>(sizeof(float))); }
 
-// The same, and what follows lies half a page further than a multiple of it: a load seems to wait for a store at the same
-// place of another page ("4K aliasing", Intel's optimization manual), and copies are often whole pages.
-int64_t apart(int64_t elements) { return ceil_div(floats(elements), int64_t{4096}) * 4096 + 2048; }
-
 // Parts of the workspace, in bytes. An algorithm that takes halves needs no x, y and residual.
 struct Room {
   int64_t w, bias, packed, sums = 0;   // once; sums: parts of a filter gradient
@@ -49,7 +45,7 @@ struct Room {
     const ConvProblem& p = slices.p;
     const bool filter = p.pass == Pass::kBackwardFilter, whole = slices.count() == 1;
     const TakenHalves taken = taken_halves(algorithm, p);
-    w = has_packed || taken == TakenHalves::kAll ? 0 : floats(filter_elements(p));
+    w = has_packed || takes_w(taken) ? 0 : floats(filter_elements(p));
     bias = p.epilogue & kEpilogueBias ? floats(p.pass == Pass::kBackwardData ? p.c : p.k) : 0;
     const int64_t packed_size = filter ? 0 : algorithm.packed_bytes(&p, &machine);
     packed = whole || has_packed ? 0 : aligned(packed_size);
@@ -60,13 +56,13 @@ struct Room {
       dw = floats(filter_elements(slices.at(0, 0, 0).problem));
     }
     const auto room_for = [&](const ConvProblem& q) {
-      x = std::max(x, apart(x_elements(q)));
-      y = std::max(y, apart(y_elements(q)));
+      x = std::max(x, floats(x_elements(q)));
+      y = std::max(y, floats(y_elements(q)));
       residual = std::max(residual, floats(residual_elements(q)));
       const bool comes_packed = whole ? has_packed : packed_size > 0;
       inner = std::max(inner, algorithm.workspace_bytes(&q, &machine, whole ? slots : 1, comes_packed));
     };
-    if (taken != TakenHalves::kNone)
+    if (takes_images(taken))
       inner = algorithm.workspace_bytes(&stored, &machine, slots, has_packed);
     else if (whole)
       room_for(p);
@@ -107,7 +103,7 @@ class HalfRun {
     const bool filter = p.pass == Pass::kBackwardFilter;
     char* at = static_cast<char*>(r.workspace);
     w = reinterpret_cast<float*>(at);
-    if (!r.packed_w && !filter && taken != TakenHalves::kAll) read(r.parallel, dense_runs(filter_elements(p)), r.w, w);
+    if (!r.packed_w && !filter && !takes_w(taken)) read(r.parallel, dense_runs(filter_elements(p)), r.w, w);
     if (r.packed_w && !packs) w = const_cast<float*>(static_cast<const float*>(r.packed_w));
     if (room.bias) {
       bias = reinterpret_cast<float*>(at + room.w);
@@ -116,17 +112,18 @@ class HalfRun {
     void* own_packed = at + room.w + room.bias;
     packed = packs ? r.packed_w : nullptr;
     if (room.packed) algorithm.pack(&p, &machine, &r.parallel, w, own_packed), packed = own_packed;
-    if (taken != TakenHalves::kNone) {
+    if (takes_images(taken)) {
       RunContext inner = r;
-      inner.w = taken == TakenHalves::kAll ? r.w : w, inner.packed_w = packed, inner.bias = bias;
+      inner.w_dtype = w_dtype();
+      inner.w = takes_w(taken) ? r.w : w, inner.packed_w = packed, inner.bias = bias;
       inner.workspace = worker(0);
       inner.pad_value = pad_value();
       status = algorithm.run(&stored, &inner);
       if (filter && taken == TakenHalves::kImages)
         narrow(machine, r.parallel, dtype, dense_runs(filter_elements(p)), w, r.w);
     } else if (slices.count() == 1) {
-      compute(slices.whole(), r.parallel, worker(0), w);
-      if (filter) narrow(machine, r.parallel, dtype, dense_runs(filter_elements(p)), w, r.w);
+      compute(slices.whole(), r.parallel, worker(0), takes_w(taken) ? r.w : w);
+      if (filter && !takes_w(taken)) narrow(machine, r.parallel, dtype, dense_runs(filter_elements(p)), w, r.w);
     } else if (filter) {
       add_slices(static_cast<float*>(own_packed));
     } else {
@@ -141,6 +138,7 @@ class HalfRun {
 
  private:
   char* worker(int slot) const { return static_cast<char*>(r.workspace) + room.shared() + slot * room.each(); }
+  DType w_dtype() const { return takes_w(taken) ? dtype : DType::kFloat32; }
   double pad_value() const { return rounded_to(machine, dtype, static_cast<float>(r.pad_value)); }
   int64_t group_weights() const { return filter_elements(p) / p.groups; }
   void read(const Parallel& parallel, const Runs& runs, const void* half, float* single) const {
@@ -170,7 +168,7 @@ class HalfRun {
     });
   }
 
-  void compute(const HalfSlice& s, const Parallel& parallel, char* mine, float* weights) {
+  void compute(const HalfSlice& s, const Parallel& parallel, char* mine, void* weights) {
     const ConvProblem& q = s.problem;
     float* x = reinterpret_cast<float*>(mine);
     float* y = reinterpret_cast<float*>(mine += room.x);
@@ -187,6 +185,7 @@ class HalfRun {
     inner.parallel = parallel;
     inner.x = x, inner.w = weights, inner.y = y;
     inner.packed_w = packed;
+    inner.w_dtype = w_dtype();
     inner.x_batch_pitch = q.c * xs, inner.x_channel_pitch = q.x_layout == Layout::kChannelsFirst ? xs : q.c;
     inner.y_batch_pitch = q.k * ys, inner.y_channel_pitch = q.y_layout == Layout::kChannelsFirst ? ys : q.k;
     inner.workspace = mine + room.residual + room.dw;
@@ -267,7 +266,7 @@ bool pack(const Algorithm& algorithm, const ConvProblem& problem, const Machine&
   const ConvProblem p = computed_problem(problem);
   const bool as_they_are = algorithm.packed_bytes(&p, &machine) == 0;
   const int64_t elements = filter_elements(p);
-  if (taken_halves(algorithm, p) == TakenHalves::kAll && !as_they_are) {
+  if (takes_w(taken_halves(algorithm, p)) && !as_they_are) {
     algorithm.pack(&problem, &machine, &parallel, w, packed);
     return true;
   }

@@ -2,14 +2,14 @@
 #include "half_slices.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "rounding.h"
 
 namespace fastconv {
 namespace {
 
-constexpr int64_t kTileRows = 4;  // of the tallest tile: bands begin at multiples
+constexpr int64_t kBytes = 320 << 10;  // of the float32 copies of a slice, about
+constexpr int64_t kTileRows = 4;       // of the tallest tile: bands begin at multiples
 constexpr int64_t kMostBands = 256;
 constexpr int64_t kMostParts = 8;
 
@@ -33,16 +33,16 @@ void share(int64_t total, int64_t most, int64_t* each, int64_t* blocks) {
 HalfSlices::HalfSlices(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine) : p(problem) {
   while (axis < kMaxSpatial - 1 && p.size[axis] == 1 && p.filter[axis] == 1) ++axis;
   const bool filter = p.pass == Pass::kBackwardFilter;
-  static const int kDiv = getenv("FCDIV") ? atoi(getenv("FCDIV")) : 2;
-  const int64_t most = machine.l2_bytes / kDiv, packed = filter ? 0 : algorithm.packed_bytes(&p, &machine);
+  const int64_t packed = filter ? 0 : algorithm.packed_bytes(&p, &machine);
   // Small beside a slice: the weights that each reads again, the gradient that each adds to.
   const int64_t again = filter ? 8 * p.k * (p.c / p.groups) * taps(p) : packed;
   images = p.n, groups = p.groups;
   rows = p.pass == Pass::kBackwardData ? p.size[axis] : output_size(p, axis);
   image_blocks = group_blocks = 1;
-  if (taken_halves(algorithm, p) != TakenHalves::kNone || again > most || copied_bytes(p) * p.groups * p.n <= most)
+  if (taken_halves(algorithm, p) != TakenHalves::kNone || again > 2 * kBytes ||
+      copied_bytes(p) * p.groups * p.n <= kBytes)
     return;
-  cut(packed, most);
+  cut(packed);
   bool same = true;
   if (packed > 0)
     each_kind([&](const HalfSlice& s) { same = same && algorithm.packed_bytes(&s.problem, &machine) == packed; });
@@ -50,22 +50,22 @@ HalfSlices::HalfSlices(const Algorithm& algorithm, const ConvProblem& problem, c
   if (filter) parts = std::clamp(ceil_div(kMostParts, group_blocks), int64_t{1}, image_blocks * bands);
 }
 
-void HalfSlices::cut(int64_t packed, int64_t most) {
+void HalfSlices::cut(int64_t packed) {
   const int64_t bytes = copied_bytes(p), image = bytes * p.groups;
-  if (image <= most) return share(p.n, most / image, &images, &image_blocks);
+  if (image <= kBytes) return share(p.n, kBytes / image, &images, &image_blocks);
   const bool planes = p.x_layout == Layout::kChannelsFirst && p.y_layout == Layout::kChannelsFirst;
   share(p.n, 1, &images, &image_blocks);
-  if (p.groups > 1 && packed == 0 && planes) share(p.groups, most / bytes, &groups, &group_blocks);
-  if (groups * bytes > most && !cut_rows(groups * bytes, most)) bands = 1;
+  if (p.groups > 1 && packed == 0 && planes) share(p.groups, kBytes / bytes, &groups, &group_blocks);
+  if (groups * bytes > kBytes && !cut_rows(groups * bytes)) bands = 1;
 }
 
-bool HalfSlices::cut_rows(int64_t bytes, int64_t most) {
+bool HalfSlices::cut_rows(int64_t bytes) {
   // Where padding is read, or one long row, a band might take another way, which sums in another order.
   const bool one_row = axis == kMaxSpatial - 1;
   if (p.padding_mode != PaddingMode::kZeros || (one_row && (p.groups > 1 || p.pass == Pass::kBackwardData)))
     return false;
   const int64_t all = rows, unit = kTileRows * p.dilation[axis] * (p.pass == Pass::kBackwardData ? p.stride[axis] : 1);
-  const int64_t wanted = ceil_div(bytes, most), height = ceil_div(ceil_div(all, wanted), unit) * unit;
+  const int64_t wanted = ceil_div(bytes, kBytes), height = ceil_div(ceil_div(all, wanted), unit) * unit;
   rows = std::max(height, ceil_div(ceil_div(all, kMostBands), unit) * unit);
   bands = ceil_div(all, rows);
   for (int64_t band = 0; band < bands; ++band) {

@@ -17,6 +17,9 @@ inline TakenHalves taken_halves(const Algorithm& algorithm, const ConvProblem& p
   return algorithm.takes_halves ? algorithm.takes_halves(&problem) : TakenHalves::kNone;
 }
 
+inline bool takes_images(TakenHalves taken) { return taken == TakenHalves::kImages || taken == TakenHalves::kAll; }
+inline bool takes_w(TakenHalves taken) { return taken == TakenHalves::kWeights || taken == TakenHalves::kAll; }
+
 struct HalfSlice {
   ConvProblem problem;
   int64_t image, group, x_row, y_row;  // the first ones
@@ -40,8 +43,8 @@ struct HalfSlices {
   }
 
  private:
-  void cut(int64_t packed, int64_t most);
-  bool cut_rows(int64_t bytes, int64_t most);
+  void cut(int64_t packed);
+  bool cut_rows(int64_t bytes);
   bool set_band(int64_t first, int64_t last, HalfSlice* slice) const;
 };
 

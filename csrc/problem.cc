@@ -42,6 +42,8 @@ int64_t tensor_bytes(const ConvProblem& p) {
   return elements * element_size(p.dtype);
 }
 
+bool copies_stay_near(const ConvProblem& p) { return 4 * p.n * (p.c * x_plane(p) + p.k * y_plane(p)) <= (1 << 20); }
+
 int64_t element_size(DType dtype) {
   switch (dtype) {
     case DType::kFloat64:

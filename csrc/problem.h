@@ -131,6 +131,10 @@ inline bool is_half(DType dtype) { return dtype == DType::kFloat16 || dtype == D
 // Of what is computed with: float32 for halves.
 inline int64_t computed_size(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }
 
+// Whether float32 copies of x and y stay in L2 anyway: an algorithm that would copy pieces of halves several times, or
+// write where it can only add, does better with them.
+bool copies_stay_near(const ConvProblem& problem);
+
 // Empty text: valid. Otherwise one sentence that names the field, what came and what was expected.
 // `text` holds at least kTextCapacity characters. Returns true when valid.
 bool validate(const ConvProblem& problem, char* text);

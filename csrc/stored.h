@@ -36,9 +36,10 @@ class Stored {
     if (!half_) return kernels.gather_row(count, first, last, at(from), step, pitch, dst, dst_pitch, rows);
     if constexpr (std::is_same_v<T, float>) {
       if (step == 1) {
-        kernels.gather_row(first, 0, 0, nullptr, 0, 0, dst, dst_pitch, rows);
+        if (first > 0) kernels.gather_row(first, 0, 0, nullptr, 0, 0, dst, dst_pitch, rows);
         if (first < last) half_->widen(rows, last - first, halves(from + first), pitch, dst + first, dst_pitch);
-        return kernels.gather_row(count - last, 0, 0, nullptr, 0, 0, dst + last, dst_pitch, rows);
+        if (last < count) kernels.gather_row(count - last, 0, 0, nullptr, 0, 0, dst + last, dst_pitch, rows);
+        return;
       }
       const int64_t most = (kRoom - 1) / std::max<int64_t>(1, std::abs(step)) + 1;  // lanes that fit
       if (last - first > most) {

@@ -42,8 +42,7 @@ Blocking blocking_of(const ConvProblem& p, const Machine& m) {
 
 // dst[group][phase][piece][depth][rows of the piece]
 template <class T>
-void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* weights, T* dst) {
-  const Stored<T> w(m, p.dtype, weights);
+void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const Stored<T>& w, T* dst) {
   const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
   const Blocking b(p, kernels.mr, kernels.nr);
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
@@ -208,7 +207,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   char* workspace = static_cast<char*>(r.workspace);
   const T* packed = static_cast<const T*>(r.packed_w);
   if (!packed) {
-    pack_as(p, *r.machine, r.parallel, r.w, reinterpret_cast<T*>(workspace));
+    pack_as(p, *r.machine, r.parallel, Stored<T>(*r.machine, r.w_dtype, r.w), reinterpret_cast<T*>(workspace));
     packed = reinterpret_cast<const T*>(workspace);
     workspace += aligned(column_gemm_packed_bytes(p));
   }
@@ -232,9 +231,9 @@ int64_t column_gemm_workspace(const ConvProblem& p, const Machine& m, int slots,
 
 void column_gemm_pack(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
   if (p.dtype == DType::kFloat64)
-    pack_as(p, m, parallel, w, static_cast<double*>(packed));
+    pack_as(p, m, parallel, Stored<double>(m, p.dtype, w), static_cast<double*>(packed));
   else
-    pack_as(p, m, parallel, w, static_cast<float*>(packed));
+    pack_as(p, m, parallel, Stored<float>(m, p.dtype, w), static_cast<float*>(packed));
 }
 
 namespace {
@@ -303,9 +302,9 @@ void column_gemm_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
 }
 
 TakenHalves column_gemm_takes_halves(const ConvProblem* p) {
-  if (p->pass == Pass::kBackwardFilter) return TakenHalves::kImages;
+  if (p->pass == Pass::kBackwardFilter) return copies_stay_near(*p) ? TakenHalves::kNone : TakenHalves::kImages;
   const bool adds = p->pass == Pass::kBackwardData && shows_cells(p->padding_mode);
-  return adds ? TakenHalves::kNone : TakenHalves::kAll;
+  return adds || copies_stay_near(*p) ? TakenHalves::kWeights : TakenHalves::kAll;
 }
 
 void column_gemm_run(const ConvProblem& p, const RunContext& r) {

@@ -11,7 +11,7 @@ int64_t column_gemm_packed_bytes(const ConvProblem& problem);
 void column_gemm_pack(const ConvProblem& problem, const Machine& machine, const Parallel& parallel, const void* w,
                       void* packed);
 void column_gemm_run(const ConvProblem& problem, const RunContext& context);
-// None where gradients of padding are added to the tensors themselves.
+// Only w where gradients of padding are added to the tensors themselves.
 TakenHalves column_gemm_takes_halves(const ConvProblem* problem);
 // Seconds on one core.
 void column_gemm_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);

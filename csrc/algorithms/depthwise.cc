@@ -322,8 +322,8 @@ void estimate(const ConvProblem* problem, const Machine* m, Estimate* e) {
 
 template <class T>
 int64_t workspace_as(const ConvProblem& p, const Machine& m, int slots) {
-  if (depthwise_planes_serve(p)) return 0;
-  if (depthwise_filter_serves(p)) return depthwise_filter_bytes(p);
+  if (depthwise_planes_serve(p)) return slots * DepthwiseStage(p).bytes();
+  if (depthwise_filter_serves(p)) return depthwise_filter_bytes(p, m, slots);
   if (depthwise_pixels_serve(p)) return depthwise_pixels_bytes<T>(p, m);
   const Blocking b(p, gemm_kernels<T>(m).nr);
   return Depthwise<T>::parts_bytes(p, b) + slots * Depthwise<T>::slot_bytes(b, depthwise_kernels<T>(m).lanes);
@@ -334,6 +334,10 @@ int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool)
 }
 
 int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
+
+TakenHalves takes_halves(const ConvProblem* p) {
+  return DepthwiseStage::serves(*p) ? TakenHalves::kImages : TakenHalves::kNone;
+}
 
 template <class T>
 void run_as(const ConvProblem& p, const RunContext& r) {
@@ -358,6 +362,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kDepthwise;
-const Algorithm kDepthwise = {"depthwise", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, nullptr, run};
+const Algorithm kDepthwise = {"depthwise",     1.0,          1,       0,   why_not,     estimate,
+                              workspace_bytes, packed_bytes, nullptr, run, takes_halves};
 
 }  // namespace fastconv

@@ -11,6 +11,7 @@
 #include "../kernels/depthwise_kernels.h"
 #include "../machine.h"
 #include "../rounding.h"
+#include "../stored.h"
 
 namespace fastconv {
 
@@ -108,12 +109,31 @@ struct DepthwiseStore {
 template <class T>
 void depthwise_border_run(const ConvProblem& problem, const RunContext& context, const T* turned, int64_t pitch);
 
+// Channels first, halves of two axes at most: what a strip of rows, or small planes together, read and write passes
+// through elements of T, few enough for L1.
+struct DepthwiseStage {
+  int64_t rows;                     // of a strip: written, or of y in backward-filter
+  int64_t read, written, residual;  // elements of a channel
+  int64_t channels = 1;             // together
+
+  explicit DepthwiseStage(const ConvProblem& problem);
+  // One plane of x for each of y, without what is added to tensors after that.
+  static bool serves(const ConvProblem& problem);
+  int64_t bytes() const { return is_half_ ? aligned(4 * channels * (read + written + residual)) : 0; }
+  // The rows of the plane that is read for rows [first, last).
+  Extent read_rows(int64_t first, int64_t last) const;
+
+ private:
+  bool is_half_, forward_;
+  int64_t size_, stride_, reach_, pad_;  // size: of the axis read
+};
+
 bool depthwise_planes_serve(const ConvProblem& problem);
 template <class T>
 void depthwise_planes_run(const ConvProblem& problem, const RunContext& context);
 
 bool depthwise_filter_serves(const ConvProblem& problem);
-int64_t depthwise_filter_bytes(const ConvProblem& problem);  // of workspace
+int64_t depthwise_filter_bytes(const ConvProblem& problem, const Machine& machine, int slots);  // of workspace
 template <class T>
 void depthwise_filter_run(const ConvProblem& problem, const RunContext& context);
 

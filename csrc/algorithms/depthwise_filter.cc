@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Depthwise backward-filter, channels first: a tile of the filter is summed in registers over whole planes.
 //   for each part of the images and strips of rows, for each block of channels of y (the items that threads share):
-//     for each channel, for each tile: for each image, plane and set of rows: one kernel call
-//       (csrc/kernels/depthwise_taps.cc), then the lanes are added in a tree
+//     for each channel, for each image, for each tile, plane and set of rows: one kernel call
+//       (csrc/kernels/depthwise_taps.cc); then the lanes are added in a tree
 // Parts come from the problem and are added in a pairwise tree.
 #include <vector>
 
@@ -36,6 +36,9 @@ struct Cut {
     const int64_t most = output_size(p, 0) == 1 ? std::max<int64_t>(1, rows / kFewestRows) : 1;
     strips = std::clamp(ceil_div(wanted, std::max<int64_t>(1, p.n)), int64_t{1}, most);
     parts = std::clamp(wanted, int64_t{1}, std::max<int64_t>(1, p.n * strips));
+  }
+  int64_t part_bytes(const ConvProblem& p) const {
+    return parts > 1 ? parts * aligned(p.k * taps(p) * computed_size(p.dtype)) : 0;
   }
 };
 
@@ -75,7 +78,11 @@ class Filter {
         grid(forward_grid(p)),
         stride(static_cast<int>(p.stride[2])),
         shared(grid.axis[1], stride),
-        cut(p) {
+        cut(p),
+        gemm(gemm_kernels<T>(*r.machine)),
+        stage(p),
+        x(*r.machine, p.dtype, r.x),
+        y(*r.machine, p.dtype, r.y) {
     // Tiles of 1, 3, 5 or 7 taps.
     for (int64_t t = 0; t < p.filter[2];) {
       int64_t count = std::min<int64_t>(kernels.most_taps, p.filter[2] - t);
@@ -88,10 +95,12 @@ class Filter {
   void run() const {
     const int64_t weights = p.k * taps(p), pitch = aligned(weights * sizeof(T)) / static_cast<int64_t>(sizeof(T));
     T* sums = static_cast<T*>(cut.parts > 1 ? r.workspace : r.w);
-    parallel_for(r.parallel, cut.parts * cut.blocks, [&](int64_t item, int) {
+    parallel_for(r.parallel, cut.parts * cut.blocks, [&](int64_t item, int slot) {
       const int64_t part = item / cut.blocks, first = item % cut.blocks * cut.block, units = p.n * cut.strips;
+      char* mine = static_cast<char*>(r.workspace) + cut.part_bytes(p) + slot * slot_bytes(p, *r.machine);
       for (int64_t k = first; k < std::min(p.k, first + cut.block); ++k)
-        compute(k, part * units / cut.parts, (part + 1) * units / cut.parts, sums + part * pitch + k * taps(p));
+        compute(k, part * units / cut.parts, (part + 1) * units / cut.parts, sums + part * pitch + k * taps(p),
+                reinterpret_cast<T*>(mine));
     });
     if (cut.parts > 1)
       parallel_for(r.parallel, 1, [&](int64_t, int) {
@@ -100,51 +109,90 @@ class Filter {
     if (adds_border(p)) depthwise_border_run<T>(p, r, nullptr, 0);
   }
 
+  // Sums of all tiles, and a strip of x and of y where those are halves.
+  static int64_t slot_bytes(const ConvProblem& p, const Machine& m) {
+    const DepthwiseTapsKernelsOf<T>& kernels = taps_kernels<T>(m);
+    const int64_t whole = p.filter[2] / kernels.most_taps, rest = p.filter[2] % kernels.most_taps;
+    const int64_t across = whole + (rest == 0 ? 0 : rest % 2 == 1 ? 1 : 2);  // tiles have odd widths
+    const int64_t tiles = p.filter[0] * ceil_div(p.filter[1], int64_t{kernels.most_filter_rows}) * across;
+    return aligned(tiles * kMostSums * sizeof(T)) + DepthwiseStage(p).bytes();
+  }
+
  private:
-  void compute(int64_t k, int64_t first_unit, int64_t last_unit, T* dw) const {
-    const int64_t height = p.filter[1], width = p.filter[2];
+  // visit(first tap of depth, of rows, how many of them, tile of columns, number of the tile)
+  template <class Visit>
+  void each_tile(const Visit& visit) const {
+    int64_t number = 0;
     for (int64_t t0 = 0; t0 < p.filter[0]; ++t0)
-      for (int64_t t1 = 0; t1 < height; t1 += kernels.most_filter_rows) {
-        const int rows = static_cast<int>(std::min<int64_t>(kernels.most_filter_rows, height - t1));
-        for (const TapTile<T>& tile : tiles) {
-          const int count = static_cast<int>(tile.taps);
-          alignas(64) T sums[kMostSums] = {};
-          T totals[kMostSums];
-          const auto kernel = kernels.taps(stride, rows, count);
-          for (int64_t unit = first_unit; unit < last_unit; ++unit) add_unit(k, unit, t0, t1, tile, kernel, sums);
-          direct_kernels<T>(*r.machine).filter_total(rows * count, sums, totals);
-          for (int i = 0; i < rows; ++i)
-            std::copy(totals + i * count, totals + (i + 1) * count, dw + ((t0 * height + t1 + i) * width + tile.first));
-        }
+      for (int64_t t1 = 0; t1 < p.filter[1]; t1 += kernels.most_filter_rows) {
+        const int rows = static_cast<int>(std::min<int64_t>(kernels.most_filter_rows, p.filter[1] - t1));
+        for (const TapTile<T>& tile : tiles) visit(t0, t1, rows, tile, number++);
       }
   }
 
-  void add_unit(int64_t k, int64_t unit, int64_t t0, int64_t t1, const TapTile<T>& tile,
-                void (*kernel)(const DepthwiseTaps<T>*), T* sums) const {
-    const ColumnAxis &depth = grid.axis[0], &a = grid.axis[1], &b = grid.axis[2];
-    const int64_t n = unit / cut.strips, strip = unit % cut.strips;
-    const int64_t first = strip * a.columns / cut.strips, last = (strip + 1) * a.columns / cut.strips;
-    const T* x = static_cast<const T*>(r.x) + n * r.x_batch_pitch + k / (p.k / p.groups) * r.x_channel_pitch;
-    const T* y = static_cast<const T*>(r.y) + n * r.y_batch_pitch + k * r.y_channel_pitch;
-    DepthwiseTaps<T> at{};
-    at.x_row = shared.pitch * b.size;
-    at.y_row = shared.residues * b.columns;
-    at.columns = b.columns;
-    at.x_of = tile.x_of.data();
-    at.bits = tile.bits.data();
-    at.left = tile.left, at.right = tile.right;
-    at.sums = sums;
-    for (int64_t o = 0; o < depth.columns; ++o) {
-      const int64_t plane = o * depth.step + depth.offset + t0 * depth.offset_step;
-      if (plane < 0 || plane >= depth.size) continue;
-      shared.each_residue(a, first, last, t1, [&](int64_t point, int64_t rows, int64_t begin) {
-        at.rows = rows;
-        shared.set_limits(a, begin, &at);
-        at.x = x + (plane * a.size + begin) * b.size;
-        at.y = y + (o * a.columns + point) * b.columns;
-        kernel(&at);
-      });
+  // Every unit, a strip of rows of an image, is read by all tiles while it is near.
+  void compute(int64_t k, int64_t first_unit, int64_t last_unit, T* dw, T* sums) const {
+    T* room = sums;
+    each_tile([&](int64_t, int64_t, int, const TapTile<T>&, int64_t) {
+      std::fill_n(room, kMostSums, T(0));
+      room += kMostSums;
+    });
+    for (int64_t unit = first_unit; unit < last_unit; ++unit) {
+      const int64_t n = unit / cut.strips, strip = unit % cut.strips, all = grid.axis[1].columns;
+      const int64_t first = strip * all / cut.strips, last = (strip + 1) * all / cut.strips;
+      const int64_t of_x = n * r.x_batch_pitch + k / (p.k / p.groups) * r.x_channel_pitch;
+      const int64_t of_y = n * r.y_batch_pitch + k * r.y_channel_pitch;
+      if (!x.is_half()) {
+        add_rows(first, last, x.at(of_x), y.at(of_y), sums);
+        continue;
+      }
+      for (int64_t row = first; row < last; row += stage.rows) {
+        const int64_t end = std::min(last, row + stage.rows);
+        const auto [from, to] = stage.read_rows(row, end);
+        const int64_t x_width = grid.axis[2].size, y_width = grid.axis[2].columns, cells = (to - from) * x_width;
+        const int64_t pixels = (end - row) * y_width;
+        T* y_room = room + stage.read;
+        x.gather_row(gemm, cells, 0, cells, of_x + from * x_width, 1, 0, room, 0, 1);
+        y.gather_row(gemm, pixels, 0, pixels, of_y + row * y_width, 1, 0, y_room, 0, 1);
+        add_rows(row, end, room - from * x_width, y_room - row * y_width, sums);
+      }
     }
+    each_tile([&](int64_t t0, int64_t t1, int rows, const TapTile<T>& tile, int64_t number) {
+      const int count = static_cast<int>(tile.taps);
+      T totals[kMostSums];
+      direct_kernels<T>(*r.machine).filter_total(rows * count, sums + number * kMostSums, totals);
+      for (int i = 0; i < rows; ++i)
+        std::copy(totals + i * count, totals + (i + 1) * count,
+                  dw + ((t0 * p.filter[1] + t1 + i) * p.filter[2] + tile.first));
+    });
+  }
+
+  // The rows [first, last) of y in every plane along the depth. Pointers are to row 0.
+  void add_rows(int64_t first, int64_t last, const T* image, const T* gradient, T* sums) const {
+    const ColumnAxis &depth = grid.axis[0], &a = grid.axis[1], &b = grid.axis[2];
+    each_tile([&](int64_t t0, int64_t t1, int filter_rows, const TapTile<T>& tile, int64_t number) {
+      const auto kernel = kernels.taps(stride, filter_rows, static_cast<int>(tile.taps));
+      DepthwiseTaps<T> at{};
+      at.x_row = shared.pitch * b.size;
+      at.y_row = shared.residues * b.columns;
+      at.columns = b.columns;
+      at.x_of = tile.x_of.data();
+      at.bits = tile.bits.data();
+      at.left = tile.left, at.right = tile.right;
+      at.sums = sums + number * kMostSums;
+      for (int64_t o = 0; o < depth.columns; ++o) {
+        const int64_t plane = o * depth.step + depth.offset + t0 * depth.offset_step;
+        if (plane < 0 || plane >= depth.size) continue;
+        shared.each_residue(a, first, last, t1, [&](int64_t point, int64_t rows, int64_t begin) {
+          at.rows = rows;
+          shared.set_limits(a, begin, &at);
+          if (x.is_half()) at.last_row = std::min(at.last_row, (rows - 1) * stride + filter_rows);
+          at.x = image + (plane * a.size + begin) * b.size;
+          at.y = gradient + (o * a.columns + point) * b.columns;
+          kernel(&at);
+        });
+      }
+    });
   }
 
   const ConvProblem& p;
@@ -154,6 +202,9 @@ class Filter {
   const int stride;
   const SharedRows shared;
   const Cut cut;
+  const GemmKernelsOf<T>& gemm;
+  const DepthwiseStage stage;
+  const Stored<T> x, y;
   std::vector<TapTile<T>> tiles;
 };
 
@@ -168,9 +219,9 @@ bool depthwise_filter_serves(const ConvProblem& p) {
   return SharedRows(phase_axis(p, 1, 0), columns.step).fits;
 }
 
-int64_t depthwise_filter_bytes(const ConvProblem& p) {
-  const Cut cut(p);
-  return cut.parts > 1 ? cut.parts * aligned(p.k * taps(p) * element_size(p.dtype)) : 0;
+int64_t depthwise_filter_bytes(const ConvProblem& p, const Machine& m, int slots) {
+  const int64_t slot = p.dtype == DType::kFloat64 ? Filter<double>::slot_bytes(p, m) : Filter<float>::slot_bytes(p, m);
+  return Cut(p).part_bytes(p) + slots * slot;
 }
 
 template <class T>

@@ -47,7 +47,8 @@ std::vector<DepthwiseColumn> columns_of(const ColumnAxis& a, int64_t first_tap, 
 struct Cut {
   int64_t width, strips, height, vectors, parts;  // channels of a block; of rows written; parts: backward-filter
 
-  Cut(const ConvProblem& p, int64_t lanes, int64_t element) {
+  // `alone`: nobody shares the strips, except that backward-filter's are the problem's.
+  Cut(const ConvProblem& p, int64_t lanes, int64_t element, bool alone = false) {
     const bool filter = p.pass == Pass::kBackwardFilter;
     const int64_t rows = p.pass == Pass::kBackwardData ? p.size[1] : output_size(p, 1);
     const int64_t window =
@@ -57,7 +58,7 @@ struct Cut {
     const int64_t slices = filter ? vectors : ceil_div(p.c, width);
     const int64_t wanted = ceil_div(kItems, std::max<int64_t>(1, p.n * (filter ? slices : 1)));
     const bool flat = p.size[0] == 1 && output_size(p, 0) == 1;
-    strips = flat ? std::clamp(wanted, int64_t{1}, std::max<int64_t>(1, rows / kFewestRows)) : 1;
+    strips = flat && (filter || !alone) ? std::clamp(wanted, int64_t{1}, std::max<int64_t>(1, rows / kFewestRows)) : 1;
     height = std::max<int64_t>(1, ceil_div(ceil_div(rows, strips), kFewestRows) * kFewestRows);
     strips = ceil_div(rows, height);
     parts = std::clamp(ceil_div(kItems, std::max<int64_t>(1, slices)), int64_t{1}, std::max<int64_t>(1, p.n * strips));
@@ -74,7 +75,7 @@ class Pixels {
         forward(p.pass != Pass::kBackwardData),
         step(kernel_step(p)),
         pitch(ceil_div(p.c, kernels.lanes) * kernels.lanes),
-        cut(p, kernels.lanes, sizeof(T)),
+        cut(p, kernels.lanes, sizeof(T), r.parallel.slots == 1),
         store(p, r),
         read_pixel(forward ? r.x_channel_pitch : r.y_channel_pitch),
         written_pixel(forward ? r.y_channel_pitch : r.x_channel_pitch) {

@@ -10,6 +10,7 @@
 
 #include "../parallel.h"
 #include "depthwise.h"
+#include "depthwise_columns.h"
 
 namespace fastconv {
 namespace {
@@ -27,81 +28,23 @@ const DepthwisePlaneKernelsOf<T>& plane_kernels(const Machine& m) {
     return m.kernels->depthwise_planes->f32;
 }
 
-DepthwiseWay way_of(const ConvProblem& p) {
-  if (p.pass == Pass::kForward) return p.stride[2] == 1 ? DepthwiseWay::kPlain : DepthwiseWay::kEvenOdd;
-  return phases_of(p, 2) == 1 ? DepthwiseWay::kPlain : DepthwiseWay::kInterleaved;
-}
-
-// How the columns of a row are read, the same for every row.
-struct Columns {
-  DepthwiseWay way;
-  int64_t stride, sets;  // elements read per column, pixels written
-  int64_t columns, pixels, vectors, left, right;
-  std::vector<DepthwiseStep> steps;
-  std::vector<uint32_t> bits;  // see DepthwisePlane
-
-  Columns(const ConvProblem& p, int lanes)
-      : way(way_of(p)), stride(way == DepthwiseWay::kEvenOdd ? 2 : 1), sets(way == DepthwiseWay::kInterleaved ? 2 : 1) {
-    const ColumnAxis axis = phase_axis(p, 2, 0);
-    columns = axis.columns;
-    pixels = axis.out_size;
-    vectors = ceil_div(columns, lanes);
-    for (int64_t phase = 0; phase < sets; ++phase) add_taps(phase_axis(p, 2, phase), static_cast<int>(phase));
-    find_bits(axis.size, lanes);
-  }
-
-  const uint32_t* bits_of(int64_t vector) const {
-    const int64_t shared = right > left ? right - left - 1 : 0;
-    const int64_t row = vector <= left ? vector : vector < right ? left : vector - shared;
-    return bits.data() + row * static_cast<int64_t>(steps.size());
-  }
-
- private:
-  void add_taps(const ColumnAxis& a, int tap) {
-    const TapOrder order(a);
-    const int64_t start = a.offset + std::min<int64_t>(0, (a.taps - 1) * a.offset_step);
-    for (int64_t t = 0; t < a.taps; ++t) {
-      const int64_t at = start + t * std::abs(a.offset_step), w = order.first + t * order.step;
-      if (way == DepthwiseWay::kEvenOdd && t % 2 == 1) {
-        steps.back().w[1] = w, steps.back().taps = 3;
-        continue;
-      }
-      auto step = std::find_if(steps.begin(), steps.end(), [&](const DepthwiseStep& s) { return s.x >= at; });
-      if (step == steps.end() || step->x != at) step = steps.insert(step, DepthwiseStep{at, {0, 0}, 0, 0});
-      step->w[tap] = w, step->taps |= 1 << tap;
-    }
-  }
-  void find_bits(int64_t size, int64_t lanes) {
-    const int64_t width = lanes * stride;
-    left = 0, right = vectors;
-    if (!steps.empty()) {
-      left = std::clamp(ceil_div(std::max<int64_t>(0, -steps.front().x), width), int64_t{0}, vectors);
-      right = std::clamp(floor_div(size - steps.back().x, width), left, vectors);
-    }
-    for (int64_t v = 0; v < vectors; v = v == left && right > left ? right : v + 1)
-      for (const DepthwiseStep& step : steps) {
-        uint32_t set = 0;
-        for (int64_t i = 0; i < width; ++i) {
-          const int64_t at = v * width + i + step.x;
-          if (at >= 0 && at < size) set |= 1u << i;
-        }
-        bits.push_back(set);
-      }
-  }
-};
-
 template <class T>
 class Planes {
  public:
   Planes(const ConvProblem& problem, const RunContext& context)
       : p(problem),
         r(context),
+        gemm(gemm_kernels<T>(*r.machine)),
         kernels(plane_kernels<T>(*r.machine)),
         forward(p.pass == Pass::kForward),
         multiplier(p.k / p.groups),
         read_plane(forward ? x_plane(p) : y_plane(p)),
         columns(p, kernels.lanes),
         store(p, r),
+        stage(p),
+        x(*r.machine, p.dtype, r.x),
+        y(*r.machine, p.dtype, r.y),
+        residual(*r.machine, p.dtype, r.residual),
         whole(static_cast<size_t>(columns.steps.size()), ~0u) {
     for (int a = 0; a < kMaxSpatial; ++a) written_size[a] = forward ? output_size(p, a) : p.size[a];
     slices.resize(static_cast<size_t>(written_size[0]));
@@ -118,21 +61,26 @@ class Planes {
     const int64_t blocks = ceil_div(channels, block), rows = written_size[1];
     const bool alone = r.parallel.slots == 1 || written_size[0] > 1;  // strips have more edges
     const int64_t wanted = alone ? 1 : ceil_div(kItems, std::max<int64_t>(1, p.n * blocks));
-    const int64_t height = std::max<int64_t>(1, aligned_rows(ceil_div(rows, wanted)));
+    const int64_t height = x.is_half() ? stage.rows : std::max<int64_t>(1, aligned_rows(ceil_div(rows, wanted)));
     const int64_t strips = rows > 0 ? ceil_div(rows, height) : 0;
-    parallel_for(r.parallel, p.n * blocks * strips, [&](int64_t item, int) {
+    parallel_for(r.parallel, p.n * blocks * strips, [&](int64_t item, int slot) {
+      T* room = reinterpret_cast<T*>(static_cast<char*>(r.workspace) + slot * stage.bytes());
       const int64_t n = item / strips / blocks, first = item / strips % blocks * block;
       const int64_t row = item % strips * height, last_row = std::min(rows, row + height);
-      for (int64_t channel = first; channel < std::min(channels, first + block); ++channel)
-        compute(n, channel, row, last_row);
+      const int64_t last = std::min(channels, first + block), step = x.is_half() ? stage.channels : 1;
+      for (int64_t channel = first; channel < last; channel += step)
+        if (x.is_half())
+          compute_halves(n, channel, std::min(step, last - channel), row, last_row, room);
+        else
+          compute(n, channel, row, last_row);
     });
     if (!adds_border(p)) return;
     depthwise_border_run<T>(p, r, nullptr, 0);
     if (!store.more) return;
     parallel_for(r.parallel, p.n * channels, [&](int64_t item, int) {
-      T* plane = written_plane(item / channels, item % channels);
+      T* plane = (forward ? y : x).at(written_at(item / channels, item % channels));
       for (int64_t i = 0; i < written_size[0]; ++i)
-        finish(plane + i * written_size[1] * written_size[2], 0, written_size[1]);
+        finish(plane + i * written_size[1] * written_size[2], nullptr, written_size[1]);
     });
   }
 
@@ -144,7 +92,7 @@ class Planes {
     int filter_rows;
     int64_t x, y, w;
     int64_t first, unit;  // image rows written: first + unit * j
-    int64_t step;
+    int64_t step, taps;   // rows read: those of the filter's phase
     size_t group;
   };
   struct Slice {
@@ -185,7 +133,7 @@ class Planes {
     shared.set_limits(a, begin, &call.plane);
     call.first = a.out_first + residue * a.out_step;
     call.unit = a.out_step * shared.residues;
-    call.step = shared.step;
+    call.step = shared.step, call.taps = a.taps;
     call.x = begin * read_width;
     call.y = call.first * columns.pixels;
     call.w = order.first * p.filter[2];
@@ -290,65 +238,95 @@ class Planes {
     }
   }
 
-  T* written_plane(int64_t n, int64_t channel) const {
-    return forward ? static_cast<T*>(r.y) + n * r.y_batch_pitch + channel * r.y_channel_pitch
-                   : static_cast<T*>(r.x) + n * r.x_batch_pitch + channel * r.x_channel_pitch;
+  int64_t read_at(int64_t n, int64_t channel) const {
+    return forward ? n * r.x_batch_pitch + channel / multiplier * r.x_channel_pitch
+                   : n * r.y_batch_pitch + channel * multiplier * r.y_channel_pitch;
+  }
+  int64_t written_at(int64_t n, int64_t channel) const {
+    return forward ? n * r.y_batch_pitch + channel * r.y_channel_pitch
+                   : n * r.x_batch_pitch + channel * r.x_channel_pitch;
   }
 
+  // Rows [row, last_row) of a channel.
   void compute(int64_t n, int64_t channel, int64_t row, int64_t last_row) const {
-    const int64_t from = forward ? channel / multiplier : channel, k = forward ? channel : channel * multiplier;
-    const T* read = forward ? static_cast<const T*>(r.x) + n * r.x_batch_pitch + from * r.x_channel_pitch
-                            : static_cast<const T*>(r.y) + n * r.y_batch_pitch + k * r.y_channel_pitch;
-    T* written = written_plane(n, channel);
-    const T* w = static_cast<const T*>(r.w) + k * taps(p);
-    const T bias = r.bias ? static_cast<const T*>(r.bias)[channel] : T(0);
-    const int64_t plane = written_size[1] * written_size[2];
-    const bool whole_plane = row == 0 && last_row == written_size[1];
-    for (const Slice& slice : slices) {
-      for (size_t i = 0; i < slice.calls.size(); ++i) {
-        const Call& call = slice.calls[i];
-        DepthwisePlane<T> at = call.plane;
-        at.x = read + call.x;
-        at.y = written + call.y;
-        at.w = w + call.w;
-        at.group = slice.groups.data() + call.group;
-        at.bias = at.accumulate ? T(0) : bias;
-        const bool last = i + 1 == slice.calls.size() || !slice.calls[i + 1].plane.accumulate;
-        at.clamps = last && store.clamps;
-        at.low = store.low, at.high = store.high;
-        auto kernel = call.kernel;
-        if (call.unit > 0 && !whole_plane) {
-          const int64_t j = ceil_div(std::max<int64_t>(0, row - call.first), call.unit);
-          at.rows = std::min(at.rows, ceil_div(std::max<int64_t>(0, last_row - call.first), call.unit)) - j;
-          if (at.rows <= 0) continue;
-          at.x += j * call.step * at.x_row;
-          at.y += j * at.y_row;
-          at.first_row -= j * call.step, at.last_row -= j * call.step;
-          kernel = kernels.rows(columns.way, call.filter_rows, at.rows);
-        }
-        kernel(&at);
-      }
-      if (store.more && !adds_border(p)) finish(written, row, last_row);
-      written += plane;
+    const int64_t to = written_at(n, channel), width = written_size[2], plane = written_size[1] * width;
+    for (int64_t i = 0; i < written_size[0]; ++i) {
+      T* at = (forward ? y : x).at(to + i * plane);
+      compute_slice(slices[static_cast<size_t>(i)], (forward ? x : y).at(read_at(n, channel)), at, channel, row,
+                    last_row);
+      if (store.more && !adds_border(p))
+        finish(at + row * width, r.residual ? residual.at(to + i * plane + row * width) : nullptr, last_row - row);
     }
   }
 
-  void finish(T* plane, int64_t row, int64_t last_row) const {
-    T* at = plane + row * written_size[2];
-    const T* residual = r.residual ? static_cast<const T*>(r.residual) + (at - static_cast<T*>(r.y)) : nullptr;
-    gemm_kernels<T>(*r.machine)
-        .epilogue(1, (last_row - row) * written_size[2], at, 0, nullptr, residual, 0,
-                  static_cast<int32_t>(p.activation), T(r.alpha));
+  // The same of halves and of some channels, which come and go through `room`. Pointers are to where row 0 would lie.
+  void compute_halves(int64_t n, int64_t channel, int64_t channels, int64_t row, int64_t last_row, T* room) const {
+    const auto [first, last] = stage.read_rows(row, last_row);
+    const int64_t read_width = forward ? p.size[2] : output_size(p, 2), width = written_size[2];
+    const int64_t cells = (last - first) * read_width, pixels = (last_row - row) * width;
+    const int64_t to = written_at(n, channel) + row * width;
+    const int64_t pitch = forward ? r.y_channel_pitch : r.x_channel_pitch;
+    T *made = room + channels * cells, *addends = made + channels * pixels;
+    (forward ? x : y)
+        .gather_row(gemm, cells, 0, cells, read_at(n, channel) + first * read_width, 1,
+                    forward ? r.x_channel_pitch : r.y_channel_pitch, room, cells, channels);
+    if (r.residual) residual.gather_row(gemm, pixels, 0, pixels, to, 1, pitch, addends, pixels, channels);
+    for (int64_t c = 0; c < channels; ++c) {
+      T* written = made + c * pixels;
+      compute_slice(slices[0], room + c * cells - first * read_width, written - row * width, channel + c, row,
+                    last_row);
+      if (store.more) finish(written, r.residual ? addends + c * pixels : nullptr, last_row - row);
+    }
+    (forward ? y : x).put_rows(gemm, channels, pixels, made, pixels, to, pitch);
+  }
+
+  void compute_slice(const Slice& slice, const T* read, T* written, int64_t channel, int64_t row,
+                     int64_t last_row) const {
+    const T* w = static_cast<const T*>(r.w) + (forward ? channel : channel * multiplier) * taps(p);
+    const T bias = r.bias ? static_cast<const T*>(r.bias)[channel] : T(0);
+    const bool whole_plane = row == 0 && last_row == written_size[1];
+    for (size_t i = 0; i < slice.calls.size(); ++i) {
+      const Call& call = slice.calls[i];
+      DepthwisePlane<T> at = call.plane;
+      at.x = read + call.x;
+      at.y = written + call.y;
+      at.w = w + call.w;
+      at.group = slice.groups.data() + call.group;
+      at.bias = at.accumulate ? T(0) : bias;
+      const bool last = i + 1 == slice.calls.size() || !slice.calls[i + 1].plane.accumulate;
+      at.clamps = last && store.clamps;
+      at.low = store.low, at.high = store.high;
+      auto kernel = call.kernel;
+      if (call.unit > 0 && !whole_plane) {
+        const int64_t j = ceil_div(std::max<int64_t>(0, row - call.first), call.unit);
+        at.rows = std::min(at.rows, ceil_div(std::max<int64_t>(0, last_row - call.first), call.unit)) - j;
+        if (at.rows <= 0) continue;
+        at.x += j * call.step * at.x_row;
+        at.y += j * at.y_row;
+        at.first_row -= j * call.step, at.last_row -= j * call.step;
+        kernel = kernels.rows(columns.way, call.filter_rows, at.rows);
+      }
+      // Of a block with fewer rows than the kernel's, the others are not there either.
+      if (x.is_half()) at.last_row = std::min(at.last_row, (at.rows - 1) * call.step + call.taps);
+      kernel(&at);
+    }
+  }
+
+  void finish(T* at, const T* addend, int64_t rows) const {
+    gemm.epilogue(1, rows * written_size[2], at, 0, nullptr, addend, 0, static_cast<int32_t>(p.activation), T(r.alpha));
   }
 
   const ConvProblem& p;
   const RunContext& r;
+  const GemmKernelsOf<T>& gemm;
   const DepthwisePlaneKernelsOf<T>& kernels;
   const bool forward;
   const int64_t multiplier, read_plane;
   int64_t written_size[kMaxSpatial];
-  const Columns columns;
+  const DepthwiseColumns columns;
   const DepthwiseStore<T> store;
+  const DepthwiseStage stage;
+  const Stored<T> x, y, residual;
   const std::vector<uint32_t> whole;
   std::vector<Slice> slices;
 };
@@ -359,7 +337,7 @@ bool depthwise_planes_serve(const ConvProblem& p) {
   if (p.x_layout != Layout::kChannelsFirst || p.y_layout != Layout::kChannelsFirst || !begins_with_zeros(p))
     return false;
   if (p.pass == Pass::kBackwardFilter || x_plane(p) == 0 || y_plane(p) == 0) return false;
-  const DepthwiseWay way = way_of(p);
+  const DepthwiseWay way = depthwise_way(p);
   const ColumnAxis columns = phase_axis(p, 2, 0), rows = phase_axis(p, 1, 0);
   if (way == DepthwiseWay::kEvenOdd && (columns.step != 2 || (columns.offset_step != 1 && columns.taps > 1)))
     return false;

@@ -31,7 +31,7 @@ class Grouped {
         store(p, r, gemm_kernels<T>(*r.machine)),
         read_layout{b.forward ? p.x_layout : p.y_layout, b.forward ? r.x_batch_pitch : r.y_batch_pitch,
                     b.forward ? r.x_channel_pitch : r.y_channel_pitch},
-        read(static_cast<const T*>(b.forward ? r.x : r.y)),
+        read(*r.machine, p.dtype, b.forward ? r.x : r.y),
         w(static_cast<const T*>(r.w)),
         simple(!r.residual && (p.activation == Activation::kNone || p.activation == Activation::kRelu)) {}
 
@@ -151,7 +151,8 @@ class Grouped {
         });
     }
     if (direct) return;
-    if (!grid.adds && a[2].out_step == 2 && !r.residual && p.x_layout == Layout::kChannelsFirst)
+    const bool halves = read.is_half();
+    if (!grid.adds && a[2].out_step == 2 && !r.residual && p.x_layout == Layout::kChannelsFirst && !halves)
       return spread(grid, at, group * b.rows, groups * b.rows, strip);
     each_part(at, a[2].columns, [&](int64_t column, int64_t point, int64_t count) {
       store.move(grid, first + column, count, group * b.rows, groups * b.rows, strip + point, points,
@@ -174,7 +175,7 @@ class Grouped {
   // The share of a piece in what the next group's band reads.
   void look_ahead(const ColumnGrid& grid, const GroupedPlace& at, int64_t group, int64_t piece,
                   GroupedBand<T>* band) const {
-    if (b.together) return;
+    if (b.together || read.is_half()) return;
     const ColumnAxis* a = grid.axis;
     const int64_t depth = std::clamp(at.o0 * a[0].step + a[0].offset, int64_t{0}, a[0].size - 1);
     const int64_t top = at.row * a[1].step + a[1].offset + std::min<int64_t>(0, reach_of(a[1]));
@@ -184,8 +185,8 @@ class Grouped {
     band->ahead_channels = (piece + 1) * b.channels / b.pieces - begin;
     band->ahead_pitch = read_layout.channel_pitch;
     band->ahead_count = (last - first) * a[2].size;
-    band->ahead = read + at.n * read_layout.batch_pitch + (group * b.channels + begin) * read_layout.channel_pitch +
-                  (depth * a[1].size + first) * a[2].size;
+    band->ahead = read.at(at.n * read_layout.batch_pitch + (group * b.channels + begin) * read_layout.channel_pitch +
+                          (depth * a[1].size + first) * a[2].size);
   }
 
   // A phase whose pixels are every other one of a row.
@@ -235,7 +236,8 @@ class Grouped {
   const GroupedKernelsOf<T>& kernels;
   const StripStore<T> store;
   const ImageLayout read_layout;
-  const T *read, *w;
+  const Stored<T> read;
+  const T* w;
   const bool simple;  // the epilogue is that of the tiles
 };
 
@@ -315,9 +317,16 @@ int run(const ConvProblem* p, const RunContext* r) {
   return 0;
 }
 
+// Not what blocks of padding are added to.
+TakenHalves takes_halves(const ConvProblem* p) {
+  const bool adds = p->pass == Pass::kBackwardData && shows_cells(p->padding_mode);
+  return adds ? TakenHalves::kNone : TakenHalves::kImages;
+}
+
 }  // namespace
 
 extern const Algorithm kGrouped;
-const Algorithm kGrouped = {"grouped", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, nullptr, run};
+const Algorithm kGrouped = {"grouped",       1.0,          1,       0,   why_not,     estimate,
+                            workspace_bytes, packed_bytes, nullptr, run, takes_halves};
 
 }  // namespace fastconv

@@ -53,7 +53,7 @@ struct GroupedBlocking {
     });
     for (int a = 0; a < kMaxSpatial; ++a) phases *= forward ? 1 : phase_count(p, a);
     const Layout written = forward ? p.y_layout : p.x_layout, read = forward ? p.x_layout : p.y_layout;
-    direct = written == Layout::kChannelsFirst && phases == 1;
+    direct = written == Layout::kChannelsFirst && phases == 1 && !is_half(p.dtype);
     together = read == Layout::kChannelsLast;
     // Transpositions fill vectors of channels.
     const int64_t least_read = together ? ceil_div(int64_t{kernels.lanes}, channels) : 1;

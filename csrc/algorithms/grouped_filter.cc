@@ -36,7 +36,9 @@ class GroupedFilterGradient {
         planes(*r.machine, grid, cut.bands),
         y_lines(gemm, y_grid, y_grid.axis[2].step),
         x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
-        y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch} {}
+        y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
+        image(*r.machine, p.dtype, r.x),
+        gradient(*r.machine, p.dtype, r.y) {}
 
   // The geometry, the same for any number of threads.
   struct Cut {
@@ -143,8 +145,7 @@ class GroupedFilterGradient {
       for (; unit < last && filled < cut.chunk; ++unit) {
         if (!cut.bands.place(grid, unit % cut.bands.count(), &at)) continue;
         at.n = unit / cut.bands.count();
-        planes.fill(x_layout, static_cast<const T*>(r.x), at, group * b.channels, groups * b.channels,
-                    x + filled * cut.x_elements);
+        planes.fill(x_layout, image, at, group * b.channels, groups * b.channels, x + filled * cut.x_elements);
         T* to = y + filled * cut.y_elements;
         if (cut.by_pixels)
           for (int64_t g = 0; g < groups; ++g) turn_y(at, (group + g) * b.rows, to + g * cut.y_row);
@@ -222,15 +223,15 @@ class GroupedFilterGradient {
   // dst[point][channel], zero from the group's last channel on.
   void turn_y(const GroupedPlace& at, int64_t channel, T* dst) const {
     const int64_t width = y_grid.axis[2].size;
-    const T* y = static_cast<const T*>(r.y) + at.n * y_layout.batch_pitch + channel * y_layout.channel_step() +
-                 ((at.o0 * y_grid.axis[1].size + at.row) * width + at.column) * y_layout.pixel_step();
+    int64_t y = at.n * y_layout.batch_pitch + channel * y_layout.channel_step() +
+                ((at.o0 * y_grid.axis[1].size + at.row) * width + at.column) * y_layout.pixel_step();
     const bool whole = at.columns == width;
     const int64_t lines = whole ? 1 : at.rows, points = whole ? at.rows * width : at.columns;
     for (int64_t i = 0; i < lines; ++i, y += width * y_layout.pixel_step(), dst += points * cut.width) {
       if (y_layout.layout == Layout::kChannelsFirst)
-        gemm.transpose(cut.b.rows, points, cut.width, y, y_layout.channel_pitch, dst, cut.width);
+        gradient.transpose(gemm, cut.b.rows, points, cut.width, y, y_layout.channel_pitch, dst, cut.width);
       else
-        kernels.copy_rows(points, cut.width, 0, cut.b.rows, y, 1, y_layout.channel_pitch, dst, cut.width);
+        copy_rows(points, cut.width, cut.b.rows, y, y_layout.channel_pitch, dst);
     }
   }
 
@@ -238,18 +239,25 @@ class GroupedFilterGradient {
   void fill_y(const GroupedPlace& at, int64_t channel, int64_t channels, int64_t size, T* dst) const {
     const int64_t width = y_grid.axis[2].size, pitch = planes.pitch, filled = at.rows * pitch;
     const int64_t pixel = (at.o0 * y_grid.axis[1].size + at.row) * width + at.column;
-    const T* y = static_cast<const T*>(r.y) + at.n * y_layout.batch_pitch + channel * y_layout.channel_step() +
-                 pixel * y_layout.pixel_step();
+    int64_t y = at.n * y_layout.batch_pitch + channel * y_layout.channel_step() + pixel * y_layout.pixel_step();
     const bool planar = y_layout.layout == Layout::kChannelsFirst;
     if (!planar)
       for (int64_t row = 0; row < at.rows; ++row, y += width * y_layout.pixel_step()) {
-        y_lines.line(y_layout, y, 0, 0, at.columns, channels, dst + row * pitch, cut.y_row);
+        y_lines.line(y_layout, gradient, y, 0, at.columns, channels, dst + row * pitch, cut.y_row);
         if (pitch > at.columns) y_lines.value(pitch - at.columns, channels, dst + row * pitch + at.columns, cut.y_row);
       }
     for (int64_t c = 0; c < channels; ++c, y += y_layout.channel_step(), dst += cut.y_row) {
-      if (planar) kernels.copy_rows(at.rows, pitch, 0, at.columns, y, 1, width, dst, pitch);
+      if (planar) copy_rows(at.rows, pitch, at.columns, y, width, dst);
       if (filled < size) std::fill(dst + filled, dst + size, T(0));
     }
+  }
+
+  // dst[row][count]: `shown` elements of y, then zeros.
+  void copy_rows(int64_t rows, int64_t count, int64_t shown, int64_t from, int64_t pitch, T* dst) const {
+    if (gradient.is_half())
+      gradient.gather_row(gemm, count, 0, shown, from, 1, pitch, dst, count, rows);
+    else
+      kernels.copy_rows(rows, count, 0, shown, gradient.at(from), 1, pitch, dst, count);
   }
 
   void repair(int64_t group) const {
@@ -271,8 +279,8 @@ class GroupedFilterGradient {
     const int64_t t[] = {tap / p.filter[2] / p.filter[1], tap / p.filter[2] % p.filter[1], tap % p.filter[2]};
     T sum = 0;
     for (int64_t n = 0; n < p.n; ++n) {
-      const T* y = static_cast<const T*>(r.y) + n * y_layout.batch_pitch + k * y_layout.channel_step();
-      const T* x = static_cast<const T*>(r.x) + n * x_layout.batch_pitch + c * x_layout.channel_step();
+      int64_t y = n * y_layout.batch_pitch + k * y_layout.channel_step();
+      const int64_t x = n * x_layout.batch_pitch + c * x_layout.channel_step();
       int64_t o[kMaxSpatial];
       for (o[0] = 0; o[0] < a[0].columns; ++o[0])
         for (o[1] = 0; o[1] < a[1].columns; ++o[1])
@@ -286,9 +294,9 @@ class GroupedFilterGradient {
               cell = cell * a[i].size + at;
             }
             if (inside)
-              sum += *y * x[cell * x_layout.pixel_step()];
+              sum += gradient.value(y) * image.value(x + cell * x_layout.pixel_step());
             else if (grid.padding_mode == PaddingMode::kConstant)
-              sum += *y * static_cast<T>(grid.pad_value);
+              sum += gradient.value(y) * static_cast<T>(grid.pad_value);
           }
     }
     return sum;
@@ -303,6 +311,7 @@ class GroupedFilterGradient {
   const GroupedPlanes<T> planes;
   const LineGather<T> y_lines;
   const ImageLayout x_layout, y_layout;
+  const Stored<T> image, gradient;
 };
 
 template <class T>

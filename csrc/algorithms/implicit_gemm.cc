@@ -66,8 +66,7 @@ void pack_channels(const ConvProblem& p, const Machine& m, const Blocking<T>& b,
 
 // dst[group][phase][block of rows][block of channels][tap][channel][row of the block]
 template <class T>
-void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* weights, void* packed) {
-  const Stored<T> w(m, p.dtype, weights);
+void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const Stored<T>& w, void* packed) {
   const Blocking<T> b(p, m);
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
     parallel_for(parallel, b.groups * b.row_blocks, [&](int64_t item, int) {
@@ -100,7 +99,7 @@ class Product {
         write_layout{b.forward ? p.y_layout : p.x_layout, b.forward ? r.y_batch_pitch : r.x_batch_pitch,
                      b.forward ? r.y_channel_pitch : r.x_channel_pitch},
         read(*r.machine, p.dtype, b.forward ? r.x : r.y),
-        weights(*r.machine, p.dtype, r.w),
+        weights(*r.machine, r.w_dtype, r.w),
         written(static_cast<T*>(b.forward ? r.y : r.x)) {}
 
   // Scratch of a worker.
@@ -313,7 +312,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   char* workspace = static_cast<char*>(r.workspace);
   const T* packed = static_cast<const T*>(r.packed_w);
   if (!packed && !Blocking<T>(p, *r.machine).packs_blocks) {
-    pack_as<T>(p, *r.machine, r.parallel, r.w, workspace);
+    pack_as<T>(p, *r.machine, r.parallel, Stored<T>(*r.machine, r.w_dtype, r.w), workspace);
     packed = reinterpret_cast<const T*>(workspace);
     workspace += aligned(packed_as<T>(p, *r.machine));
   }
@@ -358,13 +357,15 @@ int pack(const ConvProblem* p, const Machine* m, const Parallel* parallel, const
   if (is_phased(p, m))
     implicit_data_pack(*p, *m, *parallel, w, packed);
   else
-    is_double(p) ? pack_as<double>(*p, *m, *parallel, w, packed) : pack_as<float>(*p, *m, *parallel, w, packed);
+    is_double(p) ? pack_as(*p, *m, *parallel, Stored<double>(*m, p->dtype, w), packed)
+                 : pack_as(*p, *m, *parallel, Stored<float>(*m, p->dtype, w), packed);
   return 0;
 }
 
 // Channels last, pixels are read and written in place.
 TakenHalves takes_halves(const ConvProblem* p) {
   if (is_filter(p)) return implicit_filter_takes_halves(p);
+  if (copies_stay_near(*p)) return TakenHalves::kWeights;
   const bool planes = p->x_layout == Layout::kChannelsFirst && p->y_layout == Layout::kChannelsFirst;
   return planes ? TakenHalves::kAll : TakenHalves::kNone;
 }

@@ -30,8 +30,7 @@ namespace {
 
 // The weights of a group and of its blocks follow each other.
 template <class T>
-void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* weights, void* packed) {
-  const Stored<T> w(m, p.dtype, weights);
+void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const Stored<T>& w, void* packed) {
   const DataBlocking<T> b(p, m);
   parallel_for(parallel, b.groups * b.blocks, [&](int64_t item, int) {
     const int64_t group = item / b.blocks, begin = b.block_begin(item % b.blocks);
@@ -358,7 +357,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   char* workspace = static_cast<char*>(r.workspace);
   const T* packed = static_cast<const T*>(r.packed_w);
   if (!packed) {
-    pack_as<T>(p, *r.machine, r.parallel, r.w, workspace);
+    pack_as<T>(p, *r.machine, r.parallel, Stored<T>(*r.machine, r.w_dtype, r.w), workspace);
     packed = reinterpret_cast<const T*>(workspace);
     workspace += aligned(packed_as<T>(p, *r.machine));
   }
@@ -383,7 +382,8 @@ int64_t implicit_data_packed_bytes(const ConvProblem& p, const Machine& m) {
 }
 
 void implicit_data_pack(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
-  is_double(p) ? pack_as<double>(p, m, parallel, w, packed) : pack_as<float>(p, m, parallel, w, packed);
+  is_double(p) ? pack_as(p, m, parallel, Stored<double>(m, p.dtype, w), packed)
+               : pack_as(p, m, parallel, Stored<float>(m, p.dtype, w), packed);
 }
 
 void implicit_data_run(const ConvProblem& p, const RunContext& r) {

@@ -40,7 +40,7 @@ class FilterProduct {
         y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
         x(*r.machine, p.dtype, r.x),
         y(*r.machine, p.dtype, r.y),
-        w(*r.machine, p.dtype, r.w) {}
+        w(*r.machine, r.w_dtype, r.w) {}
 
   static int64_t workspace(const ConvProblem& p, const Machine& m, int slots) {
     const FilterBlocking<T> b(p, m);
@@ -126,6 +126,15 @@ class FilterProduct {
         if (b.in_place) {
           source = tensor.at((group * b.channels + channel) * layout.channel_step());
           place_in_tensor(layout, pixel, pixels, channels, places, offsets);
+        } else if (grid.reads_as_written() && layout.layout == Layout::kChannelsFirst) {  // 1 x 1: planes as they are
+          const int64_t first = (group * b.channels + channel) * layout.channel_pitch;
+          each_pixel_run(grid, pixel, pixels, [&](int64_t lane, int64_t run, int64_t n, int64_t at) {
+            tensor.gather_row(kernels, run, 0, run, first + n * layout.batch_pitch + at, 1, layout.channel_pitch,
+                              halo + lane, pixels, channels);
+          });
+          source = halo;
+          for (int64_t i = 0; i < pixels; ++i) places[i] = i;
+          for (int64_t i = 0; i < channels; ++i) offsets[i] = i * pixels;
         } else {
           const HaloGather<T> gather(kernels, grid, pixel, pixels, Strides::kKept);
           gather.fill(layout, tensor, group * b.channels + channel, channels, halo);
@@ -303,10 +312,12 @@ void implicit_filter_estimate(const ConvProblem& p, const Machine& m, Estimate* 
   is_double(p) ? estimate_as<double>(p, m, e) : estimate_as<float>(p, m, e);
 }
 
-// Channels last, rows are read in place.
+// Channels last, rows are read in place; 1 x 1, tiles may be those of dw itself.
 TakenHalves implicit_filter_takes_halves(const ConvProblem* p) {
   const bool planes = p->x_layout == Layout::kChannelsFirst && p->y_layout == Layout::kChannelsFirst;
-  return planes ? TakenHalves::kAll : TakenHalves::kNone;
+  const bool swaps = taps(*p) == 1 && unpadded(*p), near = copies_stay_near(*p);
+  if (planes && (swaps || !near)) return TakenHalves::kAll;
+  return near && !swaps ? TakenHalves::kWeights : TakenHalves::kNone;
 }
 
 void implicit_filter_run(const ConvProblem& p, const RunContext& r) {

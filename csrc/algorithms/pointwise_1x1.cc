@@ -70,7 +70,7 @@ int run(const ConvProblem* problem, const RunContext* r) {
 }
 
 TakenHalves takes_halves(const ConvProblem* p) {
-  return p->pass == Pass::kBackwardFilter ? implicit_filter_takes_halves(p) : TakenHalves::kAll;
+  return p->pass == Pass::kBackwardFilter ? implicit_filter_takes_halves(p) : column_gemm_takes_halves(p);
 }
 
 }  // namespace

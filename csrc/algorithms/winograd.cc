@@ -145,7 +145,7 @@ class Run {
         workspace(static_cast<char*>(r.workspace)),
         input(p, r, g),
         output(p, r, g),
-        filter{p, gemm_kernels<float>(*r.machine), g, Stored<float>(*r.machine, p.dtype, r.w), nullptr} {}
+        filter{p, gemm_kernels<float>(*r.machine), g, Stored<float>(*r.machine, r.w_dtype, r.w), nullptr} {}
 
   void run() {
     if (g.tiles == 0) return;

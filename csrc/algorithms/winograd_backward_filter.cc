@@ -153,7 +153,7 @@ class FilterRun {
         gradient{g, b.adjoints, gemm_kernels<float>(*r.machine),
                  ImageLayout{problem.y_layout, r.y_batch_pitch, r.y_channel_pitch},
                  Stored<float>(*r.machine, problem.dtype, r.y)},
-        dw(*r.machine, problem.dtype, r.w),
+        dw(*r.machine, r.w_dtype, r.w),
         each(static_cast<char*>(r.workspace) + room.shared()) {}
 
   void run() const {

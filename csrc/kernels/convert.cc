@@ -127,33 +127,46 @@ struct BF16 {
 // A row by whole vectors, then its rest; what a vector does not take, NaNs and short rests, number by number. Without
 // vectors of its own a loop of such numbers is the compiler's to vectorise.
 template <class H>
+FC_INLINE void widen_row(int64_t count, const uint16_t* half, float* single) {
+  const auto some = [&](int64_t i, int64_t n) __attribute__((always_inline)) {
+    if (!H::widen_vector(n, half + i, single + i))
+      for (int64_t j = i; j < i + n; ++j) single[j] = H::widen(half[j]);
+  };
+  int64_t i = 0;
+  for (; i + H::lanes <= count; i += H::lanes) some(i, H::lanes);
+  if (i < count) some(i, count - i);
+}
+template <class H>
+FC_INLINE void narrow_row(int64_t count, const float* single, uint16_t* half) {
+  const auto some = [&](int64_t i, int64_t n) __attribute__((always_inline)) {
+    if (!H::narrow_vector(n, single + i, half + i))
+      for (int64_t j = i; j < i + n; ++j) half[j] = H::narrow(single[j]);
+  };
+  int64_t i = 0;
+  for (; i + H::lanes <= count; i += H::lanes) some(i, H::lanes);
+  if (i < count) some(i, count - i);
+}
+
+template <class H>
 void widen_rows(int64_t rows, int64_t count, const uint16_t* half, int64_t half_pitch, float* single,
                 int64_t single_pitch) {
+  if (half_pitch == count && single_pitch == count) count *= rows, rows = 1;
   for (; rows > 0; --rows, half += half_pitch, single += single_pitch) {
-    if constexpr (requires { H::lanes; }) {
-      for (int64_t i = 0; i < count; i += H::lanes) {
-        const int64_t some = count - i < H::lanes ? count - i : H::lanes;
-        if (!H::widen_vector(some, half + i, single + i))
-          for (int64_t j = i; j < i + some; ++j) single[j] = H::widen(half[j]);
-      }
-    } else {
+    if constexpr (requires { H::lanes; })
+      widen_row<H>(count, half, single);
+    else
       for (int64_t i = 0; i < count; ++i) single[i] = H::widen(half[i]);
-    }
   }
 }
 template <class H>
 void narrow_rows(int64_t rows, int64_t count, const float* single, int64_t single_pitch, uint16_t* half,
                  int64_t half_pitch) {
+  if (half_pitch == count && single_pitch == count) count *= rows, rows = 1;
   for (; rows > 0; --rows, half += half_pitch, single += single_pitch) {
-    if constexpr (requires { H::lanes; }) {
-      for (int64_t i = 0; i < count; i += H::lanes) {
-        const int64_t some = count - i < H::lanes ? count - i : H::lanes;
-        if (!H::narrow_vector(some, single + i, half + i))
-          for (int64_t j = i; j < i + some; ++j) half[j] = H::narrow(single[j]);
-      }
-    } else {
+    if constexpr (requires { H::lanes; })
+      narrow_row<H>(count, single, half);
+    else
       for (int64_t i = 0; i < count; ++i) half[i] = H::narrow(single[i]);
-    }
   }
 }
 

@@ -97,6 +97,7 @@ void rows_of(const DepthwisePlane<T>* plane) {
   constexpr int stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
   // Rows that the image lacks are mostly among the first and the last that a block reads.
   constexpr int read = (ROWS - 1) * stride + FILTER;
+  static_assert(read <= 32, "bits of a mask");
   constexpr uint32_t all = static_cast<uint32_t>((uint64_t{1} << read) - 1);
   constexpr uint32_t middle = read < 2 * FILTER - 1 ? 0 : (all >> (FILTER - 1)) & ~((1u << (FILTER - 1)) - 1);
   const DepthwisePlane<T>& p = *plane;
@@ -140,7 +141,9 @@ void rows_of(const DepthwisePlane<T>* plane) {
 template <class T, DepthwiseWay WAY, int FILTER>
 auto by_rows(int64_t rows) {
   if (rows <= 1) return rows_of<T, WAY, FILTER, 1>;
-  if constexpr (kManyRegisters && WAY != DepthwiseWay::kInterleaved)
+  // Rows read are bits of a mask: 33 for 14 rows of stride 2 and a filter of 7.
+  constexpr int read = 13 * (WAY == DepthwiseWay::kEvenOdd ? 2 : 1) + FILTER;
+  if constexpr (kManyRegisters && WAY != DepthwiseWay::kInterleaved && read <= 32)
     if (4 * ((rows + 13) / 14 * 14) <= 5 * ((rows + 7) / 8 * 8)) return rows_of<T, WAY, FILTER, 14>;
   return rows_of<T, WAY, FILTER, 8>;
 }
