@@ -82,17 +82,16 @@ struct Blocking {
   int64_t v_pitch() const { return (ceil_div(block * g.lanes, int64_t{16}) | 1) * 16; }
   int64_t v_block_pitch() const { return g.points * v_pitch(); }
   int64_t v_elements() const { return depth_blocks * v_block_pitch(); }
-  // A chunk of U of the fused-weight schedule: [block of lanes channels][point][channel][vector][lane], likewise.
+  // A chunk of U of the fused-weight schedule: [block of lanes channels][value][channel][vector][lane], likewise.
   int64_t chunk_pitch(int64_t vectors) const { return vectors * g.lanes * g.lanes + 16; }
-  int64_t chunk_block_pitch(int64_t vectors) const { return g.points * chunk_pitch(vectors); }
+  int64_t chunk_block_pitch(int64_t vectors) const { return g.filters * chunk_pitch(vectors); }
   // Products [vector][point][tile][lane], like V.
   int64_t products_elements() const { return widest * v_block_pitch(); }
-  // Transformed weights: [group][piece][point][channel][vector][lane].
-  int64_t piece_elements(int64_t vectors) const { return g.points * u_pitch(vectors, depth); }
+  // Transformed weights: [group][piece][value of a filter][channel][vector][lane].
   int64_t piece_offset(int64_t group, int64_t piece) const {
-    return group * group_elements() + g.points * (piece_vector(piece) * g.lanes * depth + piece * kPad);
+    return group * group_elements() + g.filters * (piece_vector(piece) * g.lanes * depth + piece * kPad);
   }
-  int64_t group_elements() const { return g.points * (g.written_vectors() * g.lanes * depth + pieces * kPad); }
+  int64_t group_elements() const { return g.filters * (g.written_vectors() * g.lanes * depth + pieces * kPad); }
   int64_t whole_elements() const { return g.groups * group_elements(); }
   int64_t packed_elements() const { return keeps_whole ? whole_elements() : winograd_turned_elements(g); }
 };
@@ -236,7 +235,7 @@ class Run {
       for (int64_t tap = 0; tap < g.depth_taps; ++tap)
         for (int64_t c = 0; c < g.read; c += kChunk)
           multiply_chunk(vectors, tiles, tap, c, std::min(kChunk, g.read - c), v + point * b.v_pitch(),
-                         u + point * b.u_pitch(vectors, b.depth) + (tap * g.read + c) * vectors * g.lanes,
+                         u + g.filter_of(point) * b.u_pitch(vectors, b.depth) + (tap * g.read + c) * vectors * g.lanes,
                          vectors * g.lanes * g.lanes, products + point * b.v_pitch());
   }
 
@@ -252,8 +251,8 @@ class Run {
         const int64_t next = std::min(kChunk, g.read - c - channels);  // turned weights come from memory: ask early
         for (int64_t point = 0; point < g.points; ++point) {
           filter.prefetch(group, vector, vectors, c + channels, next, point);
-          multiply_chunk(vectors, tiles, tap, c, channels, v + point * b.v_pitch(), s.u + point * pitch, block_pitch,
-                         s.products + point * b.v_pitch());
+          multiply_chunk(vectors, tiles, tap, c, channels, v + point * b.v_pitch(), s.u + g.filter_of(point) * pitch,
+                         block_pitch, s.products + point * b.v_pitch());
         }
       }
   }
@@ -280,6 +279,7 @@ class Run {
 
 bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProblem& p, const Machine& m, char* text) {
   const int (&r)[2] = (m.kernels->winograd_transforms->*form.transforms).r;
+  const bool odd = p.pad_begin[1] % 2 == 1 && p.pad_begin[2] % 2 == 1;
   const int64_t most_depth = kWinogradTaps / (r[0] * r[1]);
   text[0] = 0;
   if (p.dtype != DType::kFloat32)
@@ -290,10 +290,16 @@ bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProb
   else if (p.filter[0] > most_depth)
     snprintf(text, kTextCapacity, "%s sums at most %lld taps along the depth, got %lld", name,
              static_cast<long long>(most_depth), static_cast<long long>(p.filter[0]));
-  else if (p.stride[0] != 1 || p.stride[1] != 1 || p.stride[2] != 1)
-    snprintf(text, kTextCapacity, "%s needs stride 1, got %lld x %lld x %lld", name,
-             static_cast<long long>(p.stride[0]), static_cast<long long>(p.stride[1]),
-             static_cast<long long>(p.stride[2]));
+  else if (p.stride[0] != 1 || p.stride[1] != form.stride || p.stride[2] != form.stride)
+    snprintf(text, kTextCapacity, "%s needs stride %lld (of depth 1), got %lld x %lld x %lld", name,
+             static_cast<long long>(form.stride), static_cast<long long>(p.stride[0]),
+             static_cast<long long>(p.stride[1]), static_cast<long long>(p.stride[2]));
+  else if (form.stride == 2 && (p.dilation[1] != 1 || p.dilation[2] != 1))
+    snprintf(text, kTextCapacity, "%s needs dilation 1, got %lld x %lld", name, static_cast<long long>(p.dilation[1]),
+             static_cast<long long>(p.dilation[2]));
+  else if (form.stride == 2 && p.pass == Pass::kBackwardData && !odd)
+    snprintf(text, kTextCapacity, "%s computes bwd_data of odd padding, got %lld x %lld", name,
+             static_cast<long long>(p.pad_begin[1]), static_cast<long long>(p.pad_begin[2]));
   else if (p.pass == Pass::kBackwardData && shows_cells(p.padding_mode))
     snprintf(text, kTextCapacity, "%s computes bwd_data of zero and constant padding, got padding mode %s", name,
              name_of(p.padding_mode));
@@ -309,8 +315,8 @@ void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Mac
   e->add("products", 2.4 * times(g.points, g.tiles, g.groups, b.depth, vectors, g.lanes) / m.flops_f32);
   e->add("calls", 20e-9 * times(g.points, g.groups, b.pieces, b.blocks, g.depth_taps, ceil_div(g.read, kChunk)));
   e->add(g.forward ? "weights" : "weights turned", 20e-9 * times(b.depth, vectors, g.groups));
-  e->add("filters", 1e-9 * times(g.points, b.depth, vectors, g.groups));
-  if (b.schedule == Schedule::kFusedWeight) e->add("filters made", 1e-9 * times(g.points, b.depth, vectors, g.groups));
+  e->add("filters", 1e-9 * times(g.filters, b.depth, vectors, g.groups));
+  if (b.schedule == Schedule::kFusedWeight) e->add("filters made", 1e-9 * times(g.filters, b.depth, vectors, g.groups));
   g.add_transforms(p, times(b.depth_blocks, g.groups), times(vectors, g.groups), e);
 }
 

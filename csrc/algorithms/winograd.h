@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolution by Winograd's F(m0 x m1, r0 x r1) of stride 1 (csrc/winograd_math.h); of an axis where r is 1, m is too.
+// Convolution by Winograd's F(m0 x m1, r0 x r1) (csrc/winograd_math.h); of an axis where r is 1, m is too. Its stride is
+// 1, or 2 on both axes: then neighbouring tiles read cells two points apart, or write two pixels for each cell.
 //
 // Every problem becomes *planes*: an image, a depth of the result and, of a dilated one, a phase on both axes. A plane
 // is an undilated image of tiles, m0 x m1 pixels of the result each, that reads cell i + t of every axis for tap t; cell
@@ -22,7 +23,8 @@
 
 namespace fastconv {
 
-inline constexpr int64_t kWinogradStrip = 16;  // tiles of a row of a strip, at most
+inline constexpr int64_t kMostStrip = 16;      // tiles of a row of a strip, at most
+inline constexpr int64_t kStripCells = 64;     // likewise, that it reads or writes
 inline constexpr int64_t kWinogradTaps = 144;  // of a filter in all axes, at most
 
 // One axis of a plane.
@@ -45,17 +47,25 @@ struct WinogradSegment {
   int64_t rows() const { return (first + tiles - 1) / width - first_row() + 1; }
 };
 
-// One F(m0 x m1, r0 x r1); `filter` says it in words.
+// One F(m0 x m1, r0 x r1); `filter` says it in words. With stride 2, backward-data has other transforms.
 struct WinogradForm {
   const char* filter;
+  int64_t stride;
   WinogradTransforms WinogradTransformTable::* transforms;
+  WinogradTransforms WinogradTransformTable::* backward_data;
   WinogradAdjoints WinogradGradientKernels::* adjoints;
+
+  auto transforms_of(const ConvProblem& p) const { return p.pass == Pass::kBackwardData ? backward_data : transforms; }
 };
 
 struct WinogradGeometry {
   const WinogradTransforms* transforms;
   bool forward;
-  int64_t m[2], r[2], points;  // points: n0 x n1 of a tile
+  int64_t m[2], r[2];
+  int64_t cells[2], step[2];  // of a tile; to the next one's
+  int64_t points, filters;    // products of a tile; values of a filter
+  int64_t stride;
+  int64_t strip;  // tiles of a row of a strip, at most
   int64_t lanes;
   int64_t groups, written, read;  // channels per group
   int64_t depth_taps, depths;     // depths: of the result
@@ -73,9 +83,34 @@ struct WinogradGeometry {
     WinogradAxis a;
     a.points = ceil_div(written_size[axis] - phase, dilation[axis]);
     a.tiles = ceil_div(a.points, m[axis - 1]);
-    a.base = phase + (forward ? -pad[axis] : pad[axis] - dilation[axis] * (r[axis - 1] - 1));
+    a.base = phase + (forward       ? -pad[axis]
+                      : stride == 2 ? (pad[axis] - 1) / 2
+                                    : pad[axis] - dilation[axis] * (r[axis - 1] - 1));
     a.first = phase;
     return a;
+  }
+  // Of a row of tiles, or of a column of them.
+  int64_t cells_of(int axis, int64_t tile_count) const {
+    return tile_count * step[axis - 1] + cells[axis - 1] - step[axis - 1];
+  }
+  // Those that the results of so many points need.
+  int64_t cells_for(int axis, int64_t count) const {
+    if (stride == 1) return count + r[axis - 1] - 1;
+    return forward ? 2 * count + 1 : ceil_div(count, int64_t{2}) + 1;
+  }
+  // Which value of a filter a point is multiplied by.
+  int64_t filter_of(int64_t point) const {
+    const int64_t across = transforms->n[1], i = point / across, j = point % across;
+    return std::min<int64_t>(i, transforms->filters[0] - 1) * transforms->filters[1] +
+           std::min<int64_t>(j, transforms->filters[1] - 1);
+  }
+  // visit(point) for those of one value.
+  template <class Visit>
+  void each_point(int64_t value, const Visit& visit) const {
+    const int64_t across = transforms->n[1], f0 = transforms->filters[0], f1 = transforms->filters[1];
+    const int64_t i0 = value / f1, j0 = value % f1;
+    for (int64_t i = i0; i < (i0 == f0 - 1 ? transforms->n[0] : i0 + 1); ++i)
+      for (int64_t j = j0; j < (j0 == f1 - 1 ? across : j0 + 1); ++j) visit(i * across + j);
   }
   int64_t depth_coordinate(int64_t depth, int64_t tap) const {
     return forward ? depth - pad[0] + tap * dilation[0] : depth + pad[0] - tap * dilation[0];
@@ -105,7 +140,7 @@ void each_segment(const WinogradGeometry& g, int64_t first, int64_t count, const
         at -= all;
         continue;
       }
-      const int64_t strips = ceil_div(s.axis[1].tiles, kWinogradStrip);
+      const int64_t strips = ceil_div(s.axis[1].tiles, g.strip);
       for (int64_t strip = 0; strip < strips && s.index < count; ++strip) {
         s.column = strip * s.axis[1].tiles / strips;
         s.width = (strip + 1) * s.axis[1].tiles / strips - s.column;

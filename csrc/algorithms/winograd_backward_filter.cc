@@ -51,7 +51,7 @@ struct Blocking {
       slab = std::min(tiles, std::clamp(wanted, kLeastSlab, kMostSlab));
     }
     // Equal slabs, in whole planes or whole rows of a strip: the parts of a row would be loaded twice.
-    const int64_t across = g.tiles > 0 ? g.axis_of(2, 0).tiles : 1, strips = ceil_div(across, kWinogradStrip);
+    const int64_t across = g.tiles > 0 ? g.axis_of(2, 0).tiles : 1, strips = ceil_div(across, g.strip);
     const int64_t unit = g.plane_tiles > 0 && g.plane_tiles <= slab ? g.plane_tiles : ceil_div(across, strips);
     slabs = ceil_div(tiles, slab);
     slab = std::min(tiles, ceil_div(ceil_div(tiles, slabs), unit) * unit);
@@ -61,7 +61,7 @@ struct Blocking {
     while (slabs == 1 && row_block > 16 && ceil_div(g.written, row_block) * v_groups < kItems) row_block /= 2;
     row_items = ceil_div(g.written, row_block);
     parts =
-        std::clamp(kPartBytes / (g.points * u_point() * int64_t{sizeof(float)}), int64_t{1}, std::min(kParts, slabs));
+        std::clamp(kPartBytes / (g.filters * u_point() * int64_t{sizeof(float)}), int64_t{1}, std::min(kParts, slabs));
     if (parts < kLeastParts) parts = 1;
   }
 
@@ -93,7 +93,7 @@ struct WinogradGradient {
   ImageLayout layout;
   const Stored<float> y;
 
-  static int64_t line_elements(const WinogradGeometry& g) { return (kWinogradStrip * g.m[1] + g.lanes) * g.lanes; }
+  static int64_t line_elements(const WinogradGeometry& g) { return (g.strip * g.m[1] + g.lanes) * g.lanes; }
   static int64_t scratch(const WinogradGeometry& g) { return line_elements(g) * (g.m[0] + 1); }
 
   void transform(int64_t first, int64_t tiles, int64_t group, int64_t block, float* d, int64_t point_pitch,
@@ -136,8 +136,8 @@ Room::Room(const Blocking& b) {
   const auto bytes = [](int64_t elements) { return aligned(elements * static_cast<int64_t>(sizeof(float))); };
   v = bytes(b.g.points * b.v_point());
   d = bytes(b.g.points * b.d_point());
-  u = b.keeps_u() ? bytes(b.g.points * b.u_point()) : 0;
-  u_part = b.keeps_u() ? 0 : bytes(b.g.points * b.part_point());
+  u = b.keeps_u() ? bytes(b.g.filters * b.u_point()) : 0;
+  u_part = b.keeps_u() ? 0 : bytes(b.g.filters * b.part_point());
   scratch = bytes(std::max(WinogradInput::scratch(b.g, b.slab), WinogradGradient::scratch(b.g)));
   parts = b.parts;
 }
@@ -206,7 +206,7 @@ class FilterRun {
     const int64_t begin = part * b.slabs / b.parts, end = (part + 1) * b.slabs / b.parts;
     for (int64_t slab = begin; slab < end; ++slab) {
       for (int64_t i = 0; i < b.v_blocks + b.d_blocks; ++i) transform_block(at, group, slab, i, scratch(slot));
-      for (int64_t item = 0; item < g.points * b.row_items; ++item) add_block(at, slab, item, slab > begin);
+      for (int64_t item = 0; item < g.filters * b.row_items; ++item) add_block(at, slab, item, slab > begin);
     }
   }
 
@@ -238,24 +238,32 @@ class FilterRun {
 
   // One slab of several.
   void add(const Place& at, int64_t slab) const {
-    parallel_for(r.parallel, g.points * b.row_items, [&](int64_t item, int) { add_block(at, slab, item, slab > 0); });
+    parallel_for(r.parallel, g.filters * b.row_items, [&](int64_t item, int) { add_block(at, slab, item, slab > 0); });
   }
   void add_block(const Place& at, int64_t slab, int64_t item, bool accumulate) const {
-    const int64_t point = item / b.row_items, row = item % b.row_items * b.row_block;
+    const int64_t value = item / b.row_items, row = item % b.row_items * b.row_block;
     const int64_t rows = std::min(b.row_block, g.written - row);
     for (int64_t i = 0; i < b.v_groups; ++i) {
       const int64_t block = i * b.v_blocks / b.v_groups, blocks = (i + 1) * b.v_blocks / b.v_groups - block;
-      multiply(at, tiles_of(slab), point, 1, row, rows, block, blocks,
-               at.u + point * b.u_point() + row * b.u_width() + block * g.lanes, b.u_point(), b.u_width(), accumulate);
+      multiply_value(at, tiles_of(slab), value, row, rows, block, blocks,
+                     at.u + value * b.u_point() + row * b.u_width() + block * g.lanes, b.u_width(), accumulate);
     }
+  }
+  // The products of all points of one value of a filter.
+  void multiply_value(const Place& at, int64_t tiles, int64_t value, int64_t row, int64_t rows, int64_t block,
+                      int64_t blocks, float* to, int64_t u_row, bool accumulate) const {
+    g.each_point(value, [&](int64_t point) {
+      multiply(at, tiles, point, 1, row, rows, block, blocks, to, 0, u_row, accumulate);
+      accumulate = true;
+    });
   }
   void finish(int64_t w) const {
     constexpr int64_t kRows = 16;
     float* u = place(0, 0).u;
     parallel_for(r.parallel, ceil_div(g.written, kRows), [&](int64_t item, int) {
       const int64_t row = item * kRows, rows = std::min(kRows, g.written - row);
-      for (int64_t point = 0; point < g.points && b.parts > 1; ++point) {
-        float* sum = u + point * b.u_point() + row * b.u_width();
+      for (int64_t value = 0; value < g.filters && b.parts > 1; ++value) {
+        float* sum = u + value * b.u_point() + row * b.u_width();
         gradient.kernels.reduce(rows * b.u_width(), b.parts, sum, room.u / 4, sum);
       }
       for (int64_t block = 0; block < b.v_blocks; ++block)
@@ -270,7 +278,11 @@ class FilterRun {
       const int64_t i = item % b.v_groups, row = item / b.v_groups * b.row_block;
       const int64_t rows = std::min(b.row_block, g.written - row);
       const int64_t block = i * b.v_blocks / b.v_groups, blocks = (i + 1) * b.v_blocks / b.v_groups - block;
-      multiply(at, g.tiles, 0, g.points, row, rows, block, blocks, part, b.part_point(), blocks * g.lanes, false);
+      if (g.points == g.filters)
+        multiply(at, g.tiles, 0, g.points, row, rows, block, blocks, part, b.part_point(), blocks * g.lanes, false);
+      for (int64_t value = 0; value < g.filters && g.points > g.filters; ++value)
+        multiply_value(at, g.tiles, value, row, rows, block, blocks, part + value * b.part_point(), blocks * g.lanes,
+                       false);
       for (int64_t j = 0; j < blocks; ++j)
         filter(row, rows, block + j, part + j * g.lanes, b.part_point(), blocks * g.lanes, w);
     });
@@ -320,9 +332,9 @@ void winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, co
   e->add("filter products", products * 1.15 / m.flops_f32);
   e->add("filter tiles",
          8 * times(g.points, b.slabs, g.groups, b.v_blocks, b.d_blocks, g.lanes, g.lanes) / m.flops_f32);
-  e->add("filters turned", times(g.points) * filters * 2e-9);
+  e->add("filters turned", times(g.filters) * filters * 2e-9);
   if (b.keeps_u() && b.parts == 1)
-    e->add("sums", times(b.slabs, g.points, g.lanes, 8) * filters / (3 * m.bytes_per_second));
+    e->add("sums", times(b.slabs, g.filters, g.lanes, 8) * filters / (3 * m.bytes_per_second));
   g.add_transforms(p, times(b.v_blocks, g.groups), times(b.d_blocks, g.groups), e);
 }
 

@@ -5,13 +5,17 @@
 namespace fastconv {
 namespace {
 
-constexpr WinogradForm kF2x23x3 = {"3 x 3", &WinogradTransformTable::f2x2_3x3, &WinogradGradientKernels::f2x2_3x3};
-constexpr WinogradForm kF4x43x3 = {"3 x 3", &WinogradTransformTable::f4x4_3x3, &WinogradGradientKernels::f4x4_3x3};
-constexpr WinogradForm kF2x25x5 = {"5 x 5", &WinogradTransformTable::f2x2_5x5, &WinogradGradientKernels::f2x2_5x5};
-constexpr WinogradForm kAlongRow = {"1 x 3 or 3 x 1", &WinogradTransformTable::f1x4_1x3,
-                                    &WinogradGradientKernels::f1x4_1x3};
-constexpr WinogradForm kAlongColumn = {"1 x 3 or 3 x 1", &WinogradTransformTable::f4x1_3x1,
-                                       &WinogradGradientKernels::f4x1_3x1};
+typedef WinogradTransformTable Transforms;
+typedef WinogradGradientKernels Gradients;
+
+constexpr WinogradForm kF2x23x3 = {"3 x 3", 1, &Transforms::f2x2_3x3, &Transforms::f2x2_3x3, &Gradients::f2x2_3x3};
+constexpr WinogradForm kF4x43x3 = {"3 x 3", 1, &Transforms::f4x4_3x3, &Transforms::f4x4_3x3, &Gradients::f4x4_3x3};
+constexpr WinogradForm kF2x25x5 = {"5 x 5", 1, &Transforms::f2x2_5x5, &Transforms::f2x2_5x5, &Gradients::f2x2_5x5};
+constexpr WinogradForm kStride2 = {"3 x 3", 2, &Transforms::down_3x3, &Transforms::up_3x3, &Gradients::down_3x3};
+constexpr WinogradForm kAlongRow = {"1 x 3 or 3 x 1", 1, &Transforms::f1x4_1x3, &Transforms::f1x4_1x3,
+                                    &Gradients::f1x4_1x3};
+constexpr WinogradForm kAlongColumn = {"1 x 3 or 3 x 1", 1, &Transforms::f4x1_3x1, &Transforms::f4x1_3x1,
+                                       &Gradients::f4x1_3x1};
 
 template <const WinogradForm& FORM>
 const WinogradForm& always(const ConvProblem&) {
@@ -20,7 +24,8 @@ const WinogradForm& always(const ConvProblem&) {
 const WinogradForm& along(const ConvProblem& p) { return p.filter[1] == 1 ? kAlongRow : kAlongColumn; }
 
 constexpr char kNameF2x23x3[] = "winograd_f2x2_3x3", kNameF4x43x3[] = "winograd_f4x4_3x3",
-               kNameF2x25x5[] = "winograd_f2x2_5x5", kNameF43[] = "winograd_f4_3";
+               kNameF2x25x5[] = "winograd_f2x2_5x5", kNameF43[] = "winograd_f4_3",
+               kNameStride2[] = "winograd_f4x4_3x3_s2";
 
 template <const char* NAME, const WinogradForm& (*FORM)(const ConvProblem&)>
 constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
@@ -44,10 +49,11 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
 
 }  // namespace
 
-extern const Algorithm kWinogradF2x23x3, kWinogradF4x43x3, kWinogradF2x25x5, kWinogradF43;
+extern const Algorithm kWinogradF2x23x3, kWinogradF4x43x3, kWinogradF2x25x5, kWinogradF43, kWinogradStride2;
 const Algorithm kWinogradF2x23x3 = algorithm_of<kNameF2x23x3, always<kF2x23x3>>(2.5, 1);
 const Algorithm kWinogradF4x43x3 = algorithm_of<kNameF4x43x3, always<kF4x43x3>>(7.0, 0);
 const Algorithm kWinogradF2x25x5 = algorithm_of<kNameF2x25x5, always<kF2x25x5>>(7.0, 0);
 const Algorithm kWinogradF43 = algorithm_of<kNameF43, along>(4.0, 0);
+const Algorithm kWinogradStride2 = algorithm_of<kNameStride2, always<kStride2>>(4.0, 0);
 
 }  // namespace fastconv

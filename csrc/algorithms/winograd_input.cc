@@ -8,11 +8,16 @@
 namespace fastconv {
 
 WinogradGeometry::WinogradGeometry(const WinogradForm& form, const ConvProblem& p, const Machine& machine)
-    : transforms(&(machine.kernels->winograd_transforms->*form.transforms)),
+    : transforms(&(machine.kernels->winograd_transforms->*form.transforms_of(p))),
       forward(p.pass != Pass::kBackwardData),
       m{transforms->m[0], transforms->m[1]},
       r{transforms->r[0], transforms->r[1]},
+      cells{transforms->cells[0], transforms->cells[1]},
+      step{transforms->step[0], transforms->step[1]},
       points(transforms->n[0] * transforms->n[1]),
+      filters(transforms->filters[0] * transforms->filters[1]),
+      stride(form.stride),
+      strip(std::min(kMostStrip, kStripCells / std::max(step[1], m[1]))),
       lanes(machine.kernels->winograd->lanes) {
   groups = p.groups;
   written = (forward ? p.k : p.c) / groups;
@@ -39,9 +44,10 @@ void WinogradGeometry::add_transforms(const ConvProblem& p, double read_blocks, 
   const bool reads_last = (forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
   const bool writes_last = (forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
   const WinogradAxis rows = axis_of(1, 0), columns = axis_of(2, 0);
-  const int64_t strips = ceil_div(columns.tiles, kWinogradStrip), planes = p.n * depths * phases[0] * phases[1];
-  const double lines = times(planes, strips, rows.tiles * m[0] + 2 * (r[0] - 1));
-  const double cells = lines * times(columns.tiles) / times(strips) * times(m[1]) + lines * times(r[1] - 1);
+  const int64_t strips = ceil_div(columns.tiles, strip), planes = p.n * depths * phases[0] * phases[1];
+  const int64_t shared[2] = {this->cells[0] - step[0], this->cells[1] - step[1]};  // of neighbouring tiles
+  const double lines = times(planes, strips, rows.tiles * step[0] + 2 * shared[0]);
+  const double cells = lines * times(columns.tiles) / times(strips) * times(step[1]) + lines * times(shared[1]);
   e->add("input tiles", 1e-9 * times(points, tiles) * read_blocks);
   e->add(reads_last        ? "input pixels"
          : dilation[2] > 1 ? "input cells apart"
@@ -56,11 +62,10 @@ void WinogradGeometry::add_transforms(const ConvProblem& p, double read_blocks, 
 
 int64_t WinogradGeometry::segment_cells(int64_t block_tiles) const {
   if (tiles == 0) return 0;
-  const int64_t across = axis_of(2, 0).tiles, strips = ceil_div(across, kWinogradStrip);
+  const int64_t across = axis_of(2, 0).tiles, strips = ceil_div(across, strip);
   const int64_t narrow = std::max<int64_t>(1, axis_of(2, phases[1] - 1).tiles / strips);
   const int64_t rows = std::min(axis_of(1, 0).tiles, (block_tiles + narrow - 2) / narrow + 1);
-  const int64_t wide = std::min(across, kWinogradStrip);
-  return (rows * m[0] + r[0] - 1) * (wide * m[1] + r[1] - 1) * lanes;
+  return cells_of(1, rows) * cells_of(2, std::min(across, strip)) * lanes;
 }
 
 WinogradInput::WinogradInput(const ConvProblem& p, const RunContext& r, const WinogradGeometry& geometry)
@@ -73,22 +78,22 @@ WinogradInput::WinogradInput(const ConvProblem& p, const RunContext& r, const Wi
       read(*r.machine, p.dtype, g.forward ? r.x : r.y) {}
 
 int64_t WinogradInput::scratch(const WinogradGeometry& g, int64_t block_tiles) {
-  return g.segment_cells(block_tiles) + (kWinogradStrip * g.m[1] + g.r[1] + g.lanes) * g.lanes;
+  return g.segment_cells(block_tiles) + (g.cells_of(2, g.strip) + g.lanes) * g.lanes;
 }
 
 void WinogradInput::transform(int64_t first, int64_t tiles, int64_t group, int64_t tap, int64_t block, float* v,
                               int64_t point_pitch, float* scratch) const {
   const int64_t channels = std::min(g.lanes, g.read - block * g.lanes);
   float* row = scratch;
-  float* cells = scratch + (kWinogradStrip * g.m[1] + g.r[1] + g.lanes) * g.lanes;
-  const int n = g.transforms->n[0];
+  float* cells = scratch + (g.cells_of(2, g.strip) + g.lanes) * g.lanes;
   each_segment(g, first, tiles, [&](const WinogradSegment& s) {
     load_cells(s, group * g.read + block * g.lanes, channels, tap, cells, row);
-    const int64_t pitch = (s.width * g.m[1] + g.r[1] - 1) * g.lanes;
+    const int64_t pitch = g.cells_of(2, s.width) * g.lanes;
     each_tile_row(s, [&](int64_t tile_row, int64_t column, int64_t count, int64_t index) {
-      const float* rows[8];
-      const float* at = cells + (tile_row - s.first_row()) * g.m[0] * pitch + (column - s.column) * g.m[1] * g.lanes;
-      for (int i = 0; i < n; ++i) rows[i] = at + i * pitch;
+      const float* rows[9];
+      const float* at =
+          cells + (tile_row - s.first_row()) * g.step[0] * pitch + (column - s.column) * g.step[1] * g.lanes;
+      for (int64_t i = 0; i < g.cells[0]; ++i) rows[i] = at + i * pitch;
       g.transforms->input(count, rows, v + index * g.lanes, point_pitch);
     });
   });
@@ -96,18 +101,18 @@ void WinogradInput::transform(int64_t first, int64_t tiles, int64_t group, int64
 
 void WinogradInput::load_cells(const WinogradSegment& s, int64_t channel, int64_t channels, int64_t tap, float* cells,
                                float* line) const {
-  const int64_t lanes = g.lanes, width = s.width * g.m[1] + g.r[1] - 1;
+  const int64_t lanes = g.lanes, width = g.cells_of(2, s.width);
   const int64_t step = g.dilation[2], size = g.read_size[2];
-  const int64_t row_count = s.rows() * g.m[0] + g.r[0] - 1;
-  const int64_t first_row = s.first_row() * g.m[0], first_column = s.column * g.m[1];
+  const int64_t row_count = g.cells_of(1, s.rows());
+  const int64_t first_row = s.first_row() * g.step[0], first_column = s.column * g.step[1];
   const int64_t start = first_column * step + s.axis[1].base;
   // Cells beyond those that the last point reads belong to results that are dropped.
-  const int64_t shown = std::min(width, s.axis[1].points + g.r[1] - 1 - first_column);
+  const int64_t shown = std::min(width, g.cells_for(2, s.axis[1].points) - first_column);
   const auto [first, last] = Inside(start, step, shown, size);
   const int64_t depth = padded_source(padding_mode, g.depth_coordinate(s.depth, tap), g.read_size[0]);
   const int64_t image = s.image * layout.batch_pitch + channel * layout.channel_step();
   for (int64_t i = 0; i < row_count; ++i, cells += width * lanes) {
-    if (first_row + i >= s.axis[0].points + g.r[0] - 1) {
+    if (first_row + i >= g.cells_for(1, s.axis[0].points)) {
       std::fill_n(cells, width * lanes, 0.0f);
       continue;
     }

@@ -18,12 +18,12 @@ WinogradOutput::WinogradOutput(const ConvProblem& problem, const RunContext& con
 
 int64_t WinogradOutput::scratch(const WinogradGeometry& g) {
   // Cells of m0 rows; rows of pixels and of a residual, for dilated problems.
-  return (g.m[0] + 2) * kWinogradStrip * g.m[1] * g.lanes;
+  return (g.m[0] + 2) * g.strip * g.m[1] * g.lanes;
 }
 
 void WinogradOutput::transform(int64_t first, int64_t tiles, int64_t group, int64_t channel, int64_t vectors,
                                const float* products, int64_t point_pitch, int64_t vector_pitch, float* scratch) const {
-  const int64_t pitch = kWinogradStrip * g.m[1] * g.lanes;
+  const int64_t pitch = g.strip * g.m[1] * g.lanes;
   each_segment(g, first, tiles, [&](const WinogradSegment& s) {
     for (int64_t v = 0; v < vectors; ++v) {
       const int64_t at = channel + v * g.lanes, channels = std::min(g.lanes, g.written - at);

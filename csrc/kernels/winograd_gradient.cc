@@ -113,8 +113,22 @@ void multiply(const WinogradProducts* p) {
 
 // ---- one dimension ----------------------------------------------------------------------------------------------
 
-template <int M, int N>
+template <class A>
 FC_INLINE void gradient_pass(const Cell* y, Cell* d) {
+  constexpr int M = A::m, N = A::points;
+  if constexpr (N == 9) {
+    constexpr double a = kWinogradNear, b = kWinogradFar;
+    const Cell even = y[0] + splat((float)(a * a)) * y[2], odd = y[1] + splat((float)(a * a)) * y[3];
+    const Cell even2 = y[0] + splat((float)(b * b)) * y[2], odd2 = y[1] + splat((float)(b * b)) * y[3];
+    d[0] = even + splat((float)a) * odd;
+    d[1] = even - splat((float)a) * odd;
+    d[2] = even2 + splat((float)b) * odd2;
+    d[3] = even2 - splat((float)b) * odd2;
+    d[4] = y[3];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) d[5 + i] = y[i];
+    return;
+  }
   d[0] = y[0];
   if constexpr (N > 1) d[N - 1] = y[M - 1];
   if constexpr (N == 4) {
@@ -134,10 +148,17 @@ FC_INLINE void gradient_pass(const Cell* y, Cell* d) {
   }
 }
 
-template <int R, int N>
+template <class A>
 FC_INLINE void filter_pass(const Cell* u, Cell* w) {
+  constexpr int R = A::r, N = A::points;
   if constexpr (N == 1) {
     w[0] = u[0];
+  } else if constexpr (N == 9) {
+    constexpr double a = kWinogradNear, b = kWinogradFar, near = 1 / (2 * a * (a * a - b * b)),
+                     far = 1 / (2 * b * (b * b - a * a));
+    w[0] = splat((float)near) * (u[0] - u[1]) + splat((float)far) * (u[2] - u[3]);
+    w[1] = u[5];
+    w[2] = u[4] + (splat((float)(near * a)) * (u[0] + u[1]) + splat((float)(far * b)) * (u[2] + u[3]));
   } else if constexpr (N == 4) {
     const Cell half = splat(0.5f), sum = half * (u[1] + u[2]);
     w[0] = u[0] + sum;
@@ -160,9 +181,9 @@ FC_INLINE void filter_pass(const Cell* u, Cell* w) {
 
 // ---- two dimensions ---------------------------------------------------------------------------------------------
 
-template <int M0, int M1, int R0, int R1>
+template <class A0, class A1>
 void gradient(int64_t tiles, const float* y, int64_t row_pitch, float* d, int64_t point_pitch) {
-  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1;
+  constexpr int M0 = A0::m, M1 = A1::m, n0 = A0::points, n1 = A1::points;
   for (int64_t t = 0; t < tiles; ++t, y += M1 * L, d += L) {
     Cell down[M1][n0];
 #pragma GCC unroll 8
@@ -170,24 +191,24 @@ void gradient(int64_t tiles, const float* y, int64_t row_pitch, float* d, int64_
       Cell column[M0];
 #pragma GCC unroll 8
       for (int i = 0; i < M0; ++i) column[i] = load(y + i * row_pitch + j * L);
-      gradient_pass<M0, n0>(column, down[j]);
+      gradient_pass<A0>(column, down[j]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < n0; ++i) {
       Cell row[M1], across[n1];
 #pragma GCC unroll 8
       for (int j = 0; j < M1; ++j) row[j] = down[j][i];
-      gradient_pass<M1, n1>(row, across);
+      gradient_pass<A1>(row, across);
 #pragma GCC unroll 8
       for (int j = 0; j < n1; ++j) store(d + (i * n1 + j) * point_pitch, across[j]);
     }
   }
 }
 
-template <int M0, int M1, int R0, int R1>
+template <class A0, class A1>
 void filter(int64_t rows, int64_t channels, const float* u, int64_t point_pitch, int64_t u_pitch, float* w,
             int64_t w_row, int64_t w_channel) {
-  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1, taps = R0 * R1;
+  constexpr int R0 = A0::r, R1 = A1::r, n0 = A0::filters, n1 = A1::filters, taps = R0 * R1;
   for (; rows > 0; --rows, u += u_pitch, w += w_row) {
     if (w_channel == taps)
       for (int i = 0; i < taps * L; i += 16) __builtin_prefetch(w + w_row + i, 1);
@@ -197,7 +218,7 @@ void filter(int64_t rows, int64_t channels, const float* u, int64_t point_pitch,
       Cell column[n0];
 #pragma GCC unroll 8
       for (int i = 0; i < n0; ++i) column[i] = load(u + (i * n1 + j) * point_pitch);
-      filter_pass<R0, n0>(column, down[j]);
+      filter_pass<A0>(column, down[j]);
     }
     Cell all[(taps + L - 1) / L * L] = {};
 #pragma GCC unroll 8
@@ -205,7 +226,7 @@ void filter(int64_t rows, int64_t channels, const float* u, int64_t point_pitch,
       Cell row[n1];
 #pragma GCC unroll 8
       for (int j = 0; j < n1; ++j) row[j] = down[j][i];
-      filter_pass<R1, n1>(row, all + i * R1);
+      filter_pass<A1>(row, all + i * R1);
     }
 #pragma GCC unroll 8
     for (int first = 0; first < taps; first += L) {
@@ -217,17 +238,18 @@ void filter(int64_t rows, int64_t channels, const float* u, int64_t point_pitch,
   }
 }
 
-template <int M0, int M1, int R0, int R1>
-constexpr WinogradAdjoints kAdjoints = {gradient<M0, M1, R0, R1>, filter<M0, M1, R0, R1>};
+template <class A0, class A1>
+constexpr WinogradAdjoints kAdjoints = {gradient<A0, A1>, filter<A0, A1>};
 
 }  // namespace
 
 const WinogradGradientKernels kWinogradGradientKernels = {kBlocks,
                                                           multiply,
-                                                          kAdjoints<2, 2, 3, 3>,
-                                                          kAdjoints<4, 4, 3, 3>,
-                                                          kAdjoints<2, 2, 5, 5>,
-                                                          kAdjoints<1, 4, 1, 3>,
-                                                          kAdjoints<4, 1, 3, 1>};
+                                                          kAdjoints<Plain<2, 3>, Plain<2, 3>>,
+                                                          kAdjoints<Plain<4, 3>, Plain<4, 3>>,
+                                                          kAdjoints<Plain<2, 5>, Plain<2, 5>>,
+                                                          kAdjoints<Plain<1, 1>, Plain<4, 3>>,
+                                                          kAdjoints<Plain<4, 3>, Plain<1, 1>>,
+                                                          kAdjoints<Down, Down>};
 
 }  // namespace fastconv::FC_ISA

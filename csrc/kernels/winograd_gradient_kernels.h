@@ -12,7 +12,7 @@ struct WinogradAdjoints {
   // A y A^T, without the 1/N of csrc/winograd_math.h, of `tiles` tiles that follow each other along a row: tile t has
   // the m0 x m1 cells y[i * row_pitch + (t * m1 + j) * L]. Writes d[point * point_pitch + t * L].
   void (*gradient)(int64_t tiles, const float* y, int64_t row_pitch, float* d, int64_t point_pitch);
-  // G^T u G, with that 1/N, of `rows` filters in L channels each, which are lanes: u[point * point_pitch + row *
+  // G^T u G, with that 1/N, of `rows` filters in L channels each, which are lanes: u[value * point_pitch + row *
   // u_pitch + lane]. Writes w[row * w_row + lane * w_channel + tap] for lane < channels and the r0 x r1 taps.
   void (*filter)(int64_t rows, int64_t channels, const float* u, int64_t point_pitch, int64_t u_pitch, float* w,
                  int64_t w_row, int64_t w_channel);
@@ -35,7 +35,7 @@ struct WinogradProducts {
 struct WinogradGradientKernels {  // winograd_gradient.cc
   int blocks;                     // of v in one call, at most
   void (*multiply)(const WinogradProducts* products);
-  WinogradAdjoints f2x2_3x3, f4x4_3x3, f2x2_5x5, f1x4_1x3, f4x1_3x1;
+  WinogradAdjoints f2x2_3x3, f4x4_3x3, f2x2_5x5, f1x4_1x3, f4x1_3x1, down_3x3;
 };
 
 }  // namespace fastconv

@@ -7,14 +7,17 @@
 
 namespace fastconv {
 
-// One F(m0 x m1, r0 x r1). Point xi = i * n1 + j of a tile's n0 x n1, i counts rows.
+// One F(m0 x m1, r0 x r1). Point xi = i * n1 + j of a tile's n0 x n1, i counts rows. On each axis a tile reads `cells`
+// cells, those of the next one begin `step` cells on. The points from `filters` - 1 on share a filter's value: with
+// stride 2 those of the middle tap.
 struct WinogradTransforms {
-  int m[2], r[2], n[2];
+  int m[2], r[2], n[2], cells[2], step[2], filters[2];
   // B^T d B of `tiles` tiles that follow each other along a row: rows[i] points to cells of input row i of the tile
-  // row, tile t reads cells t * m1 .. t * m1 + n1 - 1. Writes v[xi * point_pitch + t * L].
+  // row, tile t reads cells from t * step1 on. Writes v[xi * point_pitch + t * L].
   void (*input)(int64_t tiles, const float* const* rows, float* v, int64_t point_pitch);
   // G g G^T of `channels` filters for L written channels: filter c has its taps at g + c * channel_pitch, [r0][r1][L],
-  // from the last one to the first when `flipped`. Writes u[xi * point_pitch + c * u_pitch].
+  // from the last one to the first when `flipped`. Writes u[i * point_pitch + c * u_pitch] for the filters0 x filters1
+  // values.
   void (*filter)(int64_t channels, const float* g, int64_t channel_pitch, bool flipped, float* u, int64_t point_pitch,
                  int64_t u_pitch);
   // A^T M A of `tiles` tiles that follow each other along a row, from products[xi * point_pitch + t * L]; writes the
@@ -24,6 +27,7 @@ struct WinogradTransforms {
 
 struct WinogradTransformTable {  // winograd_transform.cc
   WinogradTransforms f2x2_3x3, f4x4_3x3, f2x2_5x5, f1x4_1x3, f4x1_3x1;
+  WinogradTransforms down_3x3, up_3x3;  // 3 x 3 of stride 2: 4 x 4 pixels of y, or 8 x 8 of x in backward-data
 };
 
 struct WinogradKernels {  // winograd_tile.cc

@@ -8,6 +8,7 @@
 //   G, 3 taps: 3 a pair      (g0 + a^2 g2) +- a g1;  5 taps: 5, (g0 + a^2 g2 + a^4 g4) +- a (g1 + a^2 g3)
 //   A^T, 2 of 4: 4           m0 + (m1 + m2) / 2, m3 + (m1 - m2) / 2      (row 0 of B^T has the sign that makes N_0 = 1)
 //   A^T, 4 of 6: 12          1/N = -2/3 and 1/6;  2 of 6: 8, the first two rows
+//   stride 2: B^T 10, G 4, A^T 13 for the F(4,2) of two taps; the third tap's cells and products go as they are
 // A tile of F(4x4, 3x3) has (4 + 6) * 12 multiply-adds in its input transform, 60 stores and 60 loads, since two of six
 // columns are shared with the next tile; (6 + 4) * 12 in its output transform, 36 loads and 16 stores.
 #include "../winograd_math.h"
@@ -24,11 +25,38 @@ constexpr float kRoot = (float)kWinogradRoot;
 
 // ---- one dimension --------------------------------------------------------------------------------------------
 
-template <int N>
+// F(4,2), of cells `apart` from each other.
+FC_INLINE void input_pass_42(const Cell* d, int apart, Cell* v) {
+  constexpr double a2 = kWinogradNear * kWinogradNear, b2 = kWinogradFar * kWinogradFar;
+  const Cell near = splat((float)kWinogradNear), far = splat((float)kWinogradFar);
+  const Cell odd = d[3 * apart] - splat((float)b2) * d[apart], even = d[2 * apart] - splat((float)b2) * d[0];
+  const Cell odd2 = d[3 * apart] - splat((float)a2) * d[apart], even2 = d[2 * apart] - splat((float)a2) * d[0];
+  v[0] = odd + near * even;
+  v[1] = odd - near * even;
+  v[2] = odd2 + far * even2;
+  v[3] = odd2 - far * even2;
+  v[4] = (d[4 * apart] + splat((float)(a2 * b2)) * d[0]) - splat((float)(a2 + b2)) * d[2 * apart];
+}
+FC_INLINE void output_pass_42(const Cell* m, Cell* y, int apart) {
+  constexpr double a = kWinogradNear, b = kWinogradFar, near = 1 / (2 * a * (a * a - b * b)),
+                   far = 1 / (2 * b * (b * b - a * a));
+  const Cell sum = m[0] + m[1], difference = m[0] - m[1], sum2 = m[2] + m[3], difference2 = m[2] - m[3];
+  y[0] = splat((float)near) * difference + splat((float)far) * difference2;
+  y[apart] = splat((float)(near * a)) * sum + splat((float)(far * b)) * sum2;
+  y[2 * apart] = splat((float)(near * a * a)) * difference + splat((float)(far * b * b)) * difference2;
+  y[3 * apart] = m[4] + (splat((float)(near * a * a * a)) * sum + splat((float)(far * b * b * b)) * sum2);
+}
+
+template <class A>
 FC_INLINE void input_pass(const Cell* d, Cell* v) {
-  if constexpr (N == 1) {
+  if constexpr (A::step == 8 || A::cells < A::points) {
+    constexpr int apart = A::step / 4;
+    input_pass_42(d, apart, v);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) v[5 + i] = d[i * apart + (apart - 1)];
+  } else if constexpr (A::points == 1) {
     v[0] = d[0];
-  } else if constexpr (N == 4) {
+  } else if constexpr (A::points == 4) {
     v[0] = d[0] - d[2];
     v[1] = d[1] + d[2];
     v[2] = d[2] - d[1];
@@ -46,10 +74,21 @@ FC_INLINE void input_pass(const Cell* d, Cell* v) {
   }
 }
 
-template <int R, int N>
+template <class A>
 FC_INLINE void filter_pass(const Cell* g, Cell* u) {
+  constexpr int R = A::r, N = A::points;
+  if constexpr (N == 9) {
+    const Cell near = splat((float)kWinogradNear), far = splat((float)kWinogradFar);
+    u[0] = g[0] + near * g[2];
+    u[1] = g[0] - near * g[2];
+    u[2] = g[0] + far * g[2];
+    u[3] = g[0] - far * g[2];
+    u[4] = g[2];
+    u[5] = g[1];
+    return;
+  }
   u[0] = g[0];
-  if constexpr (N > 1) u[N - 1] = g[R - 1];
+  if constexpr (N > 1) u[A::filters - 1] = g[R - 1];
   if constexpr (N == 4) {
     const Cell even = g[0] + g[2];
     u[1] = even + g[1];
@@ -68,11 +107,16 @@ FC_INLINE void filter_pass(const Cell* g, Cell* u) {
   }
 }
 
-template <int M, int N>
+template <class A>
 FC_INLINE void output_pass(const Cell* m, Cell* y) {
-  if constexpr (N == 1) {
+  if constexpr (A::points == 9) {
+    constexpr int apart = A::m / 4;  // up: the sums of two taps follow those of one
+    output_pass_42(m, y + (apart - 1), apart);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) y[i * apart] = apart == 1 ? y[i] + m[5 + i] : m[5 + i];
+  } else if constexpr (A::points == 1) {
     y[0] = m[0];
-  } else if constexpr (N == 4) {
+  } else if constexpr (A::points == 4) {
     const Cell half = splat(0.5f);
     y[0] = m[0] + half * (m[1] + m[2]);
     y[1] = m[3] + half * (m[1] - m[2]);
@@ -81,7 +125,7 @@ FC_INLINE void output_pass(const Cell* m, Cell* y) {
     const Cell two = splat(2.0f), third = splat(1 / 3.0f), root = splat(kRoot / 3);
     y[0] = m[0] + (splat(1 / 6.0f) * sum2 - splat(2 / 3.0f) * sum);
     y[1] = root * (difference2 - two * difference);
-    if constexpr (M == 2) {
+    if constexpr (A::m == 2) {
       y[1] += m[5];
     } else {
       y[2] = third * (sum2 - sum);
@@ -92,99 +136,101 @@ FC_INLINE void output_pass(const Cell* m, Cell* y) {
 
 // ---- two dimensions -------------------------------------------------------------------------------------------
 
-constexpr int kTilesAtOnce = 8;  // columns that two tiles share are computed once, but for those between batches
+// Tiles of a batch: columns that two of them share are computed once, but for those between batches.
+template <class A>
+constexpr int kTilesAtOnce = A::step == 8 ? 4 : 8;
 
-template <int M0, int M1, int R0, int R1>
+template <class A0, class A1>
 void input(int64_t tiles, const float* const* rows, float* v, int64_t point_pitch) {
-  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1;
-  Cell columns[n0][kTilesAtOnce * M1 + R1 - 1];
-  for (int64_t first = 0; first < tiles; first += kTilesAtOnce) {
-    const int64_t count = tiles - first < kTilesAtOnce ? tiles - first : kTilesAtOnce;
-    const int64_t offset = first * M1 * L;
-    for (int64_t x = 0; x < count * M1 + R1 - 1; ++x) {
-      Cell d[n0], down[n0];
-#pragma GCC unroll 8
-      for (int i = 0; i < n0; ++i) d[i] = load(rows[i] + offset + x * L);
-      input_pass<n0>(d, down);
-#pragma GCC unroll 8
-      for (int i = 0; i < n0; ++i) columns[i][x] = down[i];
+  constexpr int batch = kTilesAtOnce<A1>, shared = A1::cells - A1::step;
+  Cell columns[A0::points][batch * A1::step + shared];
+  for (int64_t first = 0; first < tiles; first += batch) {
+    const int64_t count = tiles - first < batch ? tiles - first : batch;
+    const int64_t offset = first * A1::step * L;
+    for (int64_t x = 0; x < count * A1::step + shared; ++x) {
+      Cell d[A0::cells], down[A0::points];
+#pragma GCC unroll 16
+      for (int i = 0; i < A0::cells; ++i) d[i] = load(rows[i] + offset + x * L);
+      input_pass<A0>(d, down);
+#pragma GCC unroll 16
+      for (int i = 0; i < A0::points; ++i) columns[i][x] = down[i];
     }
     for (int64_t t = 0; t < count; ++t) {
       float* at = v + (first + t) * L;
-#pragma GCC unroll 8
-      for (int i = 0; i < n0; ++i) {
-        Cell across[n1];
-        input_pass<n1>(columns[i] + t * M1, across);
-#pragma GCC unroll 8
-        for (int j = 0; j < n1; ++j) store(at + (i * n1 + j) * point_pitch, across[j]);
+#pragma GCC unroll 16
+      for (int i = 0; i < A0::points; ++i) {
+        Cell across[A1::points];
+        input_pass<A1>(columns[i] + t * A1::step, across);
+#pragma GCC unroll 16
+        for (int j = 0; j < A1::points; ++j) store(at + (i * A1::points + j) * point_pitch, across[j]);
       }
     }
   }
 }
 
-template <int M0, int M1, int R0, int R1>
+template <class A0, class A1>
 void filter(int64_t channels, const float* g, int64_t channel_pitch, bool flipped, float* u, int64_t point_pitch,
             int64_t u_pitch) {
-  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1;
+  constexpr int R0 = A0::r, R1 = A1::r;
   const int64_t step = flipped ? -L : L;
   if (flipped) g += (R0 * R1 - 1) * L;
   for (int64_t c = 0; c < channels; ++c, g += channel_pitch, u += u_pitch) {
-    Cell down[R1][n0];
+    Cell down[R1][A0::filters];
 #pragma GCC unroll 8
     for (int s = 0; s < R1; ++s) {
       Cell column[R0];
 #pragma GCC unroll 8
       for (int t = 0; t < R0; ++t) column[t] = load(g + (t * R1 + s) * step);
-      filter_pass<R0, n0>(column, down[s]);
+      filter_pass<A0>(column, down[s]);
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < n0; ++i) {
-      Cell row[R1], across[n1];
+    for (int i = 0; i < A0::filters; ++i) {
+      Cell row[R1], across[A1::filters];
 #pragma GCC unroll 8
       for (int s = 0; s < R1; ++s) row[s] = down[s][i];
-      filter_pass<R1, n1>(row, across);
+      filter_pass<A1>(row, across);
 #pragma GCC unroll 8
-      for (int j = 0; j < n1; ++j) store(u + (i * n1 + j) * point_pitch, across[j]);
+      for (int j = 0; j < A1::filters; ++j) store(u + (i * A1::filters + j) * point_pitch, across[j]);
     }
   }
 }
 
-template <int M0, int M1, int R0, int R1>
+template <class A0, class A1>
 void output(int64_t tiles, const float* products, int64_t point_pitch, float* y, int64_t row_pitch) {
-  constexpr int n0 = M0 + R0 - 1, n1 = M1 + R1 - 1;
-  for (int64_t t = 0; t < tiles; ++t, products += L, y += M1 * L) {
-    Cell down[n1][M0];
-#pragma GCC unroll 8
-    for (int j = 0; j < n1; ++j) {
-      Cell column[n0];
-#pragma GCC unroll 8
-      for (int i = 0; i < n0; ++i) column[i] = load(products + (i * n1 + j) * point_pitch);
-      output_pass<M0, n0>(column, down[j]);
+  for (int64_t t = 0; t < tiles; ++t, products += L, y += A1::m * L) {
+    Cell down[A1::points][A0::m];
+#pragma GCC unroll 16
+    for (int j = 0; j < A1::points; ++j) {
+      Cell column[A0::points];
+#pragma GCC unroll 16
+      for (int i = 0; i < A0::points; ++i) column[i] = load(products + (i * A1::points + j) * point_pitch);
+      output_pass<A0>(column, down[j]);
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < M0; ++i) {
-      Cell row[n1], across[M1];
+    for (int i = 0; i < A0::m; ++i) {
+      Cell row[A1::points], across[A1::m];
+#pragma GCC unroll 16
+      for (int j = 0; j < A1::points; ++j) row[j] = down[j][i];
+      output_pass<A1>(row, across);
 #pragma GCC unroll 8
-      for (int j = 0; j < n1; ++j) row[j] = down[j][i];
-      output_pass<M1, n1>(row, across);
-#pragma GCC unroll 8
-      for (int j = 0; j < M1; ++j) store(y + i * row_pitch + j * L, across[j]);
+      for (int j = 0; j < A1::m; ++j) store(y + i * row_pitch + j * L, across[j]);
     }
   }
 }
 
-template <int M0, int M1, int R0, int R1>
-constexpr WinogradTransforms kTransforms = {{M0, M1},
-                                            {R0, R1},
-                                            {M0 + R0 - 1, M1 + R1 - 1},
-                                            input<M0, M1, R0, R1>,
-                                            filter<M0, M1, R0, R1>,
-                                            output<M0, M1, R0, R1>};
+template <class A0, class A1>
+constexpr WinogradTransforms kTransforms = {{A0::m, A1::m},         {A0::r, A1::r},       {A0::points, A1::points},
+                                            {A0::cells, A1::cells}, {A0::step, A1::step}, {A0::filters, A1::filters},
+                                            input<A0, A1>,          filter<A0, A1>,       output<A0, A1>};
 
 }  // namespace
 
-const WinogradTransformTable kWinogradTransforms = {kTransforms<2, 2, 3, 3>, kTransforms<4, 4, 3, 3>,
-                                                    kTransforms<2, 2, 5, 5>, kTransforms<1, 4, 1, 3>,
-                                                    kTransforms<4, 1, 3, 1>};
+const WinogradTransformTable kWinogradTransforms = {kTransforms<Plain<2, 3>, Plain<2, 3>>,
+                                                    kTransforms<Plain<4, 3>, Plain<4, 3>>,
+                                                    kTransforms<Plain<2, 5>, Plain<2, 5>>,
+                                                    kTransforms<Plain<1, 1>, Plain<4, 3>>,
+                                                    kTransforms<Plain<4, 3>, Plain<1, 1>>,
+                                                    kTransforms<Down, Down>,
+                                                    kTransforms<Up, Up>};
 
 }  // namespace fastconv::FC_ISA
