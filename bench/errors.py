@@ -16,21 +16,22 @@ import fastconv as fc
 from fastconv.bench import report
 
 SHAPES = ((3, 32, 16), (16, 32, 16), (64, 56, 64), (128, 28, 128), (256, 28, 64), (512, 14, 64), (1024, 14, 32))
-FILTERS = {
-    (3, 3): ("winograd_f2x2_3x3", "winograd_f4x4_3x3"),
-    (5, 5): ("winograd_f2x2_5x5",),
-    (1, 3): ("winograd_f4_3",),
-    (3, 1): ("winograd_f4_3",),
+FILTERS = {  # with their stride
+    (3, 3, 1): ("winograd_f2x2_3x3", "winograd_f4x4_3x3"),
+    (3, 3, 2): ("winograd_f4x4_3x3_s2",),
+    (5, 5, 1): ("winograd_f2x2_5x5",),
+    (1, 3, 1): ("winograd_f4_3",),
+    (3, 1, 1): ("winograd_f4_3",),
 }
 
 
-def errors(x: np.ndarray, w: np.ndarray, names: tuple[str, ...]) -> dict[str, tuple[float, float, float]]:
+def errors(x: np.ndarray, w: np.ndarray, stride: int, names: tuple[str, ...]) -> dict[str, tuple[float, float, float]]:
     """Algorithm -> (largest, mean, root mean square), the first two relative."""
-    padding = (w.shape[2] // 2, w.shape[3] // 2)
-    exact = fc.conv2d(x.astype(np.float64), w.astype(np.float64), padding=padding)
+    words = {"padding": (w.shape[2] // 2, w.shape[3] // 2), "stride": stride}
+    exact = fc.conv2d(x.astype(np.float64), w.astype(np.float64), **words)
     found = {}
     for name in names:
-        error = abs(fc.conv2d(x, w, padding=padding, algorithm=name) - exact)
+        error = abs(fc.conv2d(x, w, algorithm=name, **words) - exact)
         relative = error.max() / abs(exact).max(), error.mean() / abs(exact).mean()
         found[name] = (*map(float, relative), float(np.sqrt(np.mean(error**2))))
     return found
@@ -41,12 +42,12 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=1, help="of the data (default %(default)s)")
     rng = np.random.default_rng(p.parse_args().seed)
     body, factors = [], {}
-    for (r, s), names in FILTERS.items():
+    for (r, s, stride), names in FILTERS.items():
         for c, size, k in SHAPES:
             w = (rng.standard_normal((k, c, r, s)) * np.sqrt(2 / (c * r * s))).astype(np.float32)
             normal = rng.standard_normal((1, c, size, size)).astype(np.float32)
             for inputs, x in (("normal", normal), (">= 0", np.maximum(normal, 0))):
-                found = errors(x, w, ("implicit_gemm", *names))
+                found = errors(x, w, stride, ("implicit_gemm", *names))
                 plain = found["implicit_gemm"][2]
                 for name, (largest, mean, square) in found.items():
                     factors.setdefault(name, []).append(square / plain)

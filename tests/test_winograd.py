@@ -9,11 +9,12 @@ from cases import isas, rng_for
 from fastconv import reference
 from tolerance import assert_bound, assert_same_bits
 
-FORMS = {
-    "winograd_f2x2_3x3": (3, 3),
-    "winograd_f4x4_3x3": (3, 3),
-    "winograd_f2x2_5x5": (5, 5),
-    "winograd_f4_3": (1, 3),
+FORMS = {  # filter and stride
+    "winograd_f2x2_3x3": (3, 3, 1),
+    "winograd_f4x4_3x3": (3, 3, 1),
+    "winograd_f4x4_3x3_s2": (3, 3, 2),
+    "winograd_f2x2_5x5": (5, 5, 1),
+    "winograd_f4_3": (1, 3, 1),
 }
 
 
@@ -22,36 +23,38 @@ FORMS = {
 def test_few_tiles_with_large_weights_and_many(name, isa):
     """The transformed weights of 200 x 232 channels are too large to keep: one image takes them piece by piece."""
     rng = rng_for(name)
-    r, s = FORMS[name]
-    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((48, 200, 5, 6), (232, 200, r, s)))
-    padding = (r // 2, s // 2)
+    r, s, stride = FORMS[name]
+    size = (5 * stride, 6 * stride)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((48, 200, *size), (232, 200, r, s)))
+    words = {"padding": (r // 2, s // 2), "stride": stride}
     with fc.options(isa=isa, algorithm=name, precision="fast"):
-        together = fc.conv2d(x, w, padding=padding)
-        plan = fc.plan(w, x_shape=x.shape, padding=padding)
+        together = fc.conv2d(x, w, **words)
+        plan = fc.plan(w, x_shape=x.shape, **words)
         for images in (slice(1), slice(3, 20), slice(48)):
-            assert_same_bits(fc.conv2d(x[images], w, padding=padding), together[images], f"{images}")
+            assert_same_bits(fc.conv2d(x[images], w, **words), together[images], f"{images}")
             assert_same_bits(plan(x[images]), together[images], f"planned {images}")
-        dx = fc.conv2d_backward_data(together, w, x.shape, padding=padding)
-        one = fc.conv2d_backward_data(together[7:8], w, x[:1].shape, padding=padding)
+        dx = fc.conv2d_backward_data(together, w, x.shape, **words)
+        one = fc.conv2d_backward_data(together[7:8], w, x[:1].shape, **words)
         assert_same_bits(one, dx[7:8], "backward-data")
-        rows = fc.algorithms(f"fwd n1 c1 h5 w5 k1 r{r} s{s}")
+        rows = fc.algorithms(f"fwd n1 c1 h5 w5 k1 r{r} s{s} stride{stride}")
         factor = next(row["error_factor"] for row in rows if row["name"] == name)
-    expected = reference.conv(x[:1].astype(np.float64), w.astype(np.float64), padding=padding)
-    largest = reference.conv(abs(x[:1]).astype(np.float64), abs(w).astype(np.float64), padding=padding).max()
+    expected = reference.conv(x[:1].astype(np.float64), w.astype(np.float64), **words)
+    largest = reference.conv(abs(x[:1]).astype(np.float64), abs(w).astype(np.float64), **words).max()
     assert_bound(together[:1], expected, np.full_like(expected, largest), 200 * r * s, factor)
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_layouts_and_slices_of_channels_give_the_same_bits(name):
     rng = rng_for("slices")
-    r, s = FORMS[name]
+    r, s, stride = FORMS[name]
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 40, 21, 19), (24, 20, r, s)))
+    words = {"padding": 1, "stride": stride, "activation": "relu"}
     bias = rng.standard_normal(24).astype(np.float32)
     with fc.options(algorithm=name, precision="fast"):
-        y = fc.conv2d(x[:, 10:30].copy(), w, bias, padding=1, activation="relu")
-        assert_same_bits(fc.conv2d(x[:, 10:30], w, bias, padding=1, activation="relu"), y)
+        y = fc.conv2d(x[:, 10:30].copy(), w, bias, **words)
+        assert_same_bits(fc.conv2d(x[:, 10:30], w, bias, **words), y)
         last = np.ascontiguousarray(x[:, 10:30].transpose(0, 2, 3, 1))
-        z = fc.conv2d(last, w, bias, padding=1, activation="relu", layout="channels_last")
+        z = fc.conv2d(last, w, bias, layout="channels_last", **words)
         assert_same_bits(np.ascontiguousarray(z.transpose(0, 3, 1, 2)), y)
 
 
