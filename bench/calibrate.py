@@ -269,6 +269,7 @@ def main() -> int:
     if arguments.out:
         rows = [{"problem": m.layer.text, "pass": m.pass_, "chosen": m.chosen, "timings": m.timings} for m in found]
         head = {"format": report.FORMAT, "kind": "calibration", **repository.surroundings("bench.calibrate")}
+        head["isa"] = fc.info()["isa"]
         repository.save({**head, "regret": summary, "rows": rows}, arguments.out)
     print_regrets(found, summary, arguments.worst)
     print_models(found)

@@ -52,7 +52,10 @@ class Timed(NamedTuple):
 def load(paths: Sequence[Path]) -> list[Timed]:
     found = []
     for path in paths:
-        for row in report.load(path)["rows"]:
+        result = report.load(path)
+        if result.get("isa", fc.info()["isa"]) != fc.info()["isa"]:
+            sys.exit(f"{path} is of {result['isa']}, this process of {fc.info()['isa']}: set FASTCONV_ISA")
+        for row in result["rows"]:
             usable = {
                 a["name"]: a for a in fc.algorithms(row["problem"]) if a["supported"] and a["name"] != "reference"
             }
