@@ -64,9 +64,8 @@ FC_INLINE bool has_nan(__m512i x, __mmask16 lanes) {
 }
 // The upper half of the sum is the rounded number: half of the last place is added, less one where the place is even.
 FC_INLINE __m512i rounded_bf16(__m512i x) {
-  const __m512i below = _mm512_set1_epi32(0x7FFF), half = _mm512_set1_epi32(0x8000);
-  const __mmask16 odd = _mm512_test_epi32_mask(x, _mm512_set1_epi32(0x10000));
-  return _mm512_add_epi32(x, _mm512_mask_blend_epi32(odd, below, half));
+  const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xFFFF, x, 16), _mm512_set1_epi32(1));
+  return _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7FFF)), odd);
 }
 #endif
 
@@ -121,6 +120,16 @@ struct BF16 {
     _mm512_mask_cvtepi32_storeu_epi16(half, mask, _mm512_maskz_srli_epi32(mask, rounded_bf16(wide), 16));
     return true;
   }
+  // 32 numbers: one comparison finds a NaN in either vector, one permutation joins the upper halves.
+  static bool narrow_pair(const float* single, uint16_t* half) {
+    const __m512i a = _mm512_loadu_si512(single), b = _mm512_loadu_si512(single + lanes);
+    if (_mm512_cmp_ps_mask(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), _CMP_UNORD_Q) != 0) return false;
+    alignas(64) static constexpr uint16_t kUpper[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                                        33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+    const __m512i upper = _mm512_load_si512(kUpper);
+    _mm512_storeu_si512(half, _mm512_permutex2var_epi16(rounded_bf16(a), upper, rounded_bf16(b)));
+    return true;
+  }
 #endif
 };
 
@@ -143,6 +152,9 @@ FC_INLINE void narrow_row(int64_t count, const float* single, uint16_t* half) {
       for (int64_t j = i; j < i + n; ++j) half[j] = H::narrow(single[j]);
   };
   int64_t i = 0;
+  if constexpr (requires { H::narrow_pair(single, half); })
+    for (; i + 2 * H::lanes <= count; i += 2 * H::lanes)
+      if (!H::narrow_pair(single + i, half + i)) some(i, H::lanes), some(i + H::lanes, H::lanes);
   for (; i + H::lanes <= count; i += H::lanes) some(i, H::lanes);
   if (i < count) some(i, count - i);
 }
