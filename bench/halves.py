@@ -54,7 +54,8 @@ def compare(layer: Layer, dtype: str, rounds: int, min_sample: float) -> dict[st
             dtype: lambda: timing.time_calls(half, repeats, SETTLE_S),
         }
         samples = timing.interleave(samplers, rounds, np.random.default_rng(0))
-    return {"layer": layer.text, "name": layer.name, "algorithm": algorithm, "dtype": dtype, "samples": samples}
+    about = {"layer": layer.text, "name": layer.name, "pass": layer.pass_, "dtype": dtype, "algorithm": algorithm}
+    return {**about, "samples": samples}
 
 
 def main() -> int:
@@ -74,7 +75,7 @@ def main() -> int:
     body = []
     for dtype in a.dtypes.split(","):
         for pass_ in a.passes.split(","):
-            pairs = []
+            pairs: list[tuple[list[float], list[float]]] = []
             for text, name in layers_of(a.list, a.layout):
                 row = compare(Layer.parse(text, name, pass_), dtype, a.rounds, a.min_sample)
                 rows.append(row)

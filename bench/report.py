@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All measurements as one page of markdown: `python -m bench.report bench/results/*.json > speed.md`.
 
-It reads results of bench.layers, bench.train, bench.calibrate and bench.pools; of equal rows in several files the last
-one counts. Each goal is written beside what was measured.
+It reads results of bench.layers, bench.train, bench.calibrate, bench.pools and bench.halves; of equal rows in several
+files the last one counts. Each goal is written beside what was measured.
 """
 
 from __future__ import annotations
@@ -227,6 +227,26 @@ def calibration(result: dict[str, Any]) -> list[str]:
     return table(["pass", "problems", f"mean regret ({100 * REGRET:.0f} % at most)", "worst"], body)
 
 
+def halves(result: dict[str, Any]) -> list[str]:
+    """float32 / half by the same algorithm, of each dtype and pass."""
+    kinds = list(dict.fromkeys((row["dtype"], row["pass"]) for row in result["rows"]))
+    body = []
+    for kind in kinds:
+        rows = [row for row in result["rows"] if (row["dtype"], row["pass"]) == kind]
+        pairs = {row["name"]: (row["samples"]["f32"], row["samples"][kind[0]]) for row in rows}
+        least = min(pairs, key=lambda name: timing.paired_ratio(*pairs[name]).value)
+        over = timing.geometric_mean_ratio(list(pairs.values()))
+        body.append(
+            [*kind, str(len(rows)), goal(over.value, 1.0, str(over)), f"{timing.paired_ratio(*pairs[least])}, {least}"]
+        )
+    about = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}, {result['layout']}"
+    return [
+        f"{about}; above 1: faster than float32.",
+        "",
+        *table(["dtype", "pass", "layers", "mean (1.0)", "least"], body),
+    ]
+
+
 def anything(result: dict[str, Any]) -> list[str]:
     """Rows of a kind without a table of its own: who was timed, and our ratio to each."""
     body = []
@@ -264,7 +284,7 @@ def page(results: list[dict[str, Any]]) -> list[str]:
         lines += ["## Training steps", "", *training(trained)]
     if pooled := merged(results, "pools"):
         lines += ["## Pooling", "", *pools(pooled)]
-    sections: dict[str, Callable[[dict[str, Any]], list[str]]] = {"calibration": calibration}
+    sections: dict[str, Callable[[dict[str, Any]], list[str]]] = {"calibration": calibration, "halves": halves}
     for result in results:
         if result["kind"] in sections:
             lines += [f"## {result['kind'].capitalize()}", "", *sections[result["kind"]](result)]
