@@ -70,7 +70,8 @@ def main() -> int:
     p.add_argument("--out", type=Path, help="JSON; without it, into bench/results")
     a = p.parse_args()
     _core.set_threads(a.threads)
-    result = {**repository.surroundings("bench.halves"), "kind": "halves", "threads": a.threads, "layout": a.layout}
+    head = {"format": report.FORMAT, "kind": "halves", **repository.surroundings("bench.halves")}
+    result = {**head, "threads": a.threads, "layout": a.layout}
     rows: list[dict[str, Any]] = []
     body = []
     for dtype in a.dtypes.split(","):
