@@ -151,9 +151,9 @@ class Direct {
     const int64_t ldc = a.dense ? to.channel_pitch : 2 * kernels.lanes;
     Outcome done = {at.channel > 0, true, false};
     sum(a, at, strip, c, ldc, done);
-    if (at.channel + a.block < channels) return;
-    if (!done.any)
+    if (!done.any)  // no tap reaches these pixels: the first block of channels leaves what the others add nothing to
       for (int i = 0; i < at.rows; ++i) std::fill(c + i * ldc, c + i * ldc + at.columns, T(0));
+    if (at.channel + a.block < channels) return;
     if (!done.finite && done.partial) repair(a, at, c, ldc);
     finish(at, c, ldc, a.dense, target);
     if (!a.dense) scatter(at, c, ldc, a.w.out_step * to.pixel_step(), target);

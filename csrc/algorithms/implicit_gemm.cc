@@ -51,16 +51,25 @@ void pack_channels(const ConvProblem& p, const Machine& m, const Blocking<T>& b,
   const int64_t from = of_group + (begin * b.channels + first) * b.all_taps, lanes = b.tiles.lanes;
   if (!w.is_half())
     return b.tiles.reorder(rows, count, b.all_taps, width, w.at(from), pitch, dst, width, count * width);
-  // A vector of rows and a few channels at a time.
+  // A vector of rows and a few channels at a time; of many taps, less than that.
   const int64_t most = std::max<int64_t>(1, Stored<T>::kRoom / (lanes * b.all_taps));
+  const bool whole = lanes * b.all_taps <= Stored<T>::kRoom;
   for (int64_t row = 0; row < width; row += lanes)
     for (int64_t c = 0, some; c < count; c += some) {
       some = std::min(most, count - c);
-      w.each_rows(std::clamp(rows - row, int64_t{0}, lanes), some * b.all_taps, from + row * pitch + c * b.all_taps,
-                  pitch, [&](int64_t, int64_t here, const T* src, int64_t src_pitch) {
-                    b.tiles.reorder(here, some, b.all_taps, lanes, src, src_pitch, dst + row + c * width, width,
-                                    count * width);
-                  });
+      const int64_t here = std::clamp(rows - row, int64_t{0}, lanes), at = from + row * pitch + c * b.all_taps;
+      T* to = dst + row + c * width;
+      if (here < lanes || !whole)
+        for (int64_t i = 0; i < b.all_taps * some; ++i)
+          std::fill_n(to + (i / some * count + i % some) * width, lanes, T(0));
+      w.each_rows(
+          here, some * b.all_taps, at, pitch, [&](int64_t first, int64_t rows_here, const T* src, int64_t src_pitch) {
+            if (whole)
+              return b.tiles.reorder(rows_here, some, b.all_taps, lanes, src, src_pitch, to, width, count * width);
+            for (int64_t i = 0; i < rows_here; ++i)
+              for (int64_t tap = 0; tap < b.all_taps; ++tap)
+                to[tap * count * width + first + i] = src[i * src_pitch + tap];
+          });
     }
 }
 
