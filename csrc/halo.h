@@ -205,6 +205,16 @@ class LineGather {
   const T border;
 };
 
+// A grid that reads as it writes, channels first (1 x 1): dst[channel][pixel] for pixels [pixel, pixel + pixels).
+template <class T>
+void copy_planes(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout,
+                 const Stored<T>& image, int64_t channel, int64_t channels, int64_t pixel, int64_t pixels, T* dst) {
+  each_pixel_run(grid, pixel, pixels, [&](int64_t lane, int64_t count, int64_t n, int64_t at) {
+    image.gather_row(kernels, count, 0, count, n * layout.batch_pitch + channel * layout.channel_pitch + at, 1,
+                     layout.channel_pitch, dst + lane, pixels, channels);
+  });
+}
+
 // What a strip of so many grid points copies to a halo buffer of one channel, about.
 struct HaloCounts {
   double lines, elements;

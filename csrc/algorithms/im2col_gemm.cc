@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dense and grouped convolution of any geometry as a matrix product on gathered columns (column_gemm.cc), all three
-// passes, both layouts, every padding mode. It refuses the 16-bit types.
+// passes, both layouts, every padding mode. Halves are widened as they are gathered.
 #include <cstdio>
 
 #include "column_gemm.h"

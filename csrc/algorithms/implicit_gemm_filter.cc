@@ -127,11 +127,7 @@ class FilterProduct {
           source = tensor.at((group * b.channels + channel) * layout.channel_step());
           place_in_tensor(layout, pixel, pixels, channels, places, offsets);
         } else if (grid.reads_as_written() && layout.layout == Layout::kChannelsFirst) {  // 1 x 1: planes as they are
-          const int64_t first = (group * b.channels + channel) * layout.channel_pitch;
-          each_pixel_run(grid, pixel, pixels, [&](int64_t lane, int64_t run, int64_t n, int64_t at) {
-            tensor.gather_row(kernels, run, 0, run, first + n * layout.batch_pitch + at, 1, layout.channel_pitch,
-                              halo + lane, pixels, channels);
-          });
+          copy_planes(kernels, grid, layout, tensor, group * b.channels + channel, channels, pixel, pixels, halo);
           source = halo;
           for (int64_t i = 0; i < pixels; ++i) places[i] = i;
           for (int64_t i = 0; i < channels; ++i) offsets[i] = i * pixels;

@@ -23,10 +23,7 @@ void find_in_halo(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
   if (grid.reads_as_written() && layout.layout == Layout::kChannelsFirst) {  // 1 x 1: planes as they are
     int64_t* tap_offset = reinterpret_cast<int64_t*>(halo);
     halo += sizeof(int64_t) / sizeof(T);
-    each_pixel_run(grid, pixel, pixels, [&](int64_t lane, int64_t count, int64_t n, int64_t at) {
-      image.gather_row(kernels, count, 0, count, n * layout.batch_pitch + channel * layout.channel_pitch + at, 1,
-                       layout.channel_pitch, halo + lane, pixels, channels);
-    });
+    copy_planes(kernels, grid, layout, image, channel, channels, pixel, pixels, halo);
     *tap_offset = 0;
     source->tap_offsets = tap_offset;
     source->channel_pitch = pixels;
