@@ -19,12 +19,17 @@ struct Parallel {
               void* argument);
 };
 
-// What an algorithm may know of the machine. The speeds come from a committed table (machine.cc), never from a timing.
+// What an algorithm may know of the machine. The speeds come from a committed table (machine.cc, cuda/machines.cc), never
+// from a timing. They are those of one core, on a device of the whole.
 struct Machine {
-  const KernelTable* kernels;
-  double flops_f32, flops_f64;  // attainable multiply-adds count as two, one core
-  double bytes_per_second;      // one core, beyond the caches
-  int64_t l1_bytes, l2_bytes;
+  const KernelTable* kernels;   // of a CPU; null: a device
+  double flops_f32, flops_f64;  // attainable multiply-adds count as two
+  double bytes_per_second;      // beyond the caches
+  int64_t l1_bytes, l2_bytes;   // l1 of a device: the shared memory that a block may have
+  // Of a device, else 0.
+  double flops_f16, flops_tf32;  // of its tensor cores
+  int32_t architecture;          // compute capability times 10: 75, 80, 90, ...
+  int32_t multiprocessors;
 };
 
 struct RunContext {

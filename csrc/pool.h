@@ -3,23 +3,10 @@
 #pragma once
 
 #include "plan.h"
+#include "pool_buffers.h"
 #include "problem.h"
 
 namespace fastconv {
-
-// Buffers keep their names: forward reads x and writes y (and indices or offsets). The backward pass of an average
-// reads dy and writes dx; that of a norm reads x and y too, that of an extreme offsets. All but x in forward is dense.
-struct PoolBuffers {
-  const void* x;
-  int64_t x_batch_pitch, x_channel_pitch;  // elements, as in RunContext; in backward x is dense
-  void* y;
-  // Max and min, laid out like y; at most one is wanted in forward, the others are null.
-  int64_t* indices;  // positions in x's plane
-  uint8_t* offsets;  // numbers of taps in their window, where has_offsets
-  const void* dy;
-  void* dx;
-  double norm;  // p of an Lp pooling, at least 1
-};
 
 // Whether a winner is known by its tap's number in 8 bits: extremes of at most 256 taps, not adaptive.
 bool has_offsets(const PoolProblem& problem);

@@ -98,9 +98,9 @@ int64_t output_size(const ConvProblem& problem, int axis);
 int64_t output_size(const PoolProblem& problem, int axis);
 
 // The cell that padding shows at coordinate `at` of an axis; kOutside where it shows zeros or the constant. Coordinates
-// inside the axis stand for themselves.
+// inside the axis stand for themselves. (constexpr, so that kernels of a device may call it too.)
 inline constexpr int64_t kOutside = -1;
-inline int64_t padded_source(PaddingMode mode, int64_t at, int64_t size) {
+constexpr int64_t padded_source(PaddingMode mode, int64_t at, int64_t size) {
   if (at >= 0 && at < size) return at;
   switch (mode) {
     case PaddingMode::kReflect:
@@ -115,7 +115,7 @@ inline int64_t padded_source(PaddingMode mode, int64_t at, int64_t size) {
 }
 
 // Whether padding shows cells of x, so that their gradients have further terms.
-inline bool shows_cells(PaddingMode mode) { return mode > PaddingMode::kConstant; }
+constexpr bool shows_cells(PaddingMode mode) { return mode > PaddingMode::kConstant; }
 
 // Products of the three axes.
 int64_t x_plane(const ConvProblem& problem);

@@ -6,18 +6,39 @@
 #pragma once
 
 #include "../csrc/algorithm.h"
+#include "../csrc/pool_buffers.h"
 
 namespace fastconv {
 
-// Raised with every change of this file, algorithm.h or problem.h. The loader refuses a library of another number.
-inline constexpr int32_t kBackendAbi = 1;
+// Raised with every change of this file, algorithm.h, pool_buffers.h or problem.h. The loader refuses a library of another
+// number.
+inline constexpr int32_t kBackendAbi = 2;
 
 struct DeviceAttributes {
   char name[64];
-  int32_t architecture;  // compute capability times 10: 80, 90, ...
-  int32_t multiprocessors;
   int64_t memory_bytes;
-  double flops_f32, bytes_per_second;  // from a committed table, as in Machine
+  Machine machine;  // without kernels
+};
+
+struct PoolContext {
+  const Machine* machine;
+  void* stream;
+  char* error;  // kTextCapacity characters, written when the status is not 0
+  PoolBuffers buffers;
+};
+
+// Positions in planes that a max pooling gave, as csrc/pool_positions.h has them: plane[indices[i]] += values[i], over
+// zeros and in ascending order of i. `channels_last`: of all three tensors.
+struct PositionContext {
+  const Machine* machine;
+  void* stream;
+  char* error;
+  DType dtype;
+  int32_t channels_last;
+  int64_t n, c, pixels, outputs;
+  const void* values;
+  const int64_t* indices;
+  void* plane;
 };
 
 struct Backend {
@@ -25,16 +46,23 @@ struct Backend {
   int32_t algorithm_count;
   const char* name;                    // "cuda"
   const Algorithm* const* algorithms;  // the same names as on the CPU where it is the same method, best first
-  // Status codes: 0 is success; otherwise last_error says in a sentence what is missing or failed.
+  // Of a valid problem; every one is taken.
+  int (*pool)(const PoolProblem* problem, const PoolContext* context);
+  int (*scatter_positions)(const PositionContext* context);
+
+  // The device itself. Status codes: 0 is success; otherwise last_error says in a sentence what is missing or failed.
   int (*device_count)(int* count);
   int (*attributes)(int device, DeviceAttributes* attributes);
+  int (*current_device)(int* device);
+  int (*set_device)(int device);  // of the calling thread
   int (*allocate)(int device, int64_t bytes, void* stream, void** data);
   int (*release)(int device, void* data, void* stream);
-  int (*copy)(void* to, const void* from, int64_t bytes, void* stream);  // in either direction
+  int (*copy)(void* to, const void* from, int64_t bytes, void* stream);  // in either direction; waits
   int (*fill)(void* data, int byte, int64_t bytes, void* stream);
   int (*synchronize)(int device, void* stream);
+  int (*wait)(void* stream, void* other);  // what `stream` gets from now on starts after all that `other` has
   bool (*is_device_pointer)(const void* data, int* device);
-  const char* (*last_error)();
+  const char* (*last_error)();  // of the calling thread
 };
 
 // The one symbol that the library exports; null when it cannot serve this number.

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// The definition, one thread for each element of y or x and one block for each weight: refuses nothing. Fast nowhere; what
+// no other algorithm takes is done by it.
+#include <cstdio>
+
+#include "conv.cuh"
+#include "roofline.h"
+
+namespace fastconv::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+// Takes apart the positions of a dense x or y: pixels are fastest where planes are stored, else channels.
+struct Positions {
+  Divisor channels, pixels, of_group;
+  Plane plane;
+  bool channels_last;
+  Positions(Layout layout, int64_t channel_count, int64_t channels_of_group, const int64_t* size)
+      : channels(channel_count),
+        pixels(size[0] * size[1] * size[2]),
+        of_group(channels_of_group),
+        plane(size),
+        channels_last(layout == Layout::kChannelsLast) {}
+};
+struct Position {
+  int64_t n, channel, pixel, place[kMaxSpatial], group, member;  // the channel is a member of its group
+};
+__device__ __forceinline__ Position position_of(int64_t i, const Positions& positions) {
+  Position at;
+  if (positions.channels_last)
+    at.n = positions.pixels.divide(positions.channels.divide(i, &at.channel), &at.pixel);
+  else
+    at.n = positions.channels.divide(positions.pixels.divide(i, &at.pixel), &at.channel);
+  positions.plane.places(at.pixel, at.place);
+  at.group = positions.of_group.divide(at.channel, &at.member);
+  return at;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) direct_forward(Conv<T> c, Positions positions, int64_t elements) {
+  const ConvProblem& p = c.p;
+  const int64_t taps = p.filter[0] * p.filter[1] * p.filter[2], cg = c.group_c;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < elements; i += int64_t{gridDim.x} * kThreads) {
+    const Position at = position_of(i, positions);
+    const T* x = c.x + at.n * c.xs.batch + at.group * cg * c.xs.channel;
+    const T* w = c.w + at.channel * cg * taps;
+    Sum<T> sum = 0;
+    int64_t tap = 0;
+    for (int64_t t0 = 0; t0 < p.filter[0]; ++t0) {
+      const int64_t a0 = source(c, 0, at.place[0], t0);
+      for (int64_t t1 = 0; t1 < p.filter[1]; ++t1) {
+        const int64_t a1 = source(c, 1, at.place[1], t1);
+        for (int64_t t2 = 0; t2 < p.filter[2]; ++t2, ++tap) {
+          const int64_t a2 = source(c, 2, at.place[2], t2);
+          if (a0 == kOutside || a1 == kOutside || a2 == kOutside) {
+            if (p.padding_mode == PaddingMode::kConstant)
+              for (int64_t ch = 0; ch < cg; ++ch) sum += c.pad_value * widen(w[ch * taps + tap]);
+            continue;
+          }
+          const T* cell = x + ((a0 * p.size[1] + a1) * p.size[2] + a2) * c.xs.pixel;
+          for (int64_t ch = 0; ch < cg; ++ch) sum += widen(cell[ch * c.xs.channel]) * widen(w[ch * taps + tap]);
+        }
+      }
+    }
+    finish(c, c.y, at.n * c.ys.batch + at.channel * c.ys.channel + at.pixel * c.ys.pixel, at.channel, sum);
+  }
+}
+
+// The coordinates that padding shows cell `i` at, one after the other: first `i`, then those in the padding.
+template <bool shown, class T>
+__device__ __forceinline__ int64_t next_place(const Conv<T>& c, int axis, int64_t i, int64_t place) {
+  const ConvProblem& p = c.p;
+  const int64_t end = p.size[axis] + p.pad_end[axis];
+  if constexpr (!shown) return end;
+  int64_t next = place == i ? -p.pad_begin[axis] : place + 1;
+  for (; next < end; ++next) {
+    if (next == 0) next = p.size[axis];
+    if (next < end && padded_source(p.padding_mode, next, p.size[axis]) == i) break;
+  }
+  return next;
+}
+
+struct Strides {
+  Divisor of[kMaxSpatial];
+};
+
+// The output whose tap `t` lies at `place`, or kOutside.
+template <class T>
+__device__ __forceinline__ int64_t output_at(const Conv<T>& c, const Strides& strides, int axis, int64_t place,
+                                             int64_t t) {
+  const int64_t start = place + c.p.pad_begin[axis] - t * c.p.dilation[axis];
+  if (start < 0) return kOutside;
+  int64_t rest;
+  const int64_t o = strides.of[axis].divide(start, &rest);
+  return rest == 0 && o < c.out[axis] ? o : kOutside;
+}
+
+// `shown`: padding shows cells of x.
+template <bool shown, class T>
+__global__ void __launch_bounds__(kThreads)
+    direct_backward_data(Conv<T> c, Positions positions, Strides strides, int64_t elements) {
+  const ConvProblem& p = c.p;
+  const int64_t taps = p.filter[0] * p.filter[1] * p.filter[2], cg = c.group_c, kg = c.group_k;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < elements; i += int64_t{gridDim.x} * kThreads) {
+    const Position at = position_of(i, positions);
+    const int64_t i0 = at.place[0], i1 = at.place[1], i2 = at.place[2];
+    const T* y = c.y + at.n * c.ys.batch + at.group * kg * c.ys.channel;
+    const T* w = c.w + (at.group * kg * cg + at.member) * taps;
+    Sum<T> sum = 0;
+    for (int64_t t0 = 0; t0 < p.filter[0]; ++t0)
+      for (int64_t a0 = i0; a0 < p.size[0] + p.pad_end[0]; a0 = next_place<shown>(c, 0, i0, a0)) {
+        const int64_t o0 = output_at(c, strides, 0, a0, t0);
+        if (o0 == kOutside) continue;
+        for (int64_t t1 = 0; t1 < p.filter[1]; ++t1)
+          for (int64_t a1 = i1; a1 < p.size[1] + p.pad_end[1]; a1 = next_place<shown>(c, 1, i1, a1)) {
+            const int64_t o1 = output_at(c, strides, 1, a1, t1);
+            if (o1 == kOutside) continue;
+            for (int64_t t2 = 0; t2 < p.filter[2]; ++t2)
+              for (int64_t a2 = i2; a2 < p.size[2] + p.pad_end[2]; a2 = next_place<shown>(c, 2, i2, a2)) {
+                const int64_t o2 = output_at(c, strides, 2, a2, t2);
+                if (o2 == kOutside) continue;
+                const T* dy = y + ((o0 * c.out[1] + o1) * c.out[2] + o2) * c.ys.pixel;
+                const T* tap = w + (t0 * p.filter[1] + t1) * p.filter[2] + t2;
+                for (int64_t k = 0; k < kg; ++k) sum += widen(dy[k * c.ys.channel]) * widen(tap[k * cg * taps]);
+              }
+          }
+      }
+    finish(c, c.x, at.n * c.xs.batch + at.channel * c.xs.channel + at.pixel * c.xs.pixel, at.channel, sum);
+  }
+}
+
+// Takes apart the positions of weights and of the pixels that they sum over.
+struct Weights {
+  Divisor taps, members, of_group, pixels;
+  Plane filter, outputs;
+  Weights(const ConvProblem& p, const int64_t* out)
+      : taps(p.filter[0] * p.filter[1] * p.filter[2]),
+        members(p.c / p.groups),
+        of_group(p.k / p.groups),
+        pixels(std::max<int64_t>(1, out[0] * out[1] * out[2])),
+        filter(p.filter),
+        outputs(out) {}
+};
+
+template <class T>
+struct FilterSums {
+  Sum<T> sums[kThreads];
+};
+
+// A block sums the products of one weight: each thread every kThreads-th pixel, then pairs of threads.
+template <class T>
+__global__ void __launch_bounds__(kThreads) direct_backward_filter(Conv<T> c, Weights taken, int64_t weights) {
+  auto& s = shared<FilterSums<T>>();
+  const ConvProblem& p = c.p;
+  const int64_t plane = c.out[0] * c.out[1] * c.out[2];
+  for (int64_t i = blockIdx.x; i < weights; i += gridDim.x) {
+    int64_t tap, member, rest, t[kMaxSpatial];
+    const int64_t k = taken.members.divide(taken.taps.divide(i, &tap), &member);
+    const int64_t channel = taken.of_group.divide(k, &rest) * c.group_c + member;
+    taken.filter.places(tap, t);
+    Sum<T> sum = 0;
+    for (int64_t at = threadIdx.x; at < p.n * plane; at += kThreads) {
+      int64_t pixel, o[kMaxSpatial];
+      const int64_t n = taken.pixels.divide(at, &pixel);
+      taken.outputs.places(pixel, o);
+      const int64_t a0 = source(c, 0, o[0], t[0]), a1 = source(c, 1, o[1], t[1]), a2 = source(c, 2, o[2], t[2]);
+      Sum<T> value = 0;
+      if (a0 != kOutside && a1 != kOutside && a2 != kOutside)
+        value =
+            widen(c.x[n * c.xs.batch + channel * c.xs.channel + ((a0 * p.size[1] + a1) * p.size[2] + a2) * c.xs.pixel]);
+      else if (p.padding_mode == PaddingMode::kConstant)
+        value = c.pad_value;
+      else
+        continue;
+      sum += value * widen(c.y[n * c.ys.batch + k * c.ys.channel + pixel * c.ys.pixel]);
+    }
+    s.sums[threadIdx.x] = sum;
+    for (unsigned half = kThreads / 2; half > 0; half /= 2) {
+      sync();
+      if (threadIdx.x < half) s.sums[threadIdx.x] += s.sums[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) c.w[i] = narrowed<T>(s.sums[0]);
+    sync();
+  }
+}
+
+bool why_not(const ConvProblem*, const Machine*, char* text) {
+  text[0] = 0;
+  return false;
+}
+
+void estimate(const ConvProblem* p, const Machine* m, Estimate* e) {
+  add_launches(1, e);
+  // Every product loads both its numbers, x across a stride, through the caches.
+  e->add("products", times(multiply_adds(*p)) * 2 / rate(*p, *m, 0.03));
+}
+
+int64_t workspace_bytes(const ConvProblem*, const Machine*, int, bool) { return 0; }
+int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
+
+int run(const ConvProblem* p, const RunContext* r) {
+  return by_dtype(p->dtype, [&](auto type) {
+    typedef decltype(type) T;
+    const Conv<T> c = conv_of<T>(*p, *r);
+    const auto blocks = [](int64_t elements) { return Grid{std::min(divide_up(elements, kThreads), kMostBlocksX)}; };
+    switch (p->pass) {
+      case Pass::kForward: {
+        const int64_t elements = p->n * p->k * y_plane(*p);
+        const Positions positions(p->y_layout, p->k, c.group_k, c.out);
+        return launch(*r, direct_forward<T>, blocks(elements), kThreads, 0, c, positions, elements);
+      }
+      case Pass::kBackwardData: {
+        const int64_t elements = p->n * p->c * x_plane(*p);
+        const Positions positions(p->x_layout, p->c, c.group_c, p->size);
+        const Strides strides{{Divisor(p->stride[0]), Divisor(p->stride[1]), Divisor(p->stride[2])}};
+        const auto kernel =
+            shows_cells(p->padding_mode) ? direct_backward_data<true, T> : direct_backward_data<false, T>;
+        return launch(*r, kernel, blocks(elements), kThreads, 0, c, positions, strides, elements);
+      }
+      default: {
+        const int64_t weights = p->k * (p->c / p->groups) * taps(*p);
+        return launch(*r, direct_backward_filter<T>, Grid{std::min(weights, kMostBlocksX)}, kThreads,
+                      sizeof(FilterSums<T>), c, Weights(*p, c.out), weights);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+extern const Algorithm kDirect;
+const Algorithm kDirect = {"direct", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, nullptr, run};
+
+}  // namespace fastconv::cuda

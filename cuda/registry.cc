@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// The list of algorithms on the device, by hand: fast ones first, `direct`, which refuses nothing, last.
+#include "registry.h"
+
+namespace fastconv::cuda {
+
+extern const Algorithm kDirect;
+
+const Algorithm* const kAlgorithms[] = {&kDirect};
+const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
+
+}  // namespace fastconv::cuda
