@@ -18,11 +18,7 @@ Place writable_running;
 
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
 constexpr size_t kStack = 256 << 10;
-#else
-constexpr size_t kStack = 64 << 10;
-#endif
 constexpr size_t kStackGuard = 4096;
 constexpr uint32_t kAllLanes = 0xffffffff;
 
