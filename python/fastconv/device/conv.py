@@ -16,9 +16,9 @@ def conv_forward(x: Array, w: Array, bias: Array | None, residual: Array | None,
     size = tuple(map(_core.output_size, spatial(x.shape, layout), w.shape[2:], stride, dilation, pad_begin, pad_end))
     y = place.empty(image_shape(x.shape[0], w.shape[0], size, layout), x.dtype) if out is None else written(out)
     device_conv("fwd", place.image(x, layout), x.shape, place.address(w), w.shape, place.image(y, layout),
-                place.address(bias), place.address(residual), stride, pad_begin, pad_end, dilation, groups, padding_mode,
-                pad_value, activation, alpha, layout, dtype_word(x.dtype), options, place.device, place.stream,
-                place.workspace)  # fmt: skip
+                place.address(bias), place.address(residual), stride, pad_begin, pad_end, dilation, groups,
+                padding_mode, pad_value, activation, alpha, layout, dtype_word(x.dtype), options, place.device,
+                place.stream, place.workspace)  # fmt: skip
     return y
 
 
