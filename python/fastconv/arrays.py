@@ -76,6 +76,17 @@ def native(x: Any) -> Any:
     return _core if isinstance(x, np.ndarray) else importlib.import_module(".device", __package__)
 
 
+def same_kind(caller: str, **arrays: Any) -> None:
+    """Raises TypeError unless all of them that are not None are NumPy's, or all CuPy's; names are the arguments'."""
+    given = [(name, kind_of(a)) for name, a in arrays.items() if a is not None]
+    for name, kind in given[1:]:
+        if kind != given[0][1]:
+            raise TypeError(
+                f"{caller}: {name} is a {kind} array, {given[0][0]} a {given[0][1]} array; expected one kind: use "
+                f"{'cupy.asarray' if given[0][1] == 'cupy' else 'cupy.asnumpy'}({name})"
+            )
+
+
 def is_native(*arrays: Any) -> bool:
     """True when all kernels of the CPU take these as they are: NumPy arrays of one dtype, float32 or float64."""
     dtype = arrays[0].dtype

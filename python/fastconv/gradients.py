@@ -7,7 +7,7 @@ For y = conv(x, w) + bias and dy = dL/dy: dx = dL/dx, dw = dL/dw, db = dL/dbias.
 from typing import Any
 
 from . import _core
-from .arrays import as_native, native
+from .arrays import as_native, native, same_kind
 from .geometry import check_padding_mode, conv_geometry, expect_shape
 from .half import in_float32
 from .options import with_algorithm
@@ -21,6 +21,7 @@ def _backward_data(caller: str, rank: int, dy: Array, w: Array, x_shape: Any, st
                    out: Array) -> Array:  # fmt: skip
     dy = as_native(dy, "dy", caller)
     w = as_native(w, "w", caller, dy.dtype)
+    same_kind(caller, dy=dy, w=w, out=out)
     x_shape = tuple(x_shape)
     g = conv_geometry(caller, rank, x_shape, w.shape, stride, padding, dilation, groups, layout)
     check_padding_mode(padding_mode, caller)
@@ -38,6 +39,7 @@ def _backward_filter(caller: str, rank: int, dy: Array, x: Array, w_shape: Any, 
                      algorithm: str | None, out: Array) -> Array:  # fmt: skip
     dy = as_native(dy, "dy", caller)
     x = as_native(x, "x", caller, dy.dtype)
+    same_kind(caller, dy=dy, x=x, out=out)
     w_shape = tuple(w_shape)
     g = conv_geometry(caller, rank, x.shape, w_shape, stride, padding, dilation, groups, layout)
     check_padding_mode(padding_mode, caller)
@@ -54,6 +56,7 @@ def _backward(caller: str, rank: int, dy: Array, x: Array, w: Array, stride: Any
               algorithm: str | None) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     dy = as_native(dy, "dy", caller)
     x, w = as_native(x, "x", caller, dy.dtype), as_native(w, "w", caller, dy.dtype)
+    same_kind(caller, dy=dy, x=x, w=w)
     if len(needs) != 3:
         raise _core.ProblemError(f"{caller}: needs has {len(needs)} entries; expected 3, for dx, dw and db")
     g = conv_geometry(caller, rank, x.shape, w.shape, stride, padding, dilation, groups, layout)

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import ops
 from ._core import ProblemError
-from .arrays import as_native, native
+from .arrays import as_native, kind_of, native, same_kind
 from .geometry import expect_shape, split_shape
 from .half import in_float32
 from .options import current
@@ -62,7 +62,7 @@ def run_backward(caller: str, dy: Any, g: PoolGeometry, x: Any = None, y: Any = 
 def as_indices(indices: Any, shape: tuple[int, ...], caller: str) -> Array:
     """The positions that a pooling gave, checked."""
     indices = indices.data if isinstance(indices, Tensor) else indices
-    if not isinstance(indices, np.ndarray) or indices.dtype != np.int64:
+    if kind_of(indices) not in ("numpy", "cupy") or indices.dtype != np.int64:
         got = getattr(indices, "dtype", type(indices).__name__)
         raise TypeError(f"{caller}: indices is {got}; expected the int64 array that return_indices=True gives")
     expect_shape("indices", caller, indices.shape, shape)
@@ -74,6 +74,7 @@ def positions_backward(caller: str, rank: int, dy: Any, indices: Any, x_shape: A
     """dx of a max or min pooling: each dy is added to the position that won."""
     dy = as_native(dy, "dy", caller)
     indices = as_indices(indices, dy.shape, caller)
+    same_kind(caller, dy=dy, indices=indices)
     full, batched, _, size = split_shape(tuple(x_shape), "x_shape", caller, rank, layout)
     if 0 in size or dy.ndim != len(x_shape):
         raise ProblemError(f"{caller}: x_shape is {tuple(x_shape)}, dy has shape {dy.shape}; expected as many axes of "

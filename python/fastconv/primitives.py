@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, ops
-from .arrays import FLOATS, as_native, dtype_word, native
+from .arrays import FLOATS, as_native, dtype_word, native, same_kind
 from .geometry import ConvGeometry, activation_words, check_padding_mode, conv_geometry, expect_shape
 from .options import current, with_algorithm
 from .tensor import Tensor
@@ -43,6 +43,8 @@ def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: An
         residual = residual.reshape(g.y_shape)
     if padding_mode != "zeros":
         check_padding_mode(padding_mode, caller)
+    if not (type(x) is type(w) is _ndarray):
+        same_kind(caller, x=x, w=w, bias=bias, residual=residual, out=out)
     kind, alpha = ("none", 0.0) if activation is None else activation_words(activation, caller)
     options = current() if algorithm is None else with_algorithm(algorithm)
     if out is None and g.batched and type(x) is _ndarray:
@@ -106,6 +108,7 @@ def plan(
     if bias is not None:
         bias = as_native(bias, "bias", "plan", w.dtype)
         expect_shape("bias", "plan", bias.shape, (w.shape[0],))
+    same_kind("plan", w=w, bias=bias)
     kind, alpha = activation_words(activation, "plan")
     check_padding_mode(padding_mode, "plan")
     g = conv_geometry("plan", rank, x_shape, w.shape, stride, padding, dilation, groups, layout)

@@ -75,7 +75,9 @@ class Tensor:
         """This tensor in another dtype ("bfloat16" too), with its place in the graph; itself if it has that one."""
         return ops.cast(self, dtype)
 
-    to = astype
+    def to(self, where: Any) -> "Tensor":
+        """This tensor on a device ("cuda", "cuda:1", "cpu") or in another dtype, with its place in the graph."""
+        return ops.to(self, where)
 
     def bump_version(self) -> None:
         """Say that `data` was changed in place: a graph that saved it will refuse to use it."""

@@ -12,7 +12,7 @@ from .place import Array, Place, image_shape, spatial, written
 def conv_forward(x: Array, w: Array, bias: Array | None, residual: Array | None, stride: Any, pad_begin: Any,
                  pad_end: Any, dilation: Any, groups: int, padding_mode: str, pad_value: float, activation: str,
                  alpha: float, layout: str, options: _core.Options, out: Array | None) -> Array:  # fmt: skip
-    place = Place("conv", x=x, w=w, bias=bias, residual=residual, out=out)
+    place = Place("conv_forward", x=x, w=w, bias=bias, residual=residual, out=out)
     size = tuple(map(_core.output_size, spatial(x.shape, layout), w.shape[2:], stride, dilation, pad_begin, pad_end))
     y = place.empty(image_shape(x.shape[0], w.shape[0], size, layout), x.dtype) if out is None else written(out)
     device_conv("fwd", place.image(x, layout), x.shape, place.address(w), w.shape, place.image(y, layout),

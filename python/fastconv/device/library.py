@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from .. import _core
-from .._core import DeviceError
+from .._core import DeviceError, ProblemError
 from ..arrays import kind_of
 
 LIBRARY = "libfastconv_cuda.so"
@@ -74,6 +74,36 @@ def imported(x: Any, what: str) -> Any:
     except ImportError as error:
         raise DeviceError(f"{what} is in a device's memory; CuPy, which allocates the results, is missing") from error
     return xp.from_dlpack(x) if hasattr(x, "__dlpack__") else xp.asarray(x)
+
+
+def is_name(where: Any) -> bool:
+    """Whether it names a device, as "cpu", "cuda" or "cuda:1"; other words are dtypes."""
+    return isinstance(where, str) and (where in ("cpu", "cuda") or where.startswith("cuda:"))
+
+
+def moved(x: Any, where: str) -> Any:
+    """The array `x` on the device `where`; itself if it is there.
+
+    Args:
+        where: "cpu" (NumPy), or "cuda" or "cuda:1" (CuPy).
+
+    Raises:
+        ProblemError: not the number of a device. DeviceError: what is missing, in a sentence.
+    """
+    if where == "cpu":
+        return importlib.import_module("cupy").asnumpy(x) if kind_of(x) == "cupy" else x
+    number = where.removeprefix("cuda").removeprefix(":") or "0"
+    open_library()
+    if not number.isdecimal() or int(number) >= _core.device_count():
+        raise ProblemError(f"to: device is {where!r}; expected cpu, cuda or cuda:0 to {_core.device_count() - 1}")
+    try:
+        xp = importlib.import_module("cupy")
+    except ImportError as error:
+        raise DeviceError("to: CuPy, whose arrays those on a device are, is missing; use pip install cupy") from error
+    if kind_of(x) == "cupy" and x.device.id == int(number):
+        return x
+    with xp.cuda.Device(int(number)):
+        return xp.asarray(x)
 
 
 def is_on_device(x: Any) -> bool:

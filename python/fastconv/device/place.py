@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from .._core import DeviceError, ProblemError, device_pitches
-from ..arrays import kind_of
+from ..arrays import same_kind
 
 Array = Any
 
@@ -19,17 +19,13 @@ class Place:
     """Where a call runs: the device of its arrays, CuPy's current stream there, and memory for a workspace."""
 
     def __init__(self, caller: str, **arrays: Any) -> None:
+        same_kind(caller, **arrays)
         self.xp = array_module()
         first = next(iter(arrays))
         self.device = int(arrays[first].device.id)
         for name, array in arrays.items():
             if array is None:
                 continue
-            if kind_of(array) != "cupy":
-                raise TypeError(
-                    f"{caller}: {name} is a {kind_of(array)} array, {first} one of CuPy; expected one kind: "
-                    f"use cupy.asarray({name})"
-                )
             if array.device.id != self.device:
                 raise DeviceError(
                     f"{caller}: {name} is on device {array.device.id}, {first} on device {self.device}; "

@@ -24,7 +24,7 @@ from .activations import (
     tanh,
 )
 from .arithmetic import abs, add, clip, div, maximum, minimum, mul, neg, power, sub, where
-from .cast import cast
+from .cast import cast, to
 from .conv import conv
 from .dense import linear, matmul
 from .dropout import dropout, dropout1d, dropout2d, dropout3d
@@ -79,6 +79,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "broadcast_to",
     "cast",
+    "to",
     "celu",
     "chunk",
     "clip",

@@ -16,11 +16,11 @@ carries bias and activation too: so it is the transposed convolution.
 from typing import Any, NamedTuple
 
 from .. import _core
-from ..arrays import as_native, native
+from ..arrays import as_native, native, same_kind
 from ..autograd import Context, Function, is_grad_enabled
 from ..geometry import activation_words, check_padding_mode, conv_geometry, expect_shape
 from ..options import with_algorithm
-from ..tensor import Tensor, as_tensor
+from ..tensor import Tensor, as_tensor, plain
 from .activation_formulas import saves_input
 from .activations import ActivationBackward
 from .activations import activation as apply_activation
@@ -177,6 +177,7 @@ def conv(caller: str, rank: int, x: Any, w: Any, bias: Any, stride: Any, padding
         as_native(residual.data, "residual", caller, x.dtype)
         expect_shape("residual", caller, residual.shape, g.y_shape if g.batched else g.y_shape[1:])
         residual = reshape(residual, g.y_shape)
+    same_kind(caller, x=x.data, w=w.data, bias=plain(bias), residual=plain(residual))
     static = Static(g.x_shape, g.w_shape, g.stride, g.pad_begin, g.pad_end, g.dilation, g.groups, padding_mode,
                     pad_value, layout, with_algorithm(algorithm))  # fmt: skip
     fused = fuses(kind, alpha, x, w, bias, residual)

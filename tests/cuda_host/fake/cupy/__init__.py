@@ -88,7 +88,7 @@ def _operator(name: str) -> Any:
         for other in others:
             if not isinstance(other, ndarray | numbers.Number | np.generic):
                 return NotImplemented
-        result = _call(getattr(self._values, name), *others)
+        result = _call(getattr(self._values, name), self, *others)
         if name.startswith("__i") and name != "__invert__":
             return self
         return result
