@@ -138,13 +138,27 @@ def test_unpooling_and_backward_by_indices(cp, rng):
     assert np.array_equal(cp.asnumpy(back), fc.max_unpool2d(y, indices, 2))
 
 
-def test_filters_and_columns(cp, rng):
+@pytest.mark.parametrize("boundary", ["reflect", "mirror", "nearest", "wrap", "constant"])
+@pytest.mark.parametrize("mode", ["same", "valid", "full"])
+def test_filters_take_kernels_of_either_kind(cp, rng, mode, boundary):
     image, kernel = normal(rng, (20, 23)), normal(rng, (5, 5))
-    for mode in ("same", "valid", "full"):
-        expected = fc.correlate(image, kernel, mode=mode)
-        assert_close(cp.asnumpy(fc.correlate(cp.asarray(image), cp.asarray(kernel), mode=mode)), expected, "parity", scale=20)
+    expected = fc.correlate(image, kernel, mode=mode, boundary=boundary)
+    for taps in (kernel, cp.asarray(kernel)):  # a kernel of fc.filters is a NumPy array
+        got = fc.correlate(cp.asarray(image), taps, mode=mode, boundary=boundary)
+        assert_close(cp.asnumpy(got), expected, "parity", scale=20)
+    with pytest.raises(TypeError, match="kernel is a cupy array"):
+        fc.correlate(image, cp.asarray(kernel))
+
+
+def test_filters_of_bytes_and_columns(cp, rng):
+    image = rng.integers(0, 256, (15, 17), dtype=np.uint8)
+    expected = fc.filters.gaussian_filter(image, 1.5)
+    assert_close(cp.asnumpy(fc.filters.gaussian_filter(cp.asarray(image), 1.5)), expected, "parity", scale=255)
     x = normal(rng, (2, 3, 7, 8))
-    assert np.array_equal(cp.asnumpy(fc.im2col(cp.asarray(x), 3, padding=1)), fc.im2col(x, 3, padding=1))
+    columns = fc.im2col(x, 3, padding=1)
+    assert np.array_equal(cp.asnumpy(fc.im2col(cp.asarray(x), 3, padding=1)), columns)
+    back = fc.col2im(columns, (7, 8), 3, padding=1)
+    assert np.array_equal(cp.asnumpy(fc.col2im(cp.asarray(columns), (7, 8), 3, padding=1)), back)
 
 
 def test_errors_name_the_argument(cp, rng):
