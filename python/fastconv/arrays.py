@@ -71,6 +71,11 @@ def namespace(x: object) -> ModuleType:
     return sys.modules["cupy"] if kind_of(x) == "cupy" else np
 
 
+def beside(value: Any, x: Any) -> Any:
+    """A NumPy array (of indices, of bool) where the array `x` is: on a device as a copy. Anything else as it is."""
+    return namespace(x).asarray(value) if isinstance(value, np.ndarray) and kind_of(x) == "cupy" else value
+
+
 def native(x: Any) -> Any:
     """The module whose kernels take `x`: `_core` for NumPy arrays, `device` for those of a GPU. By the same names."""
     return _core if isinstance(x, np.ndarray) else importlib.import_module(".device", __package__)

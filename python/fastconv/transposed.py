@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .arrays import as_native, native, same_kind
+from .arrays import as_native, native
 from .geometry import activation_words, expect_shape
 from .options import with_algorithm
 from .primitives import checked_output

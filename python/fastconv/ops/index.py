@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._core import ProblemError
-from ..arrays import namespace
+from ..arrays import beside, namespace
 from ..autograd import Context, Function
 from ..tensor import Tensor, as_tensor, plain
 from .shape import Shape, axes_of, concat, getitem, reshape
@@ -54,7 +54,7 @@ class PutAlong(Function):
 def _indices(caller: str, x: Tensor, indices: Any, axis: int) -> Any:
     """The indices as int64, counted from the front."""
     indices = plain(indices)
-    indices = indices if hasattr(indices, "dtype") else np.asarray(indices)
+    indices = beside(indices if hasattr(indices, "dtype") else np.asarray(indices), x.data)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{caller}: indices have dtype {indices.dtype}; expected integers: use .astype(numpy.int64)")
     length = x.shape[axis]

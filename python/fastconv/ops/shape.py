@@ -6,9 +6,9 @@ from typing import Any
 
 from .. import _core
 from .._core import ProblemError
-from ..arrays import FLOAT64, is_native, namespace
+from ..arrays import FLOAT64, beside, is_native, namespace
 from ..autograd import Context, Function
-from ..tensor import Tensor, as_tensor
+from ..tensor import Tensor, as_tensor, plain
 
 Shape = tuple[int, ...]
 
@@ -296,10 +296,10 @@ def sum_to(x: Tensor, shape: Shape) -> Tensor:
 
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index], with any index that the array takes: slices give a view, arrays of integers or bool a copy."""
-    if isinstance(index, Tensor):
-        index = index.data
-    elif isinstance(index, tuple):
-        index = tuple(i.data if isinstance(i, Tensor) else i for i in index)
+    if isinstance(index, tuple):
+        index = tuple(beside(plain(i), x.data) for i in index)
+    else:
+        index = beside(plain(index), x.data)
     return GetItem.apply(x, index=index)
 
 
