@@ -74,8 +74,10 @@ def _lines(entries: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 
 def info() -> Report:
-    """The version, the machine and its instruction sets, threads, caches, algorithms, and which extras are there; of CUDA the
-    devices, or what is missing."""
+    """The version, the machine and its instruction sets, threads, caches, algorithms, and which extras are there.
+
+    "cuda" describes the devices, or says in a sentence what is missing.
+    """
     from . import __version__
 
     found = {name: "installed" if importlib.util.find_spec(name) else "missing" for name in OPTIONAL_PACKAGES}

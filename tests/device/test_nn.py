@@ -65,9 +65,10 @@ def test_a_layer_gives_what_it_gives_on_the_cpu(cp, rng, make, shape):
         assert_close(cp.asnumpy(got), expected, "model", scale=1)
 
 
-@pytest.mark.parametrize(
-    "loss", ["cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "binary_cross_entropy_with_logits"]
-)
+LOSSES = ["cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "binary_cross_entropy_with_logits"]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_losses(cp, rng, loss):
     x = rng.standard_normal((6, 5)).astype("float32")
     target = rng.integers(0, 5, 6) if loss == "cross_entropy" else rng.random((6, 5)).astype("float32")

@@ -10,7 +10,7 @@ from .._core import ProblemError
 from ..arrays import beside, namespace
 from ..autograd import Context, Function
 from ..tensor import Tensor, as_tensor, plain
-from .shape import Shape, axes_of, concat, getitem, reshape
+from .shape import Shape, add_at, axes_of, concat, getitem, reshape
 
 
 class TakeAlong(Function):
@@ -43,7 +43,7 @@ class PutAlong(Function):
         else:
             places = list(xp.ogrid[tuple(slice(n) for n in dy.shape)])
             places[axis] = indices
-            xp.add.at(dx, tuple(places), dy)
+            add_at(dx, tuple(places), dy)
         return dx
 
     @staticmethod
