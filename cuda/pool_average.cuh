@@ -74,7 +74,7 @@ inline bool is_whole_plane(const PoolProblem& p) {
   bool whole = true;
   for (int i = 0; i < kMaxSpatial; ++i)
     whole = whole && output_size(p, i) == 1 &&
-            (p.adaptive || (p.window[i] == p.size[i] && p.dilation[i] == 1 && p.pad_begin[i] == 0));
+            (p.adaptive || p.size[i] == 1 || (p.dilation[i] == 1 && p.pad_begin[i] + p.size[i] <= p.window[i]));
   return whole;
 }
 // pool_mean.cu: y, and in backward dx.

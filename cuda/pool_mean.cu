@@ -122,7 +122,8 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
         at = cells.divide(channels.divide(i + u, &channel), &pixel) * p.ys.batch + channel;
       else
         at = cells.quotient(i + u);
-      piece.at[u] = narrowed<T>(widen(p.dy[at]) / divisor);
+      const Sum<T> share = widen(p.dy[at]) / divisor;
+      piece.at[u] = narrowed<T>(p.channels_last ? 0 + share : share);  // as the CPU: a sum there, with its +0
       if (!vectors) p.dx[i + u] = piece.at[u];
     }
     if (vectors) store(p.dx + i, piece);
