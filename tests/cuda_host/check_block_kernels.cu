@@ -161,6 +161,21 @@ void expect_neighbours(const float* from, float* to) {
   for (int i = 0; i < kThreads; ++i) to[i] = from[i];
 }
 
+// Bytes, each by the thread before the one that writes its neighbour.
+__global__ void __launch_bounds__(kThreads) bytes(const float* from, float* to) {
+  auto& s = shared<HalfTile>();
+  const int me = static_cast<int>(threadIdx.x);
+  const uint8_t* read = reinterpret_cast<const uint8_t*>(from);
+  uint8_t* staged = reinterpret_cast<uint8_t*>(s.of);
+  uint8_t* written = reinterpret_cast<uint8_t*>(to);
+  for (int i = 0; i < 4; ++i) staged[me + i * kThreads] = read[me + i * kThreads];
+  sync();
+  for (int i = 0; i < 4; ++i) written[me + i * kThreads] = staged[me + i * kThreads];
+}
+int run_bytes(const RunContext& context, const float* from, float* to) {
+  return launch(context, bytes, Grid{1}, kThreads, sizeof(HalfTile), from, to);
+}
+
 int run_neighbours(const RunContext& context, const float* from, float* to) {
   return launch(context, neighbours, Grid{1}, kThreads, sizeof(HalfTile), from, to);
 }
@@ -172,6 +187,7 @@ const Trial kBlockTrials[] = {
     {"mirror", Caught::kNever, run_mirror<Bug::kNone>, expect_mirrored},
     {"ahead", Caught::kNever, run_ahead<Bug::kNone>, expect_ahead},
     {"neighbours", Caught::kNever, run_neighbours, expect_neighbours},
+    {"bytes", Caught::kNever, run_bytes, expect_neighbours},
     {"tree without a barrier", Caught::kByValues, run_tree<Bug::kNoBarrier>, expect_sums},
     {"tree, one past the end of shared memory", Caught::kAlways, run_tree<Bug::kSharedEnd>, expect_sums},
     {"tree, one before the begin of shared memory", Caught::kAlways, run_tree<Bug::kSharedBegin>, expect_sums},
