@@ -89,20 +89,18 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
 #pragma unroll
         for (int u = 0; u < lanes; ++u) sum[u] += widen(values.at[u]);
       }
-    for (int half = kSide; half > 0; half /= 2) {
-      // At first every row is put down, then the upper half of what is left is taken by the lower one.
+#pragma unroll
+    for (int u = 0; u < lanes; ++u) s.at[row][group * lanes + u] = sum[u];
+    for (int half = kSide / 2; half > 0; half /= 2) {
+      sync();
       if (row < half) {
 #pragma unroll
-        for (int u = 0; u < lanes; ++u) {
-          if (half < kSide) sum[u] += s.at[row + half][group * lanes + u];
-          s.at[row][group * lanes + u] = sum[u];
-        }
+        for (int u = 0; u < lanes; ++u) s.at[row][group * lanes + u] += s.at[row + half][group * lanes + u];
       }
-      sync();
     }
     if (row == 0 && channel < channels)
 #pragma unroll
-      for (int u = 0; u < lanes; ++u) store_mean(p, x + u, n * p.ys.batch + channel + u, sum[u]);
+      for (int u = 0; u < lanes; ++u) store_mean(p, x + u, n * p.ys.batch + channel + u, s.at[0][group * lanes + u]);
     sync();
   }
 }
