@@ -91,7 +91,7 @@ def test_a_network_learns_as_on_the_cpu(cp, rng, optimiser):
     losses = []
     for where in ("cpu", "cuda"):
         model = copy.deepcopy(net).to(where)
-        step = getattr(fc.optim, optimiser)(model.parameters(), lr=1e-2)
+        step = getattr(fc.optim, optimiser)(model.parameters(), lr=3e-3)
         inputs, targets = fc.Tensor(x).to(where), fc.Tensor(labels).to(where)
         history = []
         for _ in range(4):

@@ -41,7 +41,9 @@ class PutAlong(Function):
         if unique:
             xp.put_along_axis(dx, indices, dy, axis)
         else:
-            places = list(xp.ogrid[tuple(slice(n) for n in dy.shape)])
+            places = [
+                xp.arange(n).reshape(tuple(-1 if a == b else 1 for b in range(dy.ndim))) for a, n in enumerate(dy.shape)
+            ]
             places[axis] = indices
             add_at(dx, tuple(places), dy)
         return dx
