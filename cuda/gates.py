@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 TABLE = Path(__file__).with_name("gates.txt")
-HEAD = """# Registers and static shared memory of every kernel, and what of these instructions it has: H tensor cores (HMMA),
-# M matrix loads (LDSM), A asynchronous copies (LDGSTS), V 16-byte loads (LDG.E.128). None has a stack or spills.
+HEAD = """# Registers and static shared memory of every kernel, and which of these instructions it has: H tensor cores
+# (HMMA), M matrix loads (LDSM), A asynchronous copies (LDGSTS), V 16-byte loads (LDG.E.128). None has a stack or spills.
 # Written by gates.py --write; nvcc 13.0.88.
 """
 CLASSES = {"H": "HMMA", "M": "LDSM", "A": "LDGSTS", "V": "LDG.E.128"}
@@ -39,9 +39,13 @@ def dump(library: str, *what: str) -> str:
     return done.stdout
 
 
-def short(mangled: str) -> str:
+def demangled(names: list[str]) -> list[str]:
+    done = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def short(name: str) -> str:
     """A kernel's name with its template arguments, without namespaces and parameters."""
-    name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout.strip()
     name = re.sub(r"\(anonymous namespace\)::|fastconv::(cuda::)?|^void ", "", name)
     depth, end = 0, len(name)
     for i, letter in enumerate(name):
@@ -85,8 +89,9 @@ def judge(library: str) -> tuple[str, list[str]]:
     """The table of a library, and what is wrong with it whatever the table says."""
     used, has = resources(library), instructions(library)
     rows, wrong = [], []
-    for (arch, kernel), numbers in used.items():
-        name, classes = short(kernel), has[arch, kernel]
+    names = map(short, demangled([kernel for _, kernel in used]))
+    for ((arch, kernel), numbers), name in zip(used.items(), names, strict=True):
+        classes = has[arch, kernel]
         if numbers["STACK"] or numbers["LOCAL"] or "L" in classes:
             wrong.append(f"{arch} {name}: {numbers['STACK']} bytes of stack, {numbers['LOCAL']} of local memory")
         for part, required in REQUIRED.items():
