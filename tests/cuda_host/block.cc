@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <numeric>
-#include <vector>
 
 #include "emulation.h"
 #include "fibre.h"
@@ -22,17 +21,9 @@ constexpr size_t kStack = 256 << 10;
 constexpr size_t kStackGuard = 4096;
 constexpr uint32_t kAllLanes = 0xffffffff;
 
-struct Copy {
-  void* to;
-  const void* from;
-  int bytes, group;
-  bool valid;
-};
 struct Thread {
   Fibre fibre;
   Brought brought;
-  int groups;  // of copies, closed ones
-  std::vector<Copy> copies;
 };
 
 enum class Order { kInTurn, kWarpByWarp, kBursts };
@@ -109,11 +100,6 @@ void pause(int thread) {
 }
 void to_scheduler() { switch_fibre(&self().fibre, &emulator->scheduler); }
 
-// Lets others run although this thread could go on.
-void perhaps_yield() {
-  if (emulator->order == Order::kBursts && emulator->random.below(4) == 0) to_scheduler();
-}
-
 void thread_main() {
   entered();
   Emulator& e = *emulator;
@@ -168,9 +154,8 @@ void run_block(uint64_t seed) {
   e.warp = static_cast<int>(e.random.below(kWarp)), e.lane = static_cast<int>(e.random.below(kWarp));
   e.ready_warps = 0;
   for (int i = 0; i < e.count; ++i) {
-    Thread& thread = e.threads[i];
-    thread.groups = 0, thread.copies.clear();
-    start(&thread.fibre, thread_main);
+    forget_copies(i);
+    start(&e.threads[i].fibre, thread_main);
   }
   for (int w = 0; w < e.warps; ++w) {
     e.of_warp[w] = {};
@@ -215,6 +200,10 @@ uint64_t seed_of_environment() {
 }
 
 }  // namespace
+
+void perhaps_yield() {
+  if (emulator->order == Order::kBursts && emulator->random.below(4) == 0) to_scheduler();
+}
 
 bool kernel_runs() { return running_now && emulator->current >= 0; }
 int running_thread() { return emulator ? emulator->current : -1; }
@@ -327,49 +316,6 @@ void together(WarpWork work, const Brought& brought) {
   if (reported()) abandon();
   wake(number, kAllLanes);
   if (work == meet) shadow::warp_passed(number);  // the others order no memory
-  perhaps_yield();
-}
-
-void copy_async(void* to, const void* from, int bytes, bool valid) {
-  unsigned char* begin = static_cast<unsigned char*>(to);
-  const void* place = __builtin_return_address(0);
-  if (begin < shared_room || begin + bytes > shared_room + emulator->shared_bytes) {
-    report(place, "copy_async writes %d bytes outside of the shared memory", bytes);
-    abandon();
-  }
-  if (reinterpret_cast<uintptr_t>(to) % bytes || (valid && reinterpret_cast<uintptr_t>(from) % bytes)) {
-    report(place, "copy_async<%d> was given an address that is not a multiple of it", bytes);
-    abandon();
-  }
-  if (valid && !allocated(from, bytes)) {
-    report(place, "copy_async reads %d bytes that are not in an allocation of the device", bytes);
-    abandon();
-  }
-  shadow::copy_issued(place, to, from, bytes, valid);
-  memset(to, 0xff, static_cast<size_t>(bytes));  // until somebody waits
-  self().copies.push_back({to, from, bytes, self().groups, valid});
-}
-
-void copy_async_commit() {
-  ++self().groups;
-  perhaps_yield();
-}
-
-void copy_async_wait(int pending) {
-  Thread& me = self();
-  size_t left = 0;
-  for (const Copy& copy : me.copies) {
-    if (copy.group >= me.groups - pending) {
-      me.copies[left++] = copy;
-      continue;
-    }
-    if (copy.valid)
-      memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
-    else
-      memset(copy.to, 0, static_cast<size_t>(copy.bytes));
-    shadow::copy_done(copy.to, copy.bytes);
-  }
-  me.copies.resize(left);
   perhaps_yield();
 }
 

@@ -38,6 +38,7 @@ bool take_report(char* text);
 constexpr int kMostThreads = 1024;
 bool kernel_runs();
 int running_thread();  // of the block
+void perhaps_yield();  // lets others run although the thread that runs could go on
 // After a report about the thread that runs: its block is left for good. Does not return where a kernel runs.
 void abandon();
 // What shared memory there is, and what of it the launch asked for.
@@ -48,6 +49,9 @@ constexpr size_t kSharedRoom = 256 << 10, kSharedGuard = 64 << 10;  // guards li
 // The emulated device's compute capability times 10, and the shared memory that a block of it may have.
 int architecture();
 int64_t most_shared_bytes();
+
+// ---- copies.cc -------------------------------------------------------------------------------------------------------
+void forget_copies(int thread);  // a block begins
 
 // ---- memory.cc: what the device has of memory ------------------------------------------------------------------------
 constexpr size_t kGuard = 512;
