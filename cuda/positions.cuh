@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Flat positions of tensors, and the outputs that read a place.
+// Flat positions of tensors, the places that show a cell of x and the outputs that read a place.
 #pragma once
 
 #include "conv.cuh"
@@ -30,6 +30,41 @@ __device__ __forceinline__ Position position_of(int64_t i, const Positions& posi
   positions.plane.places(at.pixel, at.place);
   at.group = positions.of_group.divide(at.channel, &at.member);
   return at;
+}
+
+// The places at which padding shows a cell: itself, some below the axis and some above it.
+struct Places {
+  int64_t cell, below, above;
+};
+template <class T>
+__device__ __forceinline__ Places places_of(const Conv<T>& c, int axis, int64_t cell) {
+  const ConvProblem& p = c.p;
+  const int64_t last = p.size[axis] - 1, begin = p.pad_begin[axis], end = p.pad_end[axis];
+  switch (p.padding_mode) {
+    case PaddingMode::kReflect:
+      return {cell, cell > 0 && cell <= begin, cell < last && last - cell <= end};
+    case PaddingMode::kReplicate:
+      return {cell, cell == 0 ? begin : 0, cell == last ? end : 0};
+    case PaddingMode::kCircular:
+      return {cell, last + 1 - cell <= begin, cell < end};
+    default:
+      return {cell, 0, 0};
+  }
+}
+// Number `i` of them; 0 is the cell itself.
+template <class T>
+__device__ __forceinline__ int64_t place(const Conv<T>& c, int axis, const Places& places, int64_t i) {
+  const int64_t size = c.p.size[axis];
+  if (i == 0) return places.cell;
+  const bool below = i <= places.below;
+  switch (c.p.padding_mode) {
+    case PaddingMode::kReflect:
+      return (below ? 0 : 2 * (size - 1)) - places.cell;
+    case PaddingMode::kReplicate:
+      return below ? -i : size + i - places.below - 1;
+    default:
+      return places.cell + (below ? -size : size);
+  }
 }
 
 struct Strides {
