@@ -107,8 +107,7 @@ int gemm(const RunContext& context, Gemm<T> g) {
   } else {
     bool done = false;
     if constexpr (sizeof(T) == 4) {
-      if (near_enough(g.a) && near_enough(g.b) &&
-          large_tiles(g.m, g.n, g.splits * g.batches, *context.machine)) {
+      if (near_enough(g.a) && near_enough(g.b) && large_tiles(g.m, g.n, g.splits * g.batches, *context.machine)) {
         done = true;
         status = launch_tile<Tile<T, int32_t, 4, 2, 8, 8>, 2>(context, g);
       }

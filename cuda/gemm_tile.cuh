@@ -47,8 +47,8 @@ struct Loader {
 
   static constexpr Offset kAbsent = std::numeric_limits<Offset>::min();
 
-  Offset at[kCount];   // of vectors or elements, from the first line where the slab begins
-  int line, k;         // of the first element
+  Offset at[kCount];  // of vectors or elements, from the first line where the slab begins
+  int line, k;        // of the first element
   T staged[kCount];
 
   // Returns where the first line begins.
@@ -67,7 +67,7 @@ struct Loader {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int64_t position = first + line + i * per_line;
-      at[i] = 
+      at[i] =
           position < extent ? static_cast<Offset>(o.lines.at(position) - begin + (k + i * per_k) * o.step) : kAbsent;
     }
     return data + begin;
