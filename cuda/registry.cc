@@ -5,9 +5,10 @@
 namespace fastconv::cuda {
 
 extern const Algorithm kPointwise1x1;
+extern const Algorithm kIm2colGemm;
 extern const Algorithm kDirect;
 
-const Algorithm* const kAlgorithms[] = {&kPointwise1x1, &kDirect};
+const Algorithm* const kAlgorithms[] = {&kPointwise1x1, &kIm2colGemm, &kDirect};
 const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
 
 }  // namespace fastconv::cuda
