@@ -6,7 +6,6 @@
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
-#include <mutex>
 #include <numeric>
 #include <vector>
 
@@ -19,11 +18,7 @@ Place writable_running;
 
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
 constexpr size_t kStack = 256 << 10;
-#else
-constexpr size_t kStack = 64 << 10;
-#endif
 constexpr size_t kStackGuard = 4096;
 constexpr uint32_t kAllLanes = 0xffffffff;
 
@@ -181,7 +176,7 @@ void run_block(uint64_t seed) {
     e.of_warp[w] = {};
     wake(w, e.count - w * kWarp >= kWarp ? kAllLanes : (1u << (e.count - w * kWarp)) - 1);
   }
-  memset(shared_room - kSharedCanary, 0xff, e.shared_bytes + 2 * kSharedCanary);
+  memset(shared_room, 0xff, e.shared_bytes);
   shadow::block_begins();
   while (e.ready_warps && !e.abandoned) {
     e.current = next_thread();
@@ -190,6 +185,7 @@ void run_block(uint64_t seed) {
   }
   if (!e.abandoned && e.finished < e.count) report_stuck();
   e.current = -1;
+  if (kAddressSanitizer) return;
   const auto untouched = [](const unsigned char* from) {
     for (size_t i = 0; i < kSharedCanary; ++i)
       if (from[i] != 0xff) return false;
@@ -234,8 +230,7 @@ void abandon() {
 int run_grid(const RunContext& context, Grid grid, int threads, size_t shared_bytes, void (*body)(const void*),
              const void* closure) {
   if (grid.x < 1 || grid.y < 1 || grid.z < 1) return 0;
-  static std::mutex one_kernel;
-  const std::lock_guard<std::mutex> lock(one_kernel);
+  const Lock lock(device_mutex);
   if (refuse(context, grid, threads, shared_bytes)) return 1;
   if (reported()) return 0;  // as on a device: nothing runs after a failure until somebody asks
   if (!emulator) emulator = new Emulator;
@@ -247,6 +242,11 @@ int run_grid(const RunContext& context, Grid grid, int threads, size_t shared_by
                              static_cast<unsigned>(grid.z)};
   running_now = true;
   shadow::launch_begins();
+  unpoison(shared_memory_and_guards, sizeof shared_memory_and_guards);
+  memset(shared_room - kSharedCanary, 0xff, kSharedCanary);
+  memset(shared_room + shared_bytes, 0xff, kSharedCanary);
+  poison(shared_memory_and_guards, kSharedGuard);
+  poison(shared_room + shared_bytes, kSharedRoom - shared_bytes + kSharedGuard);
   // Blocks in the order i -> (step i + first) mod blocks.
   const uint64_t blocks = static_cast<uint64_t>(grid.x) * static_cast<uint64_t>(grid.y) * static_cast<uint64_t>(grid.z);
   Random random(seed_of_environment());
@@ -261,6 +261,9 @@ int run_grid(const RunContext& context, Grid grid, int threads, size_t shared_by
     block = static_cast<uint64_t>((static_cast<unsigned __int128>(block) + step) % blocks);
   }
   running_now = false;
+  // Threads that were left are in the middle of their functions.
+  if (kAddressSanitizer && reported())
+    for (const Thread& thread : e.threads) unpoison(thread.fibre.stack, thread.fibre.stack_bytes);
   return 0;
 }
 

@@ -2,9 +2,30 @@
 // What the parts of the emulation know of each other. Nothing of it is for kernels: those see device_host.h.
 #pragma once
 
+#include <mutex>
+
 #include "../../cuda/device.cuh"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace fastconv::cuda::host {
+
+// Whoever touches the device or its memory holds it.
+inline std::recursive_mutex device_mutex;
+typedef std::lock_guard<std::recursive_mutex> Lock;
+
+// What the address sanitizer, where there is one, is to refuse from now on, and what not.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kAddressSanitizer = true;
+inline void poison(const void* from, size_t bytes) { ASAN_POISON_MEMORY_REGION(from, bytes); }
+inline void unpoison(const void* from, size_t bytes) { ASAN_UNPOISON_MEMORY_REGION(from, bytes); }
+#else
+constexpr bool kAddressSanitizer = false;
+inline void poison(const void*, size_t) {}
+inline void unpoison(const void*, size_t) {}
+#endif
 
 // ---- report.cc: the first thing that was wrong, in a sentence --------------------------------------------------------
 // `place`: a return address in the kernel, for addr2line, or null.
