@@ -63,40 +63,52 @@ __global__ void __launch_bounds__(kColumnThreads)
   }
 }
 
-// One thread for each element of x: the sum of the columns that it went into, in ascending order of its places and taps.
+// Adds to *sum what all taps read at a place.
 template <class T>
+__device__ __forceinline__ void add_taps(const Conv<T>& c, const ColumnSteps& steps, const Strides& strides,
+                                         const Sum<T>* from, int64_t a0, int64_t a1, int64_t a2, Sum<T>* sum) {
+  const ConvProblem& p = c.p;
+  for (int64_t t0 = 0; t0 < p.filter[0]; ++t0) {
+    const int64_t o0 = output_at(c, strides, 0, a0, t0);
+    if (o0 == kOutside) continue;
+    for (int64_t t1 = 0; t1 < p.filter[1]; ++t1) {
+      const int64_t o1 = output_at(c, strides, 1, a1, t1);
+      if (o1 == kOutside) continue;
+      const int64_t line = (o0 * c.out[1] + o1) * c.out[2], tap = (t0 * p.filter[1] + t1) * p.filter[2];
+      for (int64_t t2 = 0; t2 < p.filter[2]; ++t2) {
+        const int64_t o2 = output_at(c, strides, 2, a2, t2);
+        if (o2 != kOutside) *sum += from[(line + o2) * steps.pixel + (tap + t2) * steps.tap];
+      }
+    }
+  }
+}
+
+// One thread for each element of x: the sum of the columns that it went into, in ascending order of its places and taps.
+// `shown`: padding shows cells of x.
+template <bool shown, class T>
 __global__ void __launch_bounds__(kColumnThreads)
     col2im(Conv<T> c, ColumnPart part, ColumnSteps steps, Positions positions, Strides strides, const Sum<T>* columns,
            int64_t elements) {
-  const ConvProblem& p = c.p;
   for (int64_t i = int64_t{blockIdx.x} * kColumnThreads + threadIdx.x; i < elements;
        i += int64_t{gridDim.x} * kColumnThreads) {
     const Position at = position_of(i, positions);
     const Sum<T>* from = columns + at.n * steps.image + at.group * steps.group + at.member * steps.member;
-    const Places places0 = places_of(c, 0, at.place[0]), places1 = places_of(c, 1, at.place[1]);
-    const Places places2 = places_of(c, 2, at.place[2]);
-    const int64_t count0 = 1 + places0.below + places0.above, count1 = 1 + places1.below + places1.above;
-    const int64_t count2 = 1 + places2.below + places2.above;
     Sum<T> sum = 0;
-    for (int64_t i0 = 0, i1 = 0, i2 = 0; i0 < count0;) {
-      const int64_t a0 = place(c, 0, places0, i0), a1 = place(c, 1, places1, i1), a2 = place(c, 2, places2, i2);
-      for (int64_t t0 = 0; t0 < p.filter[0]; ++t0) {
-        const int64_t o0 = output_at(c, strides, 0, a0, t0);
-        if (o0 == kOutside) continue;
-        for (int64_t t1 = 0; t1 < p.filter[1]; ++t1) {
-          const int64_t o1 = output_at(c, strides, 1, a1, t1);
-          if (o1 == kOutside) continue;
-          const int64_t line = (o0 * c.out[1] + o1) * c.out[2], tap = (t0 * p.filter[1] + t1) * p.filter[2];
-          for (int64_t t2 = 0; t2 < p.filter[2]; ++t2) {
-            const int64_t o2 = output_at(c, strides, 2, a2, t2);
-            if (o2 != kOutside) sum += from[(line + o2) * steps.pixel + (tap + t2) * steps.tap];
-          }
-        }
+    if constexpr (shown) {
+      const Places places0 = places_of(c, 0, at.place[0]), places1 = places_of(c, 1, at.place[1]);
+      const Places places2 = places_of(c, 2, at.place[2]);
+      const int64_t count0 = 1 + places0.below + places0.above, count1 = 1 + places1.below + places1.above;
+      const int64_t count2 = 1 + places2.below + places2.above;
+      for (int64_t i0 = 0, i1 = 0, i2 = 0; i0 < count0;) {
+        add_taps(c, steps, strides, from, place(c, 0, places0, i0), place(c, 1, places1, i1), place(c, 2, places2, i2),
+                 &sum);
+        if (++i2 < count2) continue;
+        i2 = 0;
+        if (++i1 < count1) continue;
+        i1 = 0, ++i0;
       }
-      if (++i2 < count2) continue;
-      i2 = 0;
-      if (++i1 < count1) continue;
-      i1 = 0, ++i0;
+    } else {
+      add_taps(c, steps, strides, from, at.place[0], at.place[1], at.place[2], &sum);
     }
     const int64_t channel = (part.first_group + at.group) * c.group_c + part.first_member + at.member;
     finish(c, c.x, (part.first_image + at.n) * c.xs.batch + channel * c.xs.channel + at.pixel * c.xs.pixel, channel,

@@ -13,7 +13,15 @@ namespace fastconv::cuda {
 
 // Pieces of a forward or backward-data product have room for this much, or for one image.
 constexpr int64_t kPieceBytes = int64_t{64} << 20;
-constexpr int64_t kShortestPiece = 512, kShortestFilterPiece = 256;  // positions of the depth
+
+// Into how many pieces the depth of a convolution's product is cut, in tiles for the device and positions of the depth. Of
+// tensors n counts for nothing, so that large batches are cut too: pieces are long.
+inline int64_t tensor_splits(int64_t m, int64_t n, int64_t depth, int64_t batches) {
+  return gemm_splits(m, n, depth, batches, 256, 512);
+}
+inline int64_t filter_splits(int64_t m, int64_t n, int64_t depth, int64_t batches) {
+  return gemm_splits(m, n, depth, batches, 512, 256);
+}
 
 // Pixels of images, `pixels` of each.
 inline Axis pixel_axis(const Image& image, int64_t images, int64_t pixels) {

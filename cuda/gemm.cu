@@ -21,6 +21,7 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t line = columns.divide(i, &column), batch = rows.divide(line, &row);
     const Sum<T>* from = g.partial + line * pitch + column;
     Sum<T> sum = from[0];
+#pragma unroll 8
     for (int64_t split = 1; split < g.splits; ++split) sum += from[split * piece];
     const int64_t at = c.batch * batch + c.rows.at(row) + c.columns.at(column);
     if (c.bias) sum += widen(c.bias[c.bias_batch * batch + (c.bias_of_rows ? row : column)]);
@@ -149,10 +150,9 @@ void gemm_estimate(const ConvProblem& p, const Machine& machine, int64_t m, int6
     add_traffic("pieces", times(m, n, batches) * static_cast<double>(2 * splits * computed_size(p.dtype)), machine, e);
 }
 
-int64_t gemm_splits(int64_t m, int64_t n, int64_t depth, int64_t batches, int64_t shortest) {
-  constexpr int64_t enough = 256;  // blocks, of any device
+int64_t gemm_splits(int64_t m, int64_t n, int64_t depth, int64_t batches, int64_t blocks, int64_t shortest) {
   const int64_t tiles = std::max<int64_t>(1, divide_up(m, 64) * divide_up(n, 64) * batches);
-  return std::clamp<int64_t>(std::min(divide_up(enough, tiles), depth / shortest), 1, 64);
+  return std::max<int64_t>(1, std::min(divide_up(blocks, tiles), depth / shortest));
 }
 
 }  // namespace fastconv::cuda

@@ -46,11 +46,11 @@ Blocking forward_blocking(const ConvProblem& p) {
   b.groups = p.groups, b.members = cg;
   b.columns = room(p.c * taps(p) * round_up(b.images * b.pixels, 4) * element_size(p.dtype));
   if (p.pass == Pass::kBackwardFilter) {
-    b.splits = gemm_splits(kg, depth, b.images * b.pixels, p.groups, kShortestFilterPiece);
+    b.splits = filter_splits(kg, depth, b.images * b.pixels, p.groups);
     if (b.splits > 1 || b.pixels < plane || b.images < p.n)
       b.pieces = piece_bytes(p.dtype, kg, depth, p.groups, b.splits);
   } else {
-    b.splits = gemm_splits(kg, plane, depth, p.groups, kShortestPiece);
+    b.splits = tensor_splits(kg, plane, depth, p.groups);
     const bool last = p.y_layout == Layout::kChannelsLast;
     if (b.splits > 1)
       b.pieces = last ? piece_bytes(p.dtype, b.images * b.pixels, kg, p.groups, b.splits)
@@ -259,7 +259,8 @@ int data_part(const Work<T>& work, const ColumnPart& part) {
   const ColumnSteps steps = work.last ? ColumnSteps{work.plane * pitch, pitch, outputs * pitch, 1, part.members}
                                       : ColumnSteps{work.plane, 1, rows * pitch, count * pitch, pitch};
   const int64_t elements = part.images * part.groups * part.members * x_plane(c.p);
-  return launch(work.r, col2im<T>, grid_of(elements), kColumnThreads, 0, c, part, steps,
+  const auto kernel = shows_cells(c.p.padding_mode) ? col2im<true, T> : col2im<false, T>;
+  return launch(work.r, kernel, grid_of(elements), kColumnThreads, 0, c, part, steps,
                 Positions(c.p.x_layout, part.groups * part.members, part.members, c.p.size), Strides(c.p),
                 reinterpret_cast<const Sum<T>*>(work.columns), elements);
 }

@@ -42,11 +42,11 @@ int64_t splits_of(const ConvProblem& p) {
   const int64_t cg = p.c / p.groups, kg = p.k / p.groups, pixels = y_plane(p);
   switch (p.pass) {
     case Pass::kForward:
-      return gemm_splits(kg, pixels, cg, p.groups, kShortestPiece);
+      return tensor_splits(kg, pixels, cg, p.groups);
     case Pass::kBackwardData:
-      return gemm_splits(cg, pixels, kg, p.groups, kShortestPiece);
+      return tensor_splits(cg, pixels, kg, p.groups);
     default:
-      return gemm_splits(kg, cg, p.n * pixels, p.groups, kShortestFilterPiece);
+      return filter_splits(kg, cg, p.n * pixels, p.groups);
   }
 }
 
