@@ -17,7 +17,7 @@ constexpr int64_t kPieceBytes = int64_t{64} << 20;
 // Into how many pieces the depth of a convolution's product is cut, in tiles for the device and positions of the depth. Of
 // tensors n counts for nothing, so that large batches are cut too: pieces are long.
 inline int64_t tensor_splits(int64_t m, int64_t n, int64_t depth, int64_t batches) {
-  return gemm_splits(m, n, depth, batches, 256, 512);
+  return gemm_splits(m, n, depth, batches, 256, 384);
 }
 inline int64_t filter_splits(int64_t m, int64_t n, int64_t depth, int64_t batches) {
   return gemm_splits(m, n, depth, batches, 512, 256);

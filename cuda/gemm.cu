@@ -134,7 +134,7 @@ void gemm_estimate(const ConvProblem& p, const Machine& machine, int64_t m, int6
   if (m == 0 || n == 0 || batches == 0) return;
   int64_t tile_m = 64, tile_n = 64;
   double fraction = 0.6;
-  int resident = 4;
+  int resident = 3;
   if (m <= 32) {
     tile_m = 32, tile_n = 128, fraction = 0.45;
   } else if (n <= 32) {
