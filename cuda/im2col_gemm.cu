@@ -229,7 +229,10 @@ int run_backward_filter(const Work<T>& work) {
     return result;
   });
   if (status != 0) return status;
-  if (c.p.n * work.plane == 0) return gemm(work.r, g);  // zeros
+  if (c.p.n * work.plane == 0) {  // zeros
+    g.partial = nullptr, g.splits = 1;
+    return gemm(work.r, g);
+  }
   return g.partial ? gemm_add_partials(work.r, g) : 0;
 }
 
