@@ -16,7 +16,7 @@ typedef TileMemory<kArena> Memory;
 constexpr int channels_of(int element) { return element == 8 ? 2 : 4; }
 
 template <class T, int kFilter, int kStride>
-__global__ void __launch_bounds__(kTileThreads) depthwise_pixels(Conv<T> c, Tile g) {
+__global__ void __launch_bounds__(kTileThreads, 4) depthwise_pixels(Conv<T> c, Tile g) {
   constexpr int kChannels = channels_of(sizeof(T));
   auto& s = shared<Memory>();
   T* cells = s.template at<T>(0);
