@@ -6,8 +6,9 @@ namespace fastconv::cuda {
 
 extern const Algorithm kDepthwise;
 extern const Algorithm kDirect;
+extern const Algorithm kGrouped;
 
-const Algorithm* const kAlgorithms[] = {&kDepthwise, &kDirect};
+const Algorithm* const kAlgorithms[] = {&kDepthwise, &kGrouped, &kDirect};
 const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
 
 }  // namespace fastconv::cuda

@@ -98,7 +98,8 @@ __device__ __forceinline__ void load_box(const Box& box, T* to, const T* from, i
 // (of y) is read by output o * stride + t * dilation - pad.
 struct TileAxis {
   int32_t dest, source, taps, stride, dilation, pad;
-  int32_t tile, tiles;  // outputs of a tile along the axis; how many there are
+  int32_t tile, tiles;            // outputs of a tile along the axis; how many there are
+  int32_t dest_first, dest_step;  // where output o lies in the tensor: dest_first + o * dest_step
   // Scattered: a cell's taps are `tap_step` apart, theirs places in the source -source_step.
   int32_t tap_step, source_step, common, inverse, before;
   Divisor32 by_stride, by_common, by_step;
@@ -209,7 +210,9 @@ __device__ __forceinline__ void store_tile(const Tile& g, const Conv<T>& c, cons
   const bool plain = !c.bias && !c.residual && c.p.activation == Activation::kNone;
   for (int e = static_cast<int>(threadIdx.x); e < box.order.total; e += kTileThreads) {
     const Cell cell = cell_of(box.order, box.channels_last, e, box.piece);
-    const int a0 = place.dest[0] + cell.at[0], a1 = place.dest[1] + cell.at[1], a2 = place.dest[2] + cell.at[2];
+    const int a0 = g.axis[0].dest_first + (place.dest[0] + cell.at[0]) * g.axis[0].dest_step;
+    const int a1 = g.axis[1].dest_first + (place.dest[1] + cell.at[1]) * g.axis[1].dest_step;
+    const int a2 = g.axis[2].dest_first + (place.dest[2] + cell.at[2]) * g.axis[2].dest_step;
     const int64_t plane = s.dest[cell.plane];
     if (plane < 0 || a0 >= box.size[0] || a1 >= box.size[1] || a2 >= box.size[2]) continue;
     const int64_t at = plane + ((int64_t{a0} * box.size[1] + a1) * box.size[2] + a2) * pixel;

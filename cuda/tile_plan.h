@@ -61,7 +61,7 @@ inline TileAxis axis_of(const ConvProblem& p, int i, bool scattered) {
   const int64_t out = output_size(p, i), s = p.stride[i], d = p.dilation[i];
   a.dest = narrow_int(backward ? p.size[i] : out), a.source = narrow_int(backward ? out : p.size[i]);
   a.taps = narrow_int(p.filter[i]), a.stride = narrow_int(s), a.dilation = narrow_int(d);
-  a.pad = narrow_int(p.pad_begin[i]);
+  a.pad = narrow_int(p.pad_begin[i]), a.dest_step = 1;
   if (backward && !scattered) a.pad = narrow_int((p.filter[i] - 1) * d - p.pad_begin[i]);
   const int64_t common = greatest_common(s, d), step = s / common;
   a.tap_step = 1, a.source_step = a.dilation, a.common = narrow_int(common);
