@@ -263,7 +263,7 @@ bool each_phase(const ConvProblem& p, const Work& work) {
 }
 
 template <class T>
-void set_grouped_pieces(const ConvProblem& p, const Conv<T>& c, GroupedTile* f) {
+void set_grouped_pieces(const Conv<T>& c, GroupedTile* f) {
   Tile& g = f->tile;
   const Image from = g.backward ? c.ys : c.xs, to = g.backward ? c.xs : c.ys;
   const TileAxis& row = g.axis[2];
@@ -287,7 +287,7 @@ int launch_images(const ConvProblem& p, const RunContext& r) {
     GroupedTile f{};
     plan_phase(p, phase, &f, nullptr, nullptr);
     if (f.tile.blocks == 0) return true;
-    set_grouped_pieces(p, c, &f);
+    set_grouped_pieces(c, &f);
     status = launch(r, f.width == 8 ? grouped_images<T, 8> : grouped_images<T, 4>, Grid{f.tile.blocks}, kTileThreads,
                     sizeof(Memory), c, f);
     return status == 0;
