@@ -27,9 +27,9 @@ struct Machine {
   double bytes_per_second;      // beyond the caches
   int64_t l1_bytes, l2_bytes;   // l1 of a device: the shared memory that a block may have
   // Of a device, else 0.
-  double flops_f16, flops_tf32;  // of its tensor cores
-  int32_t architecture;          // compute capability times 10: 75, 80, 90, ...
-  int32_t multiprocessors;
+  double flops_f16 = 0, flops_tf32 = 0;  // of its tensor cores
+  int32_t architecture = 0;              // compute capability times 10: 75, 80, 90, ...
+  int32_t multiprocessors = 0;
 };
 
 struct RunContext {
@@ -70,8 +70,8 @@ struct Algorithm {
   int64_t (*workspace_bytes)(const ConvProblem* problem, const Machine* machine, int slots, bool packed);
   // 0: weights are used as they are. Must not depend on n: a plan serves any batch.
   int64_t (*packed_bytes)(const ConvProblem* problem, const Machine* machine);
-  int (*pack)(const ConvProblem* problem, const Machine* machine, const Parallel* parallel, const void* w,
-              void* packed);
+  // Reads of the context w, machine, parallel or stream, and error; null where packed_bytes is 0.
+  int (*pack)(const ConvProblem* problem, const RunContext* context, void* packed);
   int (*run)(const ConvProblem* problem, const RunContext* context);
   // Which tensors of a float16 or bfloat16 problem `run` takes as they are; null: none. The others, and the bias, come
   // and go as float32 copies (half_problem.h): the problem is one of the dtype of x and y. `pack` takes w in the

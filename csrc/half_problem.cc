@@ -111,7 +111,12 @@ class HalfRun {
     }
     void* own_packed = at + room.w + room.bias;
     packed = packs ? r.packed_w : nullptr;
-    if (room.packed) algorithm.pack(&p, &machine, &r.parallel, w, own_packed), packed = own_packed;
+    if (room.packed) {
+      RunContext inner = r;
+      inner.w = w;
+      algorithm.pack(&p, &inner, own_packed);
+      packed = own_packed;
+    }
     if (takes_images(taken)) {
       RunContext inner = r;
       inner.w_dtype = w_dtype();
@@ -259,22 +264,25 @@ int64_t packed_bytes(const Algorithm& algorithm, const ConvProblem& problem, con
 
 bool pack(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, const Parallel& parallel,
           const void* w, void* packed) {
+  RunContext context{};
+  context.machine = &machine, context.parallel = parallel, context.w = const_cast<void*>(w);
   if (!is_half(problem.dtype)) {
-    algorithm.pack(&problem, &machine, &parallel, w, packed);
+    algorithm.pack(&problem, &context, packed);
     return true;
   }
   const ConvProblem p = computed_problem(problem);
   const bool as_they_are = algorithm.packed_bytes(&p, &machine) == 0;
   const int64_t elements = filter_elements(p);
   if (takes_w(taken_halves(algorithm, p)) && !as_they_are) {
-    algorithm.pack(&problem, &machine, &parallel, w, packed);
+    algorithm.pack(&problem, &context, packed);
     return true;
   }
   const Workspace widened(as_they_are ? 0 : elements * 4);
   if (widened.failed()) return false;
   float* single = static_cast<float*>(as_they_are ? packed : widened.data());
   widen(machine, parallel, problem.dtype, dense_runs(elements), w, single);
-  if (!as_they_are) algorithm.pack(&p, &machine, &parallel, single, packed);
+  context.w = single;
+  if (!as_they_are) algorithm.pack(&p, &context, packed);
   return true;
 }
 

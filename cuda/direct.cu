@@ -67,18 +67,39 @@ __global__ void __launch_bounds__(kThreads) direct_forward(Conv<T> c, Positions 
   }
 }
 
-// The coordinates that padding shows cell `i` at, one after the other: first `i`, then those in the padding.
-template <bool shown, class T>
-__device__ __forceinline__ int64_t next_place(const Conv<T>& c, int axis, int64_t i, int64_t place) {
+// The places at which padding shows a cell: itself, some below the axis and some above it.
+struct Places {
+  int64_t cell, below, above;
+};
+template <class T>
+__device__ __forceinline__ Places places_of(const Conv<T>& c, int axis, int64_t cell) {
   const ConvProblem& p = c.p;
-  const int64_t end = p.size[axis] + p.pad_end[axis];
-  if constexpr (!shown) return end;
-  int64_t next = place == i ? -p.pad_begin[axis] : place + 1;
-  for (; next < end; ++next) {
-    if (next == 0) next = p.size[axis];
-    if (next < end && padded_source(p.padding_mode, next, p.size[axis]) == i) break;
+  const int64_t last = p.size[axis] - 1, begin = p.pad_begin[axis], end = p.pad_end[axis];
+  switch (p.padding_mode) {
+    case PaddingMode::kReflect:
+      return {cell, cell > 0 && cell <= begin, cell < last && last - cell <= end};
+    case PaddingMode::kReplicate:
+      return {cell, cell == 0 ? begin : 0, cell == last ? end : 0};
+    case PaddingMode::kCircular:
+      return {cell, last + 1 - cell <= begin, cell < end};
+    default:
+      return {cell, 0, 0};
   }
-  return next;
+}
+// Number `i` of them; 0 is the cell itself.
+template <class T>
+__device__ __forceinline__ int64_t place(const Conv<T>& c, int axis, const Places& places, int64_t i) {
+  const int64_t size = c.p.size[axis];
+  if (i == 0) return places.cell;
+  const bool below = i <= places.below;
+  switch (c.p.padding_mode) {
+    case PaddingMode::kReflect:
+      return (below ? 0 : 2 * (size - 1)) - places.cell;
+    case PaddingMode::kReplicate:
+      return below ? -i : size + i - places.below - 1;
+    default:
+      return places.cell + (below ? -size : size);
+  }
 }
 
 struct Strides {
@@ -96,36 +117,37 @@ __device__ __forceinline__ int64_t output_at(const Conv<T>& c, const Strides& st
   return rest == 0 && o < c.out[axis] ? o : kOutside;
 }
 
-// `shown`: padding shows cells of x.
-template <bool shown, class T>
+template <class T>
 __global__ void __launch_bounds__(kThreads)
-    direct_backward_data(Conv<T> c, Positions positions, Strides strides, int64_t elements) {
+    direct_backward_data(Conv<T> c, Positions positions, Plane filter, Strides strides, int64_t elements) {
   const ConvProblem& p = c.p;
   const int64_t taps = p.filter[0] * p.filter[1] * p.filter[2], cg = c.group_c, kg = c.group_k;
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < elements; i += int64_t{gridDim.x} * kThreads) {
     const Position at = position_of(i, positions);
-    const int64_t i0 = at.place[0], i1 = at.place[1], i2 = at.place[2];
     const T* y = c.y + at.n * c.ys.batch + at.group * kg * c.ys.channel;
     const T* w = c.w + (at.group * kg * cg + at.member) * taps;
     Sum<T> sum = 0;
-    for (int64_t t0 = 0; t0 < p.filter[0]; ++t0)
-      for (int64_t a0 = i0; a0 < p.size[0] + p.pad_end[0]; a0 = next_place<shown>(c, 0, i0, a0)) {
-        const int64_t o0 = output_at(c, strides, 0, a0, t0);
-        if (o0 == kOutside) continue;
-        for (int64_t t1 = 0; t1 < p.filter[1]; ++t1)
-          for (int64_t a1 = i1; a1 < p.size[1] + p.pad_end[1]; a1 = next_place<shown>(c, 1, i1, a1)) {
-            const int64_t o1 = output_at(c, strides, 1, a1, t1);
-            if (o1 == kOutside) continue;
-            for (int64_t t2 = 0; t2 < p.filter[2]; ++t2)
-              for (int64_t a2 = i2; a2 < p.size[2] + p.pad_end[2]; a2 = next_place<shown>(c, 2, i2, a2)) {
-                const int64_t o2 = output_at(c, strides, 2, a2, t2);
-                if (o2 == kOutside) continue;
-                const T* dy = y + ((o0 * c.out[1] + o1) * c.out[2] + o2) * c.ys.pixel;
-                const T* tap = w + (t0 * p.filter[1] + t1) * p.filter[2] + t2;
-                for (int64_t k = 0; k < kg; ++k) sum += widen(dy[k * c.ys.channel]) * widen(tap[k * cg * taps]);
-              }
-          }
+    const Places places0 = places_of(c, 0, at.place[0]), places1 = places_of(c, 1, at.place[1]);
+    const Places places2 = places_of(c, 2, at.place[2]);
+    const int64_t count0 = 1 + places0.below + places0.above, count1 = 1 + places1.below + places1.above;
+    const int64_t count2 = 1 + places2.below + places2.above;
+    for (int64_t tap = 0; tap < taps; ++tap) {  // one loop for all axes: a nest of six spills
+      int64_t t[kMaxSpatial];
+      filter.places(tap, t);
+      for (int64_t i0 = 0, i1 = 0, i2 = 0; i0 < count0;) {
+        const int64_t o0 = output_at(c, strides, 0, place(c, 0, places0, i0), t[0]);
+        const int64_t o1 = output_at(c, strides, 1, place(c, 1, places1, i1), t[1]);
+        const int64_t o2 = output_at(c, strides, 2, place(c, 2, places2, i2), t[2]);
+        if (o0 != kOutside && o1 != kOutside && o2 != kOutside) {
+          const T* dy = y + ((o0 * c.out[1] + o1) * c.out[2] + o2) * c.ys.pixel;
+          for (int64_t k = 0; k < kg; ++k) sum += widen(dy[k * c.ys.channel]) * widen(w[k * cg * taps + tap]);
+        }
+        if (++i2 < count2) continue;
+        i2 = 0;
+        if (++i1 < count1) continue;
+        i1 = 0, ++i0;
       }
+    }
     finish(c, c.x, at.n * c.xs.batch + at.channel * c.xs.channel + at.pixel * c.xs.pixel, at.channel, sum);
   }
 }
@@ -138,7 +160,7 @@ struct Weights {
       : taps(p.filter[0] * p.filter[1] * p.filter[2]),
         members(p.c / p.groups),
         of_group(p.k / p.groups),
-        pixels(std::max<int64_t>(1, out[0] * out[1] * out[2])),
+        pixels(out[0] * out[1] * out[2]),
         filter(p.filter),
         outputs(out) {}
 };
@@ -214,9 +236,8 @@ int run(const ConvProblem* p, const RunContext* r) {
         const int64_t elements = p->n * p->c * x_plane(*p);
         const Positions positions(p->x_layout, p->c, c.group_c, p->size);
         const Strides strides{{Divisor(p->stride[0]), Divisor(p->stride[1]), Divisor(p->stride[2])}};
-        const auto kernel =
-            shows_cells(p->padding_mode) ? direct_backward_data<true, T> : direct_backward_data<false, T>;
-        return launch(*r, kernel, blocks(elements), kThreads, 0, c, positions, strides, elements);
+        return launch(*r, direct_backward_data<T>, blocks(elements), kThreads, 0, c, positions, Plane(p->filter),
+                      strides, elements);
       }
       default: {
         const int64_t weights = p->k * (p->c / p->groups) * taps(*p);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Division by numbers that are fixed for a launch, as a multiplication and a shift (Granlund and Montgomery, "Division by
-// invariant integers using multiplication", PLDI 1994, figure 4.1): the device has no instruction for the division of
-// integers, and of 64 bits it is a call.
+// Division by numbers that are fixed for a launch (the size of an empty axis counts as 1), as a multiplication and a
+// shift (Granlund and Montgomery, "Division by invariant integers using multiplication", PLDI 1994, figure 4.1): the
+// device has no instruction for the division of integers, and of 64 bits it is a call.
 #pragma once
 
 #include "device.cuh"
@@ -12,7 +12,7 @@ namespace fastconv::cuda {
 class Divisor {
  public:
   Divisor() = default;
-  explicit Divisor(int64_t divisor) : divisor_(static_cast<uint64_t>(divisor)) {
+  explicit Divisor(int64_t divisor) : divisor_(static_cast<uint64_t>(divisor < 1 ? 1 : divisor)) {
     while (shift_ < 63 && uint64_t{1} << shift_ < divisor_) ++shift_;
     const unsigned __int128 above = (static_cast<unsigned __int128>(1) << shift_) - divisor_;
     multiplier_ = static_cast<uint64_t>((above << 64) / divisor_) + 1;
@@ -37,7 +37,7 @@ class Divisor {
 class Divisor32 {
  public:
   Divisor32() = default;
-  explicit Divisor32(int64_t divisor) : divisor_(static_cast<uint32_t>(divisor)) {
+  explicit Divisor32(int64_t divisor) : divisor_(static_cast<uint32_t>(divisor < 1 ? 1 : divisor)) {
     while (uint64_t{1} << shift_ < divisor_) ++shift_;
     multiplier_ = static_cast<uint32_t>((((uint64_t{1} << shift_) - divisor_) << 32) / divisor_ + 1);
   }

@@ -362,12 +362,13 @@ int64_t packed_bytes(const ConvProblem* p, const Machine* m) {
   return is_double(p) ? packed_as<double>(*p, *m) : packed_as<float>(*p, *m);
 }
 
-int pack(const ConvProblem* p, const Machine* m, const Parallel* parallel, const void* w, void* packed) {
-  if (is_phased(p, m))
-    implicit_data_pack(*p, *m, *parallel, w, packed);
+int pack(const ConvProblem* p, const RunContext* r, void* packed) {
+  const Machine& m = *r->machine;
+  if (is_phased(p, &m))
+    implicit_data_pack(*p, m, r->parallel, r->w, packed);
   else
-    is_double(p) ? pack_as(*p, *m, *parallel, Stored<double>(*m, p->dtype, w), packed)
-                 : pack_as(*p, *m, *parallel, Stored<float>(*m, p->dtype, w), packed);
+    is_double(p) ? pack_as(*p, m, r->parallel, Stored<double>(m, p->dtype, r->w), packed)
+                 : pack_as(*p, m, r->parallel, Stored<float>(m, p->dtype, r->w), packed);
   return 0;
 }
 

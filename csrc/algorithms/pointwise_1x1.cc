@@ -55,8 +55,8 @@ int64_t packed_bytes(const ConvProblem* p, const Machine*) {
   return p->pass == Pass::kBackwardFilter ? 0 : column_gemm_packed_bytes(*p);
 }
 
-int pack(const ConvProblem* p, const Machine* m, const Parallel* parallel, const void* w, void* packed) {
-  column_gemm_pack(collapsed(*p), *m, *parallel, w, packed);
+int pack(const ConvProblem* p, const RunContext* r, void* packed) {
+  column_gemm_pack(collapsed(*p), *r->machine, r->parallel, r->w, packed);
   return 0;
 }
 

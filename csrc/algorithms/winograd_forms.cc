@@ -40,8 +40,8 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
         return winograd_workspace_bytes(FORM(*p), *p, *m, slots, packed);
       },
       [](const ConvProblem* p, const Machine* m) { return winograd_packed_bytes(FORM(*p), *p, *m); },
-      [](const ConvProblem* p, const Machine* m, const Parallel* parallel, const void* w, void* packed) {
-        return winograd_pack(FORM(*p), *p, *m, *parallel, w, packed);
+      [](const ConvProblem* p, const RunContext* r, void* packed) {
+        return winograd_pack(FORM(*p), *p, *r->machine, r->parallel, r->w, packed);
       },
       [](const ConvProblem* p, const RunContext* r) { return winograd_run(FORM(*p), *p, *r); },
       [](const ConvProblem*) { return TakenHalves::kAll; }};
