@@ -87,12 +87,6 @@ __device__ __forceinline__ bool is_inside(const int32_t (&at)[kMaxSpatial], cons
          static_cast<uint32_t>(at[2] + by[2]) < static_cast<uint32_t>(size[2]);
 }
 
-__device__ __forceinline__ uint32_t word_of(uint32_t low, uint32_t high) { return low | high << 16; }
-template <class T>
-__device__ __forceinline__ uint32_t bits_at(const T* from, bool valid) {
-  return valid ? from->bits : 0u;
-}
-
 // `last`: what is read has 16 bytes of channels in each piece, and its operand is deep. Otherwise it is wide: pixels are
 // copied one by one, wherever they lie, or, of dense rows, 16 bytes of them at a time.
 template <class A, class S, bool last>

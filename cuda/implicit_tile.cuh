@@ -138,6 +138,13 @@ __device__ __forceinline__ void load_fragments(const uint32_t* from, int first, 
   }
 }
 
+// Halves that are copied one by one.
+__device__ __forceinline__ uint32_t word_of(uint32_t low, uint32_t high) { return low | high << 16; }
+template <class T>
+__device__ __forceinline__ uint32_t bits_at(const T* from, bool valid) {
+  return valid ? from->bits : 0u;
+}
+
 template <class S>
 struct Stages {
   alignas(128) uint32_t a[kStages][S::kRows * kStepWords];

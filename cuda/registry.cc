@@ -4,9 +4,10 @@
 
 namespace fastconv::cuda {
 
+extern const Algorithm kImplicitGemm, kImplicitGemmTf32;
 extern const Algorithm kDirect;
 
-const Algorithm* const kAlgorithms[] = {&kDirect};
+const Algorithm* const kAlgorithms[] = {&kImplicitGemm, &kImplicitGemmTf32, &kDirect};
 const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
 
 }  // namespace fastconv::cuda
