@@ -192,7 +192,8 @@ struct FilterLoader {
 
 // blockIdx.x: tiles of rows, tiles of columns; y: the part; z: the group.
 template <class A, class S, bool last>
-__global__ void __launch_bounds__(S::kThreads) implicit_filter(FilterTask<typename A::T> t) {
+__global__ void __launch_bounds__(S::kThreads, resident_blocks<S>(last && sizeof(typename A::T) == 2))
+    implicit_filter(FilterTask<typename A::T> t) {
   typedef typename A::T T;
   auto& s = shared<FilterMemory<T, S>>();
   int row_tile;

@@ -30,11 +30,12 @@ constexpr ShapeChoice kLarge{ImplicitShape::kLarge, 2, 0.55}, kSmall{ImplicitSha
 int64_t blocks_of(ImplicitShape shape, int64_t groups, int64_t rows, int64_t columns) {
   return divide_up(rows, rows_of(shape)) * groups * divide_up(columns, columns_of(shape));
 }
-// The share of the peak that goes into wanted products.
+// The share of the peak that goes into wanted products. A multiprocessor with fewer blocks than it could hold waits more.
 double speed_of(const ShapeChoice& c, int64_t groups, int64_t rows, int64_t columns, int64_t copies, const Machine& m) {
-  const int64_t blocks = blocks_of(c.shape, groups, rows, columns);
+  const int64_t blocks = blocks_of(c.shape, groups, rows, columns), all = blocks * copies;
   const double wanted = times(groups, rows, columns) / times(blocks, rows_of(c.shape), columns_of(c.shape));
-  return c.efficiency * wanted * occupancy(blocks * copies, c.resident, m);
+  const double full = times(all) / times(c.resident, std::max(1, m.multiprocessors));
+  return c.efficiency * wanted * occupancy(all, 1, m) * (0.5 + 0.5 * std::min(1.0, full));
 }
 
 struct ImageWork {

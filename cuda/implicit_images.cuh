@@ -9,7 +9,8 @@ namespace fastconv::cuda {
 
 // blockIdx.x: tiles of rows of a group, groups, tiles of pixels; y: the chunk, where each has its block; z: the phase.
 template <class A, class S, bool last>
-__global__ void __launch_bounds__(S::kThreads) implicit_images(ImageTask<typename A::T> t) {
+__global__ void __launch_bounds__(S::kThreads, resident_blocks<S>(last && !A::kPromotes))
+    implicit_images(ImageTask<typename A::T> t) {
   auto& s = shared<ImageMemory<S>>();
   const ImagePhase& phase = t.phases[blockIdx.z];
   int row_tile, group;

@@ -32,6 +32,13 @@ struct TileShape {
   static constexpr int kDown = kWarpRows / 16, kAcross = kWarpColumns / 8;  // mma's sums in a warp
   static constexpr bool kTotals = totals;
 };
+// Blocks that a multiprocessor must have registers for: as many as do without spilling. `tight`: neither sums twice nor
+// elements that pass through registers one by one.
+template <class S>
+constexpr int resident_blocks(bool tight) {
+  return S::kThreads == 256 ? (tight ? 2 : 1) : (tight ? 3 : 2);
+}
+
 using LargeTile = TileShape<128, 128, 2, 4, false>;
 using SmallTile = TileShape<64, 64, 2, 2, true>;
 using FlatTile = TileShape<32, 128, 1, 4, true>;  // for few rows
