@@ -204,8 +204,8 @@ bool why_not_any(const ConvProblem& p, const Machine& m, const char* name, char*
     far = far || p.size[i] + reach >= kMostPlace || p.stride[i] >= kMostPlace;
   }
   const int64_t column_tiles = divide_up(p.n * (forward ? y_plane(p) : x_plane(p)), 64);
-  far = far || p.n * y_plane(p) >= kMostPlace || taps(p) * std::max(p.c, p.k) >= kMostPlace ||
-        column_tiles > kMostPlace / std::max(p.c, p.k);
+  far = far || (p.pass == Pass::kBackwardFilter && p.n * y_plane(p) >= kMostPlace) ||
+        taps(p) * std::max(p.c, p.k) >= kMostPlace || column_tiles > kMostPlace / std::max(p.c, p.k);
   if (far) return refuse(text, name, "counts the places of an axis and of a tile's products in 32 bits: too many here");
   if (p.pass == Pass::kBackwardFilter && p.groups > kMostBlocksYZ)
     return refuse(text, name, "has a block for each group's gradient: too many groups");

@@ -68,8 +68,7 @@ __device__ __forceinline__ void store_tile(const ImageTask<T>& t, const ImagePha
                                            int row, int64_t first_pixel) {
   const int thread = static_cast<int>(threadIdx.x), rows = t.rows - row;
   const int64_t channel = int64_t{group} * t.rows + row;
-  const bool last =
-      t.c.p.pass == Pass::kForward ? t.c.p.y_layout == Layout::kChannelsLast : t.c.p.x_layout == Layout::kChannelsLast;
+  const bool last = t.ws.channel == 1;  // also planes of one pixel
   for (int i = thread; i < S::kColumns; i += S::kThreads)
     s.places[i] = first_pixel + i < phase.pixels ? written_offset(t, phase, first_pixel + i) : -1;
   sync();
