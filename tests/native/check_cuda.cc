@@ -6,7 +6,7 @@
 //   bound      normal floats: |error| <= error_factor * eps * sqrt(terms) * conv(|x|, |w|) and the rounding of the result;
 //              of transforms that factor's maximum over a plane
 //   same bits  a second run; and the first image alone (forward, backward-data)
-// Outputs start as NaN; every other run has pitches larger than the tensors need, and what lies between must stay.
+// Outputs start as NaN; half of the runs have pitches larger than the tensors need, and what lies between must stay.
 #include <algorithm>
 #include <cinttypes>
 #include <cmath>
@@ -72,8 +72,8 @@ class Check {
       prepare(integers);
       for (const Algorithm* algorithm : willing) {
         if (integers && !algorithm->exact_on_integers) continue;
-        for (const bool wide : {false, true}) failures += check(*algorithm, integers, wide, false);
-        if (algorithm->packed_bytes(&p, &m) > 0) failures += check(*algorithm, integers, false, true);
+        failures += check(*algorithm, integers, !integers, false);
+        if (algorithm->packed_bytes(&p, &m) > 0) failures += check(*algorithm, integers, integers, true);
       }
     }
     return failures;
@@ -213,12 +213,12 @@ class Check {
     const std::vector<unsigned char> got = compute(algorithm, o, xs, ys, packed, p.n, &error);
     const char* kind = packed ? "packed" : wide ? "wide pitches" : "dense";
     if (error) return failed(algorithm, kind, error);
-    if (compute(algorithm, o, xs, ys, packed, p.n, &error) != got)
+    if (!integers && compute(algorithm, o, xs, ys, packed, p.n, &error) != got)
       return failed(algorithm, "other bits in a second run", kind);
 
     const size_t size = static_cast<size_t>(element_size(p.dtype));
     const Place& place = forward ? ys : xs;
-    if ((forward || data) && p.n > 1) {
+    if (!integers && (forward || data) && p.n > 1) {
       const std::vector<unsigned char> alone = compute(algorithm, o, xs, ys, packed, 1, &error);
       if (error) return failed(algorithm, "one image", error);
       for (int64_t i = 0; i < place.channels * place.plane; ++i)
