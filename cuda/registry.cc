@@ -4,9 +4,10 @@
 
 namespace fastconv::cuda {
 
-extern const Algorithm kDirect;
+extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kImplicitGemm, kImplicitGemmTf32, kIm2colGemm, kDirect;
 
-const Algorithm* const kAlgorithms[] = {&kDirect};
+const Algorithm* const kAlgorithms[] = {&kDepthwise,        &kGrouped,    &kPointwise1x1, &kImplicitGemm,
+                                        &kImplicitGemmTf32, &kIm2colGemm, &kDirect};
 const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
 
 }  // namespace fastconv::cuda
