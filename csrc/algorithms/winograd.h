@@ -26,17 +26,17 @@ namespace fastconv {
 
 inline constexpr int64_t kMostStrip = 16;      // tiles of a row of a strip, at most
 inline constexpr int64_t kStripCells = 64;     // likewise, that it reads or writes
-inline constexpr int64_t kStripPhases = 16;    // likewise, of its columns
+inline constexpr int64_t kStripPhases = 16;    // phases of the columns in a strip, at most
 inline constexpr int64_t kWinogradTaps = 144;  // of a filter in all axes, at most
 
-// One phase of an axis.
+// One axis of a plane, of one phase.
 struct WinogradAxis {
   int64_t points, tiles;  // of the result
   int64_t base;           // the coordinate that cell 0 reads
   int64_t first;          // the coordinate of point 0; the others follow a dilation apart
 };
 
-// A row of it: tile t is number column + t / phases of its phase, the phase is first_phase + t % phases.
+// A row of a strip: tile t is number column + t / phases of its phase, the phase is first_phase + t % phases.
 struct WinogradStrip {
   int64_t column, first_phase, phases;
   int64_t columns, tiles;  // the last column may lack phases

@@ -29,13 +29,8 @@ WinogradGeometry::WinogradGeometry(const WinogradForm& form, const ConvProblem& 
   }
   depth_taps = p.filter[0];
   depths = written_size[0];
-  int64_t axis_tiles[2] = {0, 0};
-  for (int a = 0; a < 2; ++a) {
-    phases[a] = std::min(dilation[a + 1], written_size[a + 1]);
-    for (int64_t phase = 0; phase < phases[a]; ++phase) axis_tiles[a] += axis_of(a + 1, phase).tiles;
-  }
-  const int64_t points1 = phases[1] > 0 ? axis_of(2, 0).points : 0;
-  columns = ceil_div(points1, m[1]);
+  for (int a = 0; a < 2; ++a) phases[a] = std::min(dilation[a + 1], written_size[a + 1]);
+  columns = axis_of(2, 0).tiles;
   last_phases = std::min(phases[1], written_size[2] - (columns - 1) * m[1] * dilation[2]);
   phase_groups = std::max<int64_t>(1, ceil_div(phases[1], kStripPhases));
   strip_phases = std::max<int64_t>(1, ceil_div(phases[1], phase_groups));
@@ -43,8 +38,10 @@ WinogradGeometry::WinogradGeometry(const WinogradForm& form, const ConvProblem& 
   column_groups = std::max<int64_t>(1, ceil_div(columns, std::max<int64_t>(1, most)));
   strip_columns = ceil_div(columns, column_groups);
   column_groups = strip_columns > 0 ? ceil_div(columns, strip_columns) : 0;
-  row_tiles = axis_tiles[1];
-  plane_tiles = axis_tiles[0] * row_tiles;
+  row_tiles = phase_tiles(phases[1]);
+  int64_t rows = 0;
+  for (int64_t phase = 0; phase < phases[0]; ++phase) rows += axis_of(1, phase).tiles;
+  plane_tiles = rows * row_tiles;
   tiles = p.n * depths * plane_tiles;
 }
 
