@@ -4,9 +4,10 @@
 
 namespace fastconv::cuda {
 
+extern const Algorithm kWinogradF2x23x3, kWinogradF4x43x3;
 extern const Algorithm kDirect;
 
-const Algorithm* const kAlgorithms[] = {&kDirect};
+const Algorithm* const kAlgorithms[] = {&kWinogradF4x43x3, &kWinogradF2x23x3, &kDirect};
 const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
 
 }  // namespace fastconv::cuda

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "conv.cuh"
+#include "gemm.cuh"
 #include "roofline.h"
 #include "winograd_transform.cuh"
 
@@ -69,43 +70,39 @@ struct WinogradTiles {
   }
 };
 
-// The numbers of a slab: [part][group][point][channel][tile], or [tile][channel] where pixels are stored, so that
-// neighbouring threads meet neighbours in the tensor and here. A row begins at a multiple of 16 bytes.
+// The numbers of a slab: [group][point][channel][tile], or [tile][channel] where pixels are stored, so that neighbouring
+// threads meet neighbours in the tensor and here. A row begins at a multiple of 16 bytes; `tiles` is a multiple of 4.
 struct WinogradSlab {
   float* at = nullptr;
-  Divisor chunks, members, inner;
-  int64_t chunk;  // tiles of a part
-  int64_t parts, groups, points;
-  int64_t group_channels;
-  int64_t row;         // elements from a row to the next
-  int64_t point;       // from a point to the next
-  int64_t first, end;  // the slab's first tile, and that after its last
-  int64_t items;       // tiles of all parts (those from `end` on are zeros) times channels
+  Divisor members, inner;
+  int64_t tiles, channels, groups, points;
+  int64_t row;                  // elements from a row to the next
+  int64_t point;                // from a point to the next
+  int64_t first = 0, end = 0;   // the tiles
+  int64_t used = 0, items = 0;  // tiles and zeros; times channels
   bool channels_last;
 
-  WinogradSlab(Layout layout, int64_t channels, int64_t group_count, int64_t point_count, int64_t part_count,
-               int64_t tiles)
-      : chunks(tiles),
-        members(channels / group_count),
-        chunk(tiles),
-        parts(part_count),
+  // Room for so many tiles; `channels` are those of all groups.
+  WinogradSlab(Layout layout, int64_t channel_count, int64_t group_count, int64_t point_count, int64_t tile_count)
+      : members(channel_count / group_count),
+        tiles(tile_count),
+        channels(channel_count),
         groups(group_count),
         points(point_count),
-        group_channels(channels / group_count),
         channels_last(layout == Layout::kChannelsLast) {
-    row = round_up(channels_last ? group_channels : chunk, 4);
-    point = row * (channels_last ? chunk : group_channels);
+    row = round_up(channels_last ? group_channels() : tiles, 4);
+    point = row * (channels_last ? tiles : group_channels());
   }
-  int64_t elements() const { return parts * groups * points * point; }
-  // Tiles [from, to): those of all parts where there are several.
+  int64_t group_channels() const { return channels / groups; }
+  int64_t elements() const { return groups * points * point; }
+  // The same room for tiles [from, to) and zeros, so that products take them in vectors of 4.
   WinogradSlab slice(int64_t from, int64_t to) const {
     WinogradSlab s = *this;
-    const int64_t tiles = parts > 1 ? parts * chunk : to - from, channels = groups * group_channels;
-    s.first = from, s.end = to, s.items = tiles * channels;
-    s.inner = Divisor(channels_last ? channels : tiles);
+    s.first = from, s.end = to, s.used = round_up(to - from, 4);
+    s.items = s.used * channels;
+    s.inner = Divisor(channels_last ? channels : s.used);
     return s;
   }
-  // Of a matrix [channel][tile].
   int64_t channel_step() const { return channels_last ? 1 : row; }
   int64_t tile_step() const { return channels_last ? row : 1; }
 
@@ -115,37 +112,33 @@ struct WinogradSlab {
   };
   __device__ __forceinline__ Place place(int64_t item) const {
     Place p;
-    int64_t tile, part = 0, group = 0, member;
+    int64_t tile, group = 0, member;
     if (channels_last)
       tile = inner.divide(item, &p.channel);
     else
       p.channel = inner.divide(item, &tile);
     p.tile = first + tile;
-    if (parts > 1) part = chunks.divide(tile, &tile);
     member = p.channel;
     if (groups > 1) group = members.divide(p.channel, &member);
-    p.at = at + (part * groups + group) * points * point + (channels_last ? tile * row + member : member * row + tile);
+    p.at = at + group * points * point + (channels_last ? tile * row + member : member * row + tile);
     return p;
   }
 };
 
-// Transformed filters, or their gradients: [part][group][point][k][c], c filters' channels.
+// Transformed filters, or the sums of their gradients: [group][point][k][c] with gemm's pitch.
 struct WinogradFilters {
   float* at = nullptr;
-  int64_t parts, points, k, c;  // k: of all groups
+  int64_t points, k, c;  // k: of all groups, c: of one
   Divisor group_k, columns;
-  int64_t members;  // k of a group
-  int64_t row;      // elements from a row of c to the next
-  int64_t point;    // from a point to the next
+  int64_t row;    // elements from a row of c to the next
+  int64_t point;  // from a point to the next
 
-  WinogradFilters(const ConvProblem& p, int64_t point_count, int64_t part_count)
-      : parts(part_count), points(point_count), k(p.k), c(p.c / p.groups), group_k(p.k / p.groups), columns(c) {
-    members = p.k / p.groups;
-    row = round_up(c, 4);
-    point = members * row;
+  WinogradFilters(const ConvProblem& p, int64_t point_count)
+      : points(point_count), k(p.k), c(p.c / p.groups), group_k(p.k / p.groups), columns(c) {
+    row = gemm_pitch<float>(c);
+    point = p.k / p.groups * row;
   }
-  int64_t part() const { return k / std::max<int64_t>(1, members) * points * point; }
-  int64_t elements() const { return parts * part(); }
+  int64_t elements() const { return points * k * row; }
   // Point 0 of item k * c + column.
   __device__ __forceinline__ int64_t place(int64_t item) const {
     int64_t column, member;
@@ -156,7 +149,7 @@ struct WinogradFilters {
 
 inline Grid winograd_grid(int64_t items) { return Grid{divide_up(items, kWinogradThreads)}; }
 
-// Each puts one kernel into the stream, `m` being 2 or 4; all elements of slabs' items are written.
+// Each puts one kernel into the stream, `m` being 2 or 4; all numbers of a slab's items are written.
 // winograd_input.cu: B^T d B of what the pass reads into `v`; A y A^T into `d`.
 int winograd_input(int m, const ConvProblem& p, const RunContext& r, const WinogradTiles& tiles, const WinogradSlab& v);
 int winograd_gradient(int m, const ConvProblem& p, const RunContext& r, const WinogradTiles& tiles,
@@ -164,9 +157,9 @@ int winograd_gradient(int m, const ConvProblem& p, const RunContext& r, const Wi
 // winograd_output.cu: A^T m A, bias, residual and activation to what the pass writes.
 int winograd_output(int m, const ConvProblem& p, const RunContext& r, const WinogradTiles& tiles,
                     const WinogradSlab& products);
-// winograd_filter.cu: G w G^T, of turned filters for backward-data; and w = G^T (sum of the parts) G.
+// winograd_filter.cu: G w G^T, of turned filters for backward-data; and w = G^T u G, or zeros where there is no u.
 int winograd_filter(int m, const ConvProblem& p, const RunContext& r, const WinogradFilters& u);
-int winograd_filter_gradient(int m, const ConvProblem& p, const RunContext& r, const WinogradFilters& u);
+int winograd_filter_gradient(int m, const ConvProblem& p, const RunContext& r, const WinogradFilters& u, bool any);
 
 // Calls work(Form(), T()) with the tile and the type of the elements, which is not double.
 template <class Work>

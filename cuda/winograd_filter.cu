@@ -23,21 +23,15 @@ __global__ void __launch_bounds__(kWinogradThreads)
       [&](auto i, auto j, float value) { to[(i * Form::n + j) * u.point] = value; });
 }
 
-// The parts are added in ascending order.
 template <class Form, class T>
 __global__ void __launch_bounds__(kWinogradThreads)
-    winograd_filters_back(T* w, WinogradFilters u, int64_t part, int64_t items) {
+    winograd_filters_back(T* w, WinogradFilters u, bool any, int64_t items) {
   const int64_t item = int64_t{blockIdx.x} * kWinogradThreads + threadIdx.x;
   if (item >= items) return;
   const float* from = u.at + u.place(item);
   T* taps = w + item * kTaps;
   gather_square<FilterMatrix<Form>>(
-      [&](auto i, auto j) {
-        const float* point = from + (i * Form::n + j) * u.point;
-        float sum = 0;
-        for (int64_t k = 0; k < u.parts; ++k) sum += point[k * part];
-        return sum;
-      },
+      [&](auto i, auto j) { return any ? from[(i * Form::n + j) * u.point] : 0.0f; },
       [&](auto i, auto j, float value) { taps[i * kWinogradFilter + j] = narrowed<T>(value); });
 }
 
@@ -52,12 +46,12 @@ int winograd_filter(int m, const ConvProblem& p, const RunContext& r, const Wino
   });
 }
 
-int winograd_filter_gradient(int m, const ConvProblem& p, const RunContext& r, const WinogradFilters& u) {
+int winograd_filter_gradient(int m, const ConvProblem& p, const RunContext& r, const WinogradFilters& u, bool any) {
   return winograd_by_form(m, p.dtype, [&](auto form, auto type) {
     typedef decltype(type) T;
     const int64_t items = u.k * u.c;
     return launch(r, winograd_filters_back<decltype(form), T>, winograd_grid(items), kWinogradThreads, 0,
-                  static_cast<T*>(r.w), u, u.part(), items);
+                  static_cast<T*>(r.w), u, any, items);
   });
 }
 

@@ -14,6 +14,11 @@ struct Source {
   float pad_value;
 };
 
+template <class Form>
+__device__ __forceinline__ void fill_zeros(const WinogradSlab::Place& to, const WinogradSlab& slab) {
+  for (int i = 0; i < Form::n * Form::n; ++i) to.at[i * slab.point] = 0;
+}
+
 // Whether a coordinate is one of the axis; padded_source answers for those that an output reads alone, and the last tile
 // asks for others.
 __device__ __forceinline__ bool within(int64_t at, int64_t size) { return at >= 0 && at < size; }
@@ -24,10 +29,7 @@ __global__ void __launch_bounds__(kWinogradThreads) winograd_cells(Source<T> s, 
   const int64_t item = int64_t{blockIdx.x} * kWinogradThreads + threadIdx.x;
   if (item >= v.items) return;
   const WinogradSlab::Place to = v.place(item);
-  if (to.tile >= v.end) {
-    for (int i = 0; i < n * n; ++i) to.at[i * v.point] = 0;
-    return;
-  }
+  if (to.tile >= v.end) return fill_zeros<Form>(to, v);
   const WinogradTile t = tiles.tile(to.tile);
   const T* from = s.from + t.image * s.steps.batch + to.channel * s.steps.channel;
   const int64_t lines = t.depth * tiles.read_size[0];
@@ -53,10 +55,7 @@ __global__ void __launch_bounds__(kWinogradThreads) winograd_points(Source<T> s,
   const int64_t item = int64_t{blockIdx.x} * kWinogradThreads + threadIdx.x;
   if (item >= d.items) return;
   const WinogradSlab::Place to = d.place(item);
-  if (to.tile >= d.end) {
-    for (int i = 0; i < n * n; ++i) to.at[i * d.point] = 0;
-    return;
-  }
+  if (to.tile >= d.end) return fill_zeros<Form>(to, d);
   const WinogradTile t = tiles.tile(to.tile);
   const int rows = tiles.points(t, 0), columns = tiles.points(t, 1);
   const T* from = s.from + t.image * s.steps.batch + to.channel * s.steps.channel;

@@ -25,8 +25,8 @@ __global__ void __launch_bounds__(kWinogradThreads)
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t item = int64_t{blockIdx.x} * kWinogradThreads + thread;
   s.rows[thread] = 0;
-  if (item < products.items) {
-    const WinogradSlab::Place from = products.place(item);
+  const WinogradSlab::Place from = products.place(item);
+  if (item < products.items && from.tile < products.end) {
     const WinogradTile t = tiles.tile(from.tile);
     s.rows[thread] = tiles.points(t, 0), s.columns[thread] = tiles.points(t, 1);
     s.channel[thread] = from.channel;
