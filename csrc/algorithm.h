@@ -27,9 +27,9 @@ struct Machine {
   double bytes_per_second;      // beyond the caches
   int64_t l1_bytes, l2_bytes;   // l1 of a device: the shared memory that a block may have
   // Of a device, else 0.
-  double flops_f16, flops_tf32;  // of its tensor cores
-  int32_t architecture;          // compute capability times 10: 75, 80, 90, ...
-  int32_t multiprocessors;
+  double flops_f16 = 0, flops_tf32 = 0;  // of its tensor cores
+  int32_t architecture = 0;              // compute capability times 10: 75, 80, 90, ...
+  int32_t multiprocessors = 0;
 };
 
 struct RunContext {
