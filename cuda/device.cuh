@@ -15,9 +15,7 @@
 
 #include "../csrc/algorithm.h"
 
-#if defined(FASTCONV_CUDA_HOST)
-#include "device_host.h"
-#else
+#if !defined(FASTCONV_CUDA_HOST)
 #include <cuda_runtime.h>
 
 #include <cstdio>
@@ -186,3 +184,7 @@ __device__ __forceinline__ uint32_t bits_of_float(float value) { return __float_
 #endif
 
 }  // namespace fastconv::cuda
+
+#if defined(FASTCONV_CUDA_HOST)
+#include "device_host.h"
+#endif

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the parts of the emulation know of each other. Nothing of it is for kernels: those see device_host.h.
+#pragma once
+
+#include "../../cuda/device.cuh"
+
+namespace fastconv::cuda::host {
+
+// ---- report.cc: the first thing that was wrong, in a sentence --------------------------------------------------------
+// `place`: a return address in the kernel, for addr2line, or null.
+__attribute__((format(printf, 2, 3))) void report(const void* place, const char* format, ...);
+bool reported();
+// Copies the sentence to `text` (kTextCapacity characters) and forgets it; false: there was none.
+bool take_report(char* text);
+
+// ---- block.cc --------------------------------------------------------------------------------------------------------
+constexpr int kMostThreads = 1024;
+bool kernel_runs();
+int running_thread();  // of the block
+// After a report about the thread that runs: its block is left for good. Does not return where a kernel runs.
+void abandon();
+// What shared memory there is, and what of it the launch asked for.
+unsigned char* shared_begin();
+size_t shared_size();
+constexpr size_t kSharedRoom = 256 << 10;
+
+// The emulated device's compute capability times 10, and the shared memory that a block of it may have.
+int architecture();
+int64_t most_shared_bytes();
+
+// ---- memory.cc: what the device has of memory ------------------------------------------------------------------------
+constexpr size_t kGuard = 512;
+// Null: no room. Filled with 0xFF bytes, NaN in every format, unless it is so large that only a part can exist.
+void* allocate_memory(int64_t bytes);
+// False: the pointer was not allocated, or somebody wrote beside the memory; reported.
+bool release_memory(void* data);
+bool canaries_live();  // of all allocations; reported when not
+struct Region {
+  const unsigned char* begin;
+  size_t bytes;
+};
+Region arena();  // all of the addresses that device memory ever has
+inline bool in_arena(const void* pointer) {
+  const Region all = arena();
+  return static_cast<size_t>(static_cast<const unsigned char*>(pointer) - all.begin) < all.bytes;
+}
+bool allocated(const void* from, int64_t bytes);  // all of them in one allocation
+
+// ---- shadow.cc: the checked library knows who read and wrote what; the other one does not ------------------------------
+namespace shadow {
+#if defined(FASTCONV_CUDA_CHECKED)
+void memory_allocated(const void* data, size_t bytes);
+void memory_released(const void* data, size_t bytes);
+void launch_begins();
+void block_begins();
+void barrier_passed();
+void warp_passed(int warp);
+void copy_issued(const void* place, void* to, const void* from, int bytes, bool valid);
+void copy_done(void* to, int bytes);
+void matrix_row_read(const void* place, int thread, const void* row);
+#else
+inline void memory_allocated(const void*, size_t) {}
+inline void memory_released(const void*, size_t) {}
+inline void launch_begins() {}
+inline void block_begins() {}
+inline void barrier_passed() {}
+inline void warp_passed(int) {}
+inline void copy_issued(const void*, void*, const void*, int, bool) {}
+inline void copy_done(void*, int) {}
+inline void matrix_row_read(const void*, int, const void*) {}
+#endif
+}  // namespace shadow
+
+}  // namespace fastconv::cuda::host
