@@ -97,7 +97,9 @@ struct Emulator {
 };
 Emulator* emulator = nullptr;
 bool running_now = false;
-alignas(4096) unsigned char shared_room[kSharedRoom];
+alignas(4096) unsigned char shared_memory_and_guards[kSharedRoom + 2 * kSharedGuard];
+unsigned char* const shared_room = shared_memory_and_guards + kSharedGuard;
+constexpr size_t kSharedCanary = 256;  // bytes on either side that are looked at after each block
 
 Thread& self() { return emulator->threads[emulator->current]; }
 
@@ -179,7 +181,7 @@ void run_block(uint64_t seed) {
     e.of_warp[w] = {};
     wake(w, e.count - w * kWarp >= kWarp ? kAllLanes : (1u << (e.count - w * kWarp)) - 1);
   }
-  memset(shared_room, 0xff, e.shared_bytes);
+  memset(shared_room - kSharedCanary, 0xff, e.shared_bytes + 2 * kSharedCanary);
   shadow::block_begins();
   while (e.ready_warps && !e.abandoned) {
     e.current = next_thread();
@@ -188,6 +190,14 @@ void run_block(uint64_t seed) {
   }
   if (!e.abandoned && e.finished < e.count) report_stuck();
   e.current = -1;
+  const auto untouched = [](const unsigned char* from) {
+    for (size_t i = 0; i < kSharedCanary; ++i)
+      if (from[i] != 0xff) return false;
+    return true;
+  };
+  if (!untouched(shared_room - kSharedCanary) || !untouched(shared_room + e.shared_bytes))
+    report(nullptr, "block %u %u %u wrote beside its %zu bytes of shared memory", running.block.x, running.block.y,
+           running.block.z, e.shared_bytes);
 }
 
 // What the device itself would refuse.
@@ -211,7 +221,7 @@ uint64_t seed_of_environment() {
 }  // namespace
 
 bool kernel_runs() { return running_now && emulator->current >= 0; }
-int running_thread() { return emulator->current; }
+int running_thread() { return emulator ? emulator->current : -1; }
 unsigned char* shared_begin() { return shared_room; }
 size_t shared_size() { return emulator ? emulator->shared_bytes : 0; }
 
@@ -313,7 +323,7 @@ void together(WarpWork work, const Brought& brought) {
   work(lanes);
   if (reported()) abandon();
   wake(number, kAllLanes);
-  shadow::warp_passed(number);
+  if (work == meet) shadow::warp_passed(number);  // the others order no memory
   perhaps_yield();
 }
 

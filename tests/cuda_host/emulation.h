@@ -22,7 +22,7 @@ void abandon();
 // What shared memory there is, and what of it the launch asked for.
 unsigned char* shared_begin();
 size_t shared_size();
-constexpr size_t kSharedRoom = 256 << 10;
+constexpr size_t kSharedRoom = 256 << 10, kSharedGuard = 64 << 10;  // guards lie on both sides of the room
 
 // The emulated device's compute capability times 10, and the shared memory that a block of it may have.
 int architecture();
@@ -44,12 +44,12 @@ inline bool in_arena(const void* pointer) {
   const Region all = arena();
   return static_cast<size_t>(static_cast<const unsigned char*>(pointer) - all.begin) < all.bytes;
 }
+Region allocation_of(const void* pointer);        // or the one below it
 bool allocated(const void* from, int64_t bytes);  // all of them in one allocation
 
 // ---- shadow.cc: the checked library knows who read and wrote what; the other one does not ------------------------------
 namespace shadow {
 #if defined(FASTCONV_CUDA_CHECKED)
-void memory_allocated(const void* data, size_t bytes);
 void memory_released(const void* data, size_t bytes);
 void launch_begins();
 void block_begins();
@@ -59,7 +59,6 @@ void copy_issued(const void* place, void* to, const void* from, int bytes, bool 
 void copy_done(void* to, int bytes);
 void matrix_row_read(const void* place, int thread, const void* row);
 #else
-inline void memory_allocated(const void*, size_t) {}
 inline void memory_released(const void*, size_t) {}
 inline void launch_begins() {}
 inline void block_begins() {}

@@ -89,7 +89,6 @@ void* allocate_memory(int64_t bytes_wanted) {
   memset(data + bytes, kCanary, after);
   ASAN_POISON_MEMORY_REGION(data - kGuard, kGuard);
   ASAN_POISON_MEMORY_REGION(data + bytes, after);
-  shadow::memory_allocated(data, bytes);
   return data;
 }
 
@@ -119,14 +118,18 @@ bool canaries_live() {
   return true;
 }
 
-bool allocated(const void* from, int64_t bytes) {
-  if (!in_arena(from) || bytes < 0) return false;
+Region allocation_of(const void* pointer) {
   Memory& m = memory();
-  const size_t offset = static_cast<size_t>(static_cast<const unsigned char*>(from) - m.base);
-  auto after = m.live.upper_bound(offset);
-  if (after == m.live.begin()) return false;
+  auto after = m.live.upper_bound(static_cast<size_t>(static_cast<const unsigned char*>(pointer) - m.base));
+  if (!in_arena(pointer) || after == m.live.begin()) return {};
   --after;
-  return offset + static_cast<size_t>(bytes) <= after->first + after->second;
+  return {m.base + after->first, after->second};
+}
+
+bool allocated(const void* from, int64_t bytes) {
+  const unsigned char* data = static_cast<const unsigned char*>(from);
+  const Region region = allocation_of(from);
+  return bytes >= 0 && data >= region.begin && data + bytes <= region.begin + region.bytes && region.bytes > 0;
 }
 
 }  // namespace fastconv::cuda::host
