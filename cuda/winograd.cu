@@ -10,7 +10,8 @@
 // The filter's gradient is the exact adjoint of the forward pass in the filter: V = B^T x B and D = A y A^T of a slab,
 // U[point] += D[point] V[point]^T over its tiles, at last w = G^T U G.
 //
-// A slab is what L2 holds: V and M, 36 or 16 numbers for 16 or 4 points, are not meant to reach memory. No bit of a forward
+// A slab is about what the L2 of a large device holds: V and M, 36 or 16 numbers for 16 or 4 points, are to reach memory
+// as little as possible, and yet its products are to keep all multiprocessors busy for several rounds. No bit of a forward
 // or backward-data result depends on the slabs, since no sum crosses tiles.
 #include <cstdio>
 
@@ -19,10 +20,14 @@
 namespace fastconv::cuda {
 namespace {
 
-constexpr int64_t kSlabBytes = 32 << 20;
-constexpr int64_t kTileUnit = 128;         // tiles of a slab come in these where there are several
-constexpr int64_t kLeastPiece = 256;       // tiles of a sum of the filter's gradient that stands for itself
-constexpr int64_t kPieceBytes = 64 << 20;  // of all such sums
+// Tiles of a slab come in units where there are several slabs. The filter's gradient is summed in pieces: as many as give
+// work to kWantedBlocks blocks of 64 x 64 sums, if each has kLeastPiece tiles and all together fit kPieceBytes.
+constexpr int64_t kWantedBlocks = 1024, kPieceBytes = 64 << 20;
+#if defined(FASTCONV_CUDA_HOST)  // the problems of the tests are small: so that they have several slabs and pieces too
+constexpr int64_t kSlabBytes = 96 << 10, kTileUnit = 8, kLeastPiece = 8;
+#else
+constexpr int64_t kSlabBytes = 64 << 20, kTileUnit = 128, kLeastPiece = 128;
+#endif
 
 constexpr int64_t bytes_of(int64_t elements) { return round_up(elements * int64_t{sizeof(float)}, 256); }
 
@@ -46,8 +51,9 @@ struct Blocking {
         x(p.x_layout, p.c, p.groups, points, slab),
         y(p.y_layout, p.k, p.groups, points, slab) {
     if (p.pass != Pass::kBackwardFilter) return;
-    const int64_t most = std::max<int64_t>(1, kPieceBytes / bytes_of(u.elements()));
-    splits = std::min(most, gemm_splits(p.k / p.groups, u.c, slab, p.groups * points, kLeastPiece));
+    const int64_t kg = p.k / p.groups, blocks = divide_up(kg, 64) * divide_up(u.c, 64) * p.groups * points;
+    const int64_t most = std::min(slab / kLeastPiece, kPieceBytes / bytes_of(u.elements()));
+    splits = std::max<int64_t>(1, std::min(divide_up(kWantedBlocks, blocks), most));
   }
 
   static int64_t slab_tiles(int64_t count, int64_t tile_bytes) {
@@ -190,16 +196,21 @@ void estimate(int m, const ConvProblem& p, const Machine& machine, Estimate* e) 
   const int64_t cg = p.c / p.groups, kg = p.k / p.groups;
   add_launches(static_cast<int>(std::min<int64_t>(3 * slabs + 1, 1 << 20)), e);
   Estimate products{};
+  ConvProblem computed = p;
+  computed.dtype = DType::kFloat32;
   if (filter)
-    gemm_estimate(p, machine, kg, cg, b.slab, batches, b.splits, &products);
+    gemm_estimate(computed, machine, kg, cg, b.slab, batches, b.splits, &products);
   else if (b.results().channels_last)
-    gemm_estimate(p, machine, b.slab, b.results().group_channels(), b.cells().group_channels(), batches, 1, &products);
+    gemm_estimate(computed, machine, b.slab, b.results().group_channels(), b.cells().group_channels(), batches, 1,
+                  &products);
   else
-    gemm_estimate(p, machine, b.results().group_channels(), b.slab, b.cells().group_channels(), batches, 1, &products);
+    gemm_estimate(computed, machine, b.results().group_channels(), b.slab, b.cells().group_channels(), batches, 1,
+                  &products);
   e->add("products", products.total() * times(slabs));
-  // A slab is written and read once through L2, whose speed is taken as three times that of memory.
-  const double near = machine.l2_bytes >= kSlabBytes ? 3 : 1;
-  add_traffic("slabs", 2 * times(b.points, sizeof(float), slabs, b.slab, p.c + p.k) / near, machine, e);
+  // A slab is written and read once. What of it L2 holds counts half: its speed is taken as twice that of memory.
+  const double slab_bytes = times(b.points, sizeof(float), b.slab, p.c + p.k);
+  const double held = std::min(1.0, static_cast<double>(machine.l2_bytes) / slab_bytes);
+  add_traffic("slabs", 2 * times(slabs) * slab_bytes * (1 - held / 2), machine, e);
   add_traffic("tensors", times(tensor_bytes(p)), machine, e);
   add_traffic("filters", 2 * times(b.splits, b.u.elements(), sizeof(float)), machine, e);
 }
