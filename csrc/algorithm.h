@@ -9,6 +9,7 @@
 namespace fastconv {
 
 struct KernelTable;
+struct Algorithm;
 
 // Work is handed out as numbered items; `slot` < slots is the worker's index for per-worker scratch.
 // Which worker runs which item is unspecified: results must not depend on it.
@@ -30,7 +31,11 @@ struct Machine {
   double flops_f16 = 0, flops_tf32 = 0;  // of its tensor cores
   int32_t architecture = 0;              // compute capability times 10: 75, 80, 90, ...
   int32_t multiprocessors = 0;
+  // What there is to choose from, best first.
+  int32_t algorithm_count = 0;
+  const Algorithm* const* algorithms = nullptr;
 };
+inline bool is_device(const Machine& machine) { return !machine.kernels; }
 
 struct RunContext {
   const Machine* machine;

@@ -9,7 +9,7 @@
 
 namespace fastconv {
 
-// The problem that the algorithms are asked about: float32 for a half, else the same.
+// The problem that the CPU's algorithms are asked about: float32 for a half, else the same.
 ConvProblem computed_problem(const ConvProblem& problem);
 
 // These are the algorithm's own for float32 and float64, and for a half those of its float32 problem and of what

@@ -12,6 +12,8 @@
 #include <cpuid.h>
 #endif
 
+#include "registry.h"
+
 namespace fastconv {
 
 // What CMakeLists.txt compiled: FASTCONV_HAS_ and the name.
@@ -96,12 +98,12 @@ struct Machines {
   Machines() {
     for (const Row& row : kRows) {
       if (!can_run(row.kernels->isa)) continue;
-      list[count++] = {row.kernels,
-                       row.flops_f32,
-                       row.flops_f64,
-                       row.bytes_per_second,
-                       cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10),
-                       cache_bytes(_SC_LEVEL2_CACHE_SIZE, 512 << 10)};
+      Machine& m = list[count++];
+      m.kernels = row.kernels;
+      m.flops_f32 = row.flops_f32, m.flops_f64 = row.flops_f64, m.bytes_per_second = row.bytes_per_second;
+      m.l1_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10);
+      m.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 512 << 10);
+      m.algorithm_count = algorithm_count(), m.algorithms = algorithm_list();
     }
   }
 };

@@ -97,11 +97,19 @@ ChoiceCache& choice_cache() {
   return *cache;
 }
 
+void limit_workspace(const Options& o, Choice* c) {
+  if (o.max_workspace < 0 || c->workspace_bytes <= o.max_workspace) return;
+  c->failure = Failure::kWorkspace;
+  snprintf(c->text, sizeof c->text, "%s needs %" PRId64 " bytes of workspace; max_workspace is %" PRId64,
+           c->algorithm->name, c->workspace_bytes, o.max_workspace);
+}
+
 // Whether `algorithm` may run; fills estimate, slots and workspace, or failure and text.
 Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options& o, int threads, bool packed) {
   Choice c;
   c.algorithm = &algorithm;
-  const ConvProblem computed = computed_problem(p);
+  const bool device = is_device(*o.machine);  // its algorithms take halves as they are
+  const ConvProblem computed = device ? p : computed_problem(p);
   if (algorithm.why_not(&computed, o.machine, c.text)) {
     c.failure = Failure::kUnsupported;
     return c;
@@ -114,17 +122,19 @@ Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options&
   }
   ConvProblem judged = p;
   if (o.batch_invariant && p.pass != Pass::kBackwardFilter && p.n > 1) judged.n = 1;
+  if (device) {
+    algorithm.estimate(&judged, o.machine, &c.estimate);
+    c.workspace_bytes = algorithm.workspace_bytes(&p, o.machine, 1, packed);
+    limit_workspace(o, &c);
+    return c;
+  }
   c.estimate = estimate(algorithm, judged, *o.machine);
   const double seconds = judged.n == p.n ? c.estimate.total() : estimate(algorithm, p, *o.machine).total();
   c.slots = seconds < kSharedFrom ? 1 : threads;
   c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, c.slots, packed);
   while (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace && c.slots > 1)
     c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, --c.slots, packed);
-  if (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace) {
-    c.failure = Failure::kWorkspace;
-    snprintf(c.text, sizeof c.text, "%s needs %" PRId64 " bytes of workspace; max_workspace is %" PRId64,
-             algorithm.name, c.workspace_bytes, o.max_workspace);
-  }
+  limit_workspace(o, &c);
   return c;
 }
 
@@ -136,8 +146,8 @@ Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool pac
   }
   if (o.algorithm) return consider(*o.algorithm, p, o, threads, packed);
   best.failure = Failure::kUnsupported;
-  for (int i = 0; i < algorithm_count(); ++i) {
-    const Choice c = consider(algorithm_at(i), p, o, threads, packed);
+  for (int i = 0; i < o.machine->algorithm_count; ++i) {
+    const Choice c = consider(*o.machine->algorithms[i], p, o, threads, packed);
     if (c.failure == Failure::kNone ? best.failure != Failure::kNone || c.estimate.total() < best.estimate.total()
                                     : best.failure != Failure::kNone)
       best = c;  // while nothing fits, the last sentence stands: that of `reference`
@@ -161,7 +171,7 @@ void record(const ConvProblem& p, const char* algorithm, double seconds) {
 }  // namespace
 
 Choice choose(const ConvProblem& problem, const Options& options, bool packed) {
-  const int threads = make_parallel(options.threads).slots;
+  const int threads = is_device(*options.machine) ? 1 : make_parallel(options.threads).slots;
   Key key;
   memset(&key, 0, sizeof key);
   key.problem = problem;
@@ -209,15 +219,35 @@ bool run_choice(const ConvProblem& problem, const Options& options, Choice* choi
   return true;
 }
 
+bool run_on_device(const ConvProblem& problem, const Options& options, Choice* choice, RunContext* context,
+                   bool (*finish)(void* stream, char* error)) {
+  context->machine = options.machine;
+  context->error = choice->text;
+  const bool traced = active_traces.load(std::memory_order_relaxed) > 0;
+  choice->failure = Failure::kDevice;
+  if (traced && !finish(context->stream, choice->text)) return false;
+  const auto start = std::chrono::steady_clock::now();
+  if (choice->algorithm->run(&problem, context) != 0) return false;
+  if (traced) {
+    if (!finish(context->stream, choice->text)) return false;
+    record(problem, choice->algorithm->name,
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  choice->failure = Failure::kNone;
+  return true;
+}
+
 std::vector<Candidate> candidates(const ConvProblem& problem, const Options& options) {
   std::vector<Candidate> list;
   const int threads = make_parallel(options.threads).slots;
-  for (int i = 0; i < algorithm_count(); ++i) {
-    const Algorithm& algorithm = algorithm_at(i);
+  for (int i = 0; i < options.machine->algorithm_count; ++i) {
+    const Algorithm& algorithm = *options.machine->algorithms[i];
     const Choice c = consider(algorithm, problem, options, threads, false);
     Candidate candidate = {&algorithm, c.failure == Failure::kNone, "", c.workspace_bytes, 0, c.estimate};
     snprintf(candidate.reason, sizeof candidate.reason, "%s", c.text);
-    if (candidate.supported) candidate.packed_bytes = packed_bytes(algorithm, problem, *options.machine);
+    if (candidate.supported)
+      candidate.packed_bytes = is_device(*options.machine) ? algorithm.packed_bytes(&problem, options.machine)
+                                                           : packed_bytes(algorithm, problem, *options.machine);
     list.push_back(candidate);
   }
   return list;

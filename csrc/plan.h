@@ -37,6 +37,11 @@ Choice choose(const ConvProblem& problem, const Options& options, bool packed);
 // Returns false and writes `choice->text` on failure.
 bool run_choice(const ConvProblem& problem, const Options& options, Choice* choice, RunContext* context);
 
+// The same on a device, in the context's stream and with a workspace that it comes with: nothing waits, but while a trace
+// runs `finish` is called before and after, to time the work and not its start.
+bool run_on_device(const ConvProblem& problem, const Options& options, Choice* choice, RunContext* context,
+                   bool (*finish)(void* stream, char* error));
+
 // What explain shows of one algorithm.
 struct Candidate {
   const Algorithm* algorithm;

@@ -64,12 +64,17 @@ __device__ __forceinline__ int64_t source(const Conv<T>& c, int axis, int64_t o,
                        c.p.size[axis]);
 }
 
-// Puts activation(sum + bias + residual) of channel `channel` to `at` (an offset in the tensor that the pass writes).
+// activation(sum + bias + residual) of channel `channel` at `at` (an offset in the tensor that the pass writes).
 template <class T>
-__device__ __forceinline__ void finish(const Conv<T>& c, T* to, int64_t at, int64_t channel, Sum<T> sum) {
+__device__ __forceinline__ Sum<T> finished(const Conv<T>& c, int64_t at, int64_t channel, Sum<T> sum) {
   if (c.bias) sum += widen(c.bias[channel]);
   if (c.residual) sum += widen(c.residual[at]);
-  to[at] = narrowed<T>(activate(sum, c.p.activation, c.alpha));
+  return activate(sum, c.p.activation, c.alpha);
+}
+// Puts it there.
+template <class T>
+__device__ __forceinline__ void finish(const Conv<T>& c, T* to, int64_t at, int64_t channel, Sum<T> sum) {
+  to[at] = narrowed<T>(finished(c, at, channel, sum));
 }
 
 }  // namespace fastconv::cuda

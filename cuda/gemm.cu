@@ -107,8 +107,7 @@ int gemm(const RunContext& context, Gemm<T> g) {
   } else {
     bool done = false;
     if constexpr (sizeof(T) == 4) {
-      if (near_enough(g.a) && near_enough(g.b) &&
-          large_tiles(g.m, g.n, g.splits * g.batches, *context.machine)) {
+      if (near_enough(g.a) && near_enough(g.b) && large_tiles(g.m, g.n, g.splits * g.batches, *context.machine)) {
         done = true;
         status = launch_tile<Tile<T, int32_t, 4, 2, 8, 8>, 2>(context, g);
       }
@@ -134,7 +133,7 @@ void gemm_estimate(const ConvProblem& p, const Machine& machine, int64_t m, int6
   if (m == 0 || n == 0 || batches == 0) return;
   int64_t tile_m = 64, tile_n = 64;
   double fraction = 0.6;
-  int resident = 4;
+  int resident = 3;
   if (m <= 32) {
     tile_m = 32, tile_n = 128, fraction = 0.45;
   } else if (n <= 32) {
@@ -150,10 +149,9 @@ void gemm_estimate(const ConvProblem& p, const Machine& machine, int64_t m, int6
     add_traffic("pieces", times(m, n, batches) * static_cast<double>(2 * splits * computed_size(p.dtype)), machine, e);
 }
 
-int64_t gemm_splits(int64_t m, int64_t n, int64_t depth, int64_t batches, int64_t shortest) {
-  constexpr int64_t enough = 256;  // blocks, of any device
+int64_t gemm_splits(int64_t m, int64_t n, int64_t depth, int64_t batches, int64_t blocks, int64_t shortest) {
   const int64_t tiles = std::max<int64_t>(1, divide_up(m, 64) * divide_up(n, 64) * batches);
-  return std::clamp<int64_t>(std::min(divide_up(enough, tiles), depth / shortest), 1, 64);
+  return std::max<int64_t>(1, std::min(divide_up(blocks, tiles), depth / shortest));
 }
 
 }  // namespace fastconv::cuda

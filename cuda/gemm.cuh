@@ -127,7 +127,7 @@ int gemm_add_partials(const RunContext& context, const Gemm<T>& g);
 // Seconds of a product, added as "products".
 void gemm_estimate(const ConvProblem& p, const Machine& machine, int64_t m, int64_t n, int64_t depth, int64_t batches,
                    int64_t splits, Estimate* e);
-// Pieces of a depth, such that small products keep a device busy and no piece is shorter than `shortest`.
-int64_t gemm_splits(int64_t m, int64_t n, int64_t depth, int64_t batches, int64_t shortest);
+// Pieces of a depth: as many as small products need for `blocks` tiles, none shorter than `shortest`.
+int64_t gemm_splits(int64_t m, int64_t n, int64_t depth, int64_t batches, int64_t blocks, int64_t shortest);
 
 }  // namespace fastconv::cuda

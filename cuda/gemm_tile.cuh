@@ -47,8 +47,8 @@ struct Loader {
 
   static constexpr Offset kAbsent = std::numeric_limits<Offset>::min();
 
-  Offset at[kCount];   // of vectors or elements, from the first line where the slab begins
-  int line, k;         // of the first element
+  Offset at[kCount];  // of vectors or elements, from the first line where the slab begins
+  int line, k;        // of the first element
   T staged[kCount];
 
   // Returns where the first line begins.
@@ -67,7 +67,7 @@ struct Loader {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int64_t position = first + line + i * per_line;
-      at[i] = 
+      at[i] =
           position < extent ? static_cast<Offset>(o.lines.at(position) - begin + (k + i * per_k) * o.step) : kAbsent;
     }
     return data + begin;
@@ -208,11 +208,17 @@ __global__ void __launch_bounds__(Tile::kThreads, blocks_at_once) gemm_tile(Gemm
   int64_t run, done;
   run = l.slabs_of_run.divide(slab, &done);
   done *= kSlab;
+  const T* slab_of_a = a + g.a.outer.at(run) + done * g.a.step;
+  const T* slab_of_b = b + g.b.outer.at(run) + done * g.b.step;
   const auto load_both = [&] {
-    of_a.load_slab(g.a, a + g.a.outer.at(run) + done * g.a.step, g.depth - done);
-    of_b.load_slab(g.b, b + g.b.outer.at(run) + done * g.b.step, g.depth - done);
+    of_a.load_slab(g.a, slab_of_a, g.depth - done);
+    of_b.load_slab(g.b, slab_of_b, g.depth - done);
     done += kSlab;
-    if (done >= g.depth) done = 0, ++run;
+    slab_of_a += kSlab * g.a.step, slab_of_b += kSlab * g.b.step;
+    if (done >= g.depth) {
+      done = 0, ++run;
+      slab_of_a = a + g.a.outer.at(run), slab_of_b = b + g.b.outer.at(run);
+    }
   };
 
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;

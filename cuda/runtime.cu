@@ -108,9 +108,23 @@ const char* last_error() { return error_text; }
 
 extern "C" __attribute__((visibility("default"))) const fastconv::Backend* fastconv_backend(int32_t abi) {
   using namespace fastconv::cuda;
-  static const fastconv::Backend backend = {
-      fastconv::kBackendAbi, kAlgorithmCount, "cuda",   kAlgorithms, nullptr, nullptr, device_count, attributes,
-      current_device,        set_device,      allocate, release,     copy,    fill,    synchronize,  wait,
-      is_device_pointer,     last_error};
+  static const fastconv::Backend backend = {fastconv::kBackendAbi,
+                                            kAlgorithmCount,
+                                            "cuda",
+                                            kAlgorithms,
+                                            pool,
+                                            scatter_positions,
+                                            device_count,
+                                            attributes,
+                                            current_device,
+                                            set_device,
+                                            allocate,
+                                            release,
+                                            copy,
+                                            fill,
+                                            synchronize,
+                                            wait,
+                                            is_device_pointer,
+                                            last_error};
   return abi == fastconv::kBackendAbi ? &backend : nullptr;
 }

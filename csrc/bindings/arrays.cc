@@ -127,30 +127,33 @@ py::array copy_of(const py::array& array) {
   return copy;
 }
 
-// Pitches of (batch, channel) when axes [first, last) are dense with `pixel` elements per step; false otherwise.
-bool dense_pixels(const py::array& array, int first, int last, int64_t pixel) {
+// In elements; 0, which no pitch may be, when it is no multiple of one.
+int64_t stride_of(const Extents& array, size_t axis) {
+  return array.strides[axis] % array.itemsize == 0 ? array.strides[axis] / array.itemsize : 0;
+}
+
+// True when axes [first, last) are dense with `pixel` elements per step.
+bool dense_pixels(const Extents& array, size_t first, size_t last, int64_t pixel) {
   int64_t expected = pixel;
-  for (int i = last - 1; i >= first; --i) {
-    if (array.shape(i) != 1 && array.strides(i) != expected * array.itemsize()) return false;
-    expected *= array.shape(i);
+  for (size_t i = last; i-- > first;) {
+    if (array.shape[i] != 1 && stride_of(array, i) != expected) return false;
+    expected *= array.shape[i];
   }
   return true;
 }
 
-// The stride of an axis in elements, `otherwise` for an axis of one element; 0 or less when unusable.
-int64_t pitch_of(const py::array& array, int axis, int64_t otherwise) {
-  if (array.shape(axis) <= 1) return otherwise;
-  const int64_t bytes = array.strides(axis);
-  return bytes > 0 && bytes % array.itemsize() == 0 ? bytes / array.itemsize() : 0;
+// The stride of an axis, `otherwise` for an axis of one element; 0 or less when unusable.
+int64_t pitch_of(const Extents& array, size_t axis, int64_t otherwise) {
+  return array.shape[axis] <= 1 ? otherwise : stride_of(array, axis);
 }
 
-// Fills the pitches when the memory is channels first (channel_axis 1) or channels last as `layout` says.
-bool read_pitches(const py::array& array, Layout layout, int channel_axis, ImageArray* image) {
-  const int rank = static_cast<int>(array.ndim());
-  const int first = channel_axis == 1 ? 2 : 1, last = channel_axis == 1 ? rank : rank - 1;
+// Fills the pitches when the memory is channels first or last as `layout` says.
+bool read_pitches(const Extents& array, Layout layout, size_t channel_axis, ImagePitches* image) {
+  const size_t rank = array.rank;
+  const size_t first = channel_axis == 1 ? 2 : 1, last = channel_axis == 1 ? rank : rank - 1;
   int64_t plane = 1;
-  for (int i = first; i < last; ++i) plane *= array.shape(i);
-  const int64_t channels = array.shape(channel_axis);
+  for (size_t i = first; i < last; ++i) plane *= array.shape[i];
+  const int64_t channels = array.shape[channel_axis];
   int64_t extent;
   if (layout == Layout::kChannelsFirst) {
     if (!dense_pixels(array, first, last, 1)) return false;
@@ -158,11 +161,11 @@ bool read_pitches(const py::array& array, Layout layout, int channel_axis, Image
     if (image->channel_pitch < plane) return false;
     extent = image->channel_pitch * (channels - 1) + plane;
   } else {
-    if (channels != 1 && array.strides(channel_axis) != array.itemsize()) return false;
+    if (channels != 1 && stride_of(array, channel_axis) != 1) return false;
     int64_t pitch = channels;  // of the innermost spatial axis with more than one element
-    for (int i = last - 1; i >= first; --i)
-      if (array.shape(i) > 1) {
-        pitch = pitch_of(array, i, channels);
+    for (size_t i = last; i-- > first;)
+      if (array.shape[i] > 1) {
+        pitch = stride_of(array, i);
         break;
       }
     if (pitch < channels || !dense_pixels(array, first, last, pitch)) return false;
@@ -181,18 +184,24 @@ py::array contiguous(const py::array& array) {
   return copy_of(array);
 }
 
+bool image_pitches(const Extents& array, Layout layout, bool recognise, ImagePitches* pitches) {
+  const size_t channel_axis = layout == Layout::kChannelsFirst ? 1 : array.rank - 1;
+  return read_pitches(array, layout, channel_axis, pitches) ||
+         (recognise && layout == Layout::kChannelsFirst &&
+          read_pitches(array, Layout::kChannelsLast, channel_axis, pitches));
+}
+
 ImageArray image_array(const py::array& array, Layout layout, bool recognise) {
   ImageArray image;
   image.array = array;
-  const int channel_axis = layout == Layout::kChannelsFirst ? 1 : static_cast<int>(array.ndim()) - 1;
-  if (is_aligned(array)) {
-    if (read_pitches(array, layout, channel_axis, &image)) return image;
-    if (recognise && layout == Layout::kChannelsFirst &&
-        read_pitches(array, Layout::kChannelsLast, channel_axis, &image))
-      return image;
-  }
+  const auto read = [&](bool any) {
+    const Extents extents{static_cast<size_t>(image.array.ndim()), image.array.shape(), image.array.strides(),
+                          image.array.itemsize()};
+    return image_pitches(extents, layout, any, &image);
+  };
+  if (is_aligned(array) && read(recognise)) return image;
   image.array = copy_of(array);
-  read_pitches(image.array, layout, channel_axis, &image);
+  read(false);
   return image;
 }
 

@@ -61,17 +61,27 @@ void require_shape(const py::array& array, const char* name, const Shape& shape)
 // The array itself when its elements follow each other in C order and are aligned, else a copy.
 py::array contiguous(const py::array& array);
 
-// An image tensor (N, C, *spatial) or (N, *spatial, C) whose pixels are dense; only the batch pitch and the channel
-// pitch (channels last: the pixel pitch) are free, in elements. Other strides are copied.
-struct ImageArray {
-  py::array array;  // keeps the data alive
+// Of an image tensor (N, C, *spatial) or (N, *spatial, C) whose pixels are dense: only the batch pitch and the channel
+// pitch (channels last: the pixel pitch) are free, in elements.
+struct ImagePitches {
   Layout layout;
   int64_t batch_pitch, channel_pitch;
+};
+struct Extents {
+  size_t rank;
+  const int64_t *shape, *strides;  // the latter in bytes
+  int64_t itemsize;
+};
+// False for other strides. `layout` says what the axes mean. With `recognise`, a channels-first view of
+// channels-last memory comes back as Layout::kChannelsLast.
+bool image_pitches(const Extents& array, Layout layout, bool recognise, ImagePitches* pitches);
+
+struct ImageArray : ImagePitches {
+  py::array array;  // keeps the data alive
 
   void* data() const { return const_cast<void*>(array.data()); }
 };
-// `layout` says what the axes mean. With `recognise`, a channels-first view of channels-last memory comes back as
-// Layout::kChannelsLast without a copy.
+// The array itself where image_pitches reads it, else a copy.
 ImageArray image_array(const py::array& array, Layout layout, bool recognise);
 
 // A new array from the output cache, 64-byte aligned, C order. MemoryError when there is no memory.
@@ -90,6 +100,7 @@ T* data_of(const py::array& array) {
 void register_arrays(py::module_& m);
 void register_conv(py::module_& m);
 void register_convert(py::module_& m);
+void register_device(py::module_& m);
 void register_problem(py::module_& m);
 void register_plan(py::module_& m);
 void register_pool(py::module_& m);

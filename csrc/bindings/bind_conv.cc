@@ -10,45 +10,6 @@
 namespace fastconv {
 namespace {
 
-// Geometry that every pass gets by the same names.
-struct Geometry {
-  Shape stride, pad_begin, pad_end, dilation;
-  int64_t groups;
-  std::string padding_mode;
-};
-
-// x_shape and w_shape are those of the forward convolution.
-ConvProblem problem_of(Pass pass, const Shape& x_shape, const Shape& w_shape, Layout layout, DType dtype,
-                       const Geometry& g) {
-  const size_t rank = g.stride.size();
-  if (x_shape.size() != rank + 2)
-    throw ProblemError{format("x has shape %s; expected %zu axes: batch, channels and %zu spatial ones",
-                              text_of(x_shape).c_str(), rank + 2, rank)};
-  if (w_shape.size() != rank + 2)
-    throw ProblemError{format("w has shape %s; expected %zu axes: (K, C/groups, and the filter's %zu)",
-                              text_of(w_shape).c_str(), rank + 2, rank)};
-  ConvProblem p = empty_problem();
-  p.pass = pass;
-  p.dtype = dtype;
-  p.x_layout = p.y_layout = layout;
-  const bool first = layout == Layout::kChannelsFirst;
-  p.n = x_shape[0];
-  p.c = first ? x_shape[1] : x_shape.back();
-  p.k = w_shape[0];
-  p.groups = g.groups;
-  const Shape size(x_shape.begin() + (first ? 2 : 1), x_shape.end() - (first ? 0 : 1));
-  fill_geometry(&p, size, Shape(w_shape.begin() + 2, w_shape.end()), g.stride, g.pad_begin, g.pad_end, g.dilation);
-  if (!find_by_name(g.padding_mode.c_str(), &p.padding_mode))
-    throw ProblemError{format("padding_mode is '%.40s'; expected zeros, constant, reflect, replicate or circular",
-                              g.padding_mode.c_str())};
-  if (p.groups < 1 || w_shape[1] * p.groups != p.c)
-    throw ProblemError{
-        format("w has %lld channels per group, x has %lld and groups=%lld; expected w of shape (K, %lld, ...)",
-               static_cast<long long>(w_shape[1]), static_cast<long long>(p.c), static_cast<long long>(p.groups),
-               static_cast<long long>(p.groups > 0 ? p.c / p.groups : p.c))};
-  return p;
-}
-
 // Chooses, runs without the GIL, throws the sentence on failure.
 void execute(const ConvProblem& p, const Options& options, RunContext* context) {
   Choice choice = choose(p, options, context->packed_w != nullptr);
@@ -69,12 +30,6 @@ void set_y(RunContext* c, const ImageArray& y) {
   c->y = y.data();
   c->y_batch_pitch = y.batch_pitch;
   c->y_channel_pitch = y.channel_pitch;
-}
-
-Activation activation_named(const std::string& name) {
-  Activation activation;
-  if (find_by_name(name.c_str(), &activation)) return activation;
-  throw ProblemError{format("activation is '%.40s'; expected none, %s", name.c_str(), kActivations)};
 }
 
 // `bias` checked and in C order; an empty array without one.
@@ -181,9 +136,11 @@ py::array backward_filter(const py::array& dy, const py::array& x, const Shape& 
   return result;
 }
 
-py::list algorithms(const ConvProblem& p, const Options& options) {
+}  // namespace
+
+py::list rows_of(const std::vector<Candidate>& candidates) {
   py::list list;
-  for (const Candidate& c : candidates(p, options)) {
+  for (const Candidate& c : candidates) {
     py::dict row;
     row["name"] = c.algorithm->name;
     row["supported"] = c.supported;
@@ -200,6 +157,10 @@ py::list algorithms(const ConvProblem& p, const Options& options) {
   }
   return list;
 }
+
+namespace {
+
+py::list algorithms(const ConvProblem& p, const Options& options) { return rows_of(candidates(p, options)); }
 
 std::string chosen(const ConvProblem& p, const Options& options) {
   const Choice choice = choose(p, options, false);

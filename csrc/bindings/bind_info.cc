@@ -52,7 +52,6 @@ py::dict info() {
   d["threads"] = default_threads();
   d["available_threads"] = available_threads();
   d["algorithms"] = names;
-  d["cuda"] = "not built into this release";
   return d;
 }
 

@@ -69,6 +69,10 @@ Shape shape_with(const PoolProblem& p, Layout layout, bool of_y) {
   return shape;
 }
 
+py::tuple axes_of(const PoolProblem& p, const int64_t* values) {
+  return py::tuple(py::cast(Shape(values + kMaxSpatial - p.spatial_rank, values + kMaxSpatial)));
+}
+
 // The problem of one call.
 PoolProblem with(PoolProblem p, Pass pass, DType dtype) {
   p.pass = pass;
@@ -275,6 +279,17 @@ void register_pool(py::module_& m) {
       .def_property_readonly("y_shape",
                              [](const PoolProblem& p) { return py::tuple(py::cast(shape_with(p, p.layout, true))); })
       .def_property_readonly("has_offsets", [](const PoolProblem& p) { return has_offsets(p); })
+      .def_property_readonly("c", [](const PoolProblem& p) { return p.c; })
+      .def_property_readonly("size", [](const PoolProblem& p) { return axes_of(p, p.size); })
+      .def_property_readonly("window", [](const PoolProblem& p) { return axes_of(p, p.window); })
+      .def_property_readonly("stride", [](const PoolProblem& p) { return axes_of(p, p.stride); })
+      .def_property_readonly("dilation", [](const PoolProblem& p) { return axes_of(p, p.dilation); })
+      .def_property_readonly("pad_begin", [](const PoolProblem& p) { return axes_of(p, p.pad_begin); })
+      .def_property_readonly("output_size",
+                             [](const PoolProblem& p) {
+                               const int64_t size[] = {output_size(p, 0), output_size(p, 1), output_size(p, 2)};
+                               return axes_of(p, size);
+                             })
       .def_property_readonly("layout", [](const PoolProblem& p) {
         return p.layout == Layout::kChannelsFirst ? "channels_first" : "channels_last";
       });

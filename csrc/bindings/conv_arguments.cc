@@ -56,4 +56,41 @@ Shape shape_of_filter(const ConvProblem& p) {
   return shape;
 }
 
+ConvProblem problem_of(Pass pass, const Shape& x_shape, const Shape& w_shape, Layout layout, DType dtype,
+                       const Geometry& g) {
+  const size_t rank = g.stride.size();
+  if (x_shape.size() != rank + 2)
+    throw ProblemError{format("x has shape %s; expected %zu axes: batch, channels and %zu spatial ones",
+                              text_of(x_shape).c_str(), rank + 2, rank)};
+  if (w_shape.size() != rank + 2)
+    throw ProblemError{format("w has shape %s; expected %zu axes: (K, C/groups, and the filter's %zu)",
+                              text_of(w_shape).c_str(), rank + 2, rank)};
+  ConvProblem p = empty_problem();
+  p.pass = pass;
+  p.dtype = dtype;
+  p.x_layout = p.y_layout = layout;
+  const bool first = layout == Layout::kChannelsFirst;
+  p.n = x_shape[0];
+  p.c = first ? x_shape[1] : x_shape.back();
+  p.k = w_shape[0];
+  p.groups = g.groups;
+  const Shape size(x_shape.begin() + (first ? 2 : 1), x_shape.end() - (first ? 0 : 1));
+  fill_geometry(&p, size, Shape(w_shape.begin() + 2, w_shape.end()), g.stride, g.pad_begin, g.pad_end, g.dilation);
+  if (!find_by_name(g.padding_mode.c_str(), &p.padding_mode))
+    throw ProblemError{format("padding_mode is '%.40s'; expected zeros, constant, reflect, replicate or circular",
+                              g.padding_mode.c_str())};
+  if (p.groups < 1 || w_shape[1] * p.groups != p.c)
+    throw ProblemError{
+        format("w has %lld channels per group, x has %lld and groups=%lld; expected w of shape (K, %lld, ...)",
+               static_cast<long long>(w_shape[1]), static_cast<long long>(p.c), static_cast<long long>(p.groups),
+               static_cast<long long>(p.groups > 0 ? p.c / p.groups : p.c))};
+  return p;
+}
+
+Activation activation_named(const std::string& name) {
+  Activation activation;
+  if (find_by_name(name.c_str(), &activation)) return activation;
+  throw ProblemError{format("activation is '%.40s'; expected none, %s", name.c_str(), kActivations)};
+}
+
 }  // namespace fastconv

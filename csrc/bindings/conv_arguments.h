@@ -22,4 +22,17 @@ struct OutputSize {
 Shape shape_of_image(const ConvProblem& p, Layout layout, int64_t channels, const int64_t* size);
 Shape shape_of_filter(const ConvProblem& p);
 
+// Geometry that every pass gets by the same names.
+struct Geometry {
+  Shape stride, pad_begin, pad_end, dilation;
+  int64_t groups;
+  std::string padding_mode;
+};
+
+// x_shape and w_shape are those of the forward convolution.
+ConvProblem problem_of(Pass pass, const Shape& x_shape, const Shape& w_shape, Layout layout, DType dtype,
+                       const Geometry& g);
+Activation activation_named(const std::string& name);
+py::list rows_of(const std::vector<Candidate>& candidates);  // what `algorithms` answers
+
 }  // namespace fastconv

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   fastconv::register_problem(m);
   fastconv::register_conv(m);
   fastconv::register_convert(m);
+  fastconv::register_device(m);
   fastconv::register_plan(m);
   fastconv::register_pool(m);
   fastconv::register_ops(m);

@@ -5,7 +5,7 @@ Geometry arguments (`stride`, `pad_begin`, `pad_end`, `dilation`, `window`, `siz
 spatial axis, outermost first; the number of entries says how many spatial axes there are (1 to 3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -228,6 +228,20 @@ class PoolProblem:
     @property
     def has_offsets(self) -> bool: ...
     @property
+    def c(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, ...]: ...
+    @property
+    def window(self) -> tuple[int, ...]: ...
+    @property
+    def stride(self) -> tuple[int, ...]: ...
+    @property
+    def dilation(self) -> tuple[int, ...]: ...
+    @property
+    def pad_begin(self) -> tuple[int, ...]: ...
+    @property
+    def output_size(self) -> tuple[int, ...]: ...
+    @property
     def layout(self) -> str: ...
 
 def pool_forward(
@@ -373,3 +387,58 @@ def get_threads() -> int: ...
 def fma_peak(seconds: float, threads: int) -> float: ...  # GFLOP/s of float32 multiply-adds on registers
 def trace_start() -> int: ...
 def trace_stop(handle: int) -> list[dict[str, Any]]: ...
+
+# A device, by addresses of its memory; device.py gives them. Layouts are "channels_first" and "channels_last"; an image
+# tensor is its address, layout, batch pitch and channel pitch in elements.
+ImageHandle = tuple[int, str, int, int]
+
+def device_open_library(path: str) -> str: ...  # the backend's name; DeviceError says what is missing
+def device_count() -> int: ...
+def device_info(device: int) -> dict[str, Any]: ...
+def device_pitches(shape: Ints, strides: Ints, itemsize: int, layout: str) -> tuple[str, int, int] | None: ...
+def device_conv(
+    pass_: str,
+    x: ImageHandle,
+    x_shape: Ints,
+    w: int,
+    w_shape: Ints,
+    y: ImageHandle,
+    bias: int,
+    residual: int,
+    stride: Ints,
+    pad_begin: Ints,
+    pad_end: Ints,
+    dilation: Ints,
+    groups: int,
+    padding_mode: str,
+    pad_value: float,
+    activation: str,
+    alpha: float,
+    layout: str,
+    dtype: str,
+    options: Options,
+    device: int,
+    stream: int,
+    allocate: Callable[[int], int],
+    packed: int = 0,
+) -> None: ...
+def device_plan_choice(problem: ConvProblem, options: Options, device: int) -> tuple[str, int, int]: ...
+def device_pack(problem: ConvProblem, algorithm: str, device: int, stream: int, w: int, packed: int) -> None: ...
+def device_algorithms(problem: ConvProblem, options: Options, device: int) -> list[dict[str, Any]]: ...
+def device_choose(problem: ConvProblem, options: Options, device: int) -> str: ...
+def device_pool(
+    problem: PoolProblem,
+    pass_: str,
+    dtype: str,
+    layout: str,
+    x_batch_pitch: int,
+    x_channel_pitch: int,
+    buffers: Ints,
+    norm: float,
+    device: int,
+    stream: int,
+) -> None: ...
+def device_scatter_positions(
+    values: int, indices: int, plane: int, dtype: str, layout: str, shape: Ints, device: int, stream: int
+) -> None: ...
+def device_wait(device: int, stream: int, other: int) -> None: ...

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which kinds of array come in, and what is said about those that cannot be used.
 
-The primitives compute on NumPy arrays of float32, float64, float16 and bfloat16. Any strides will do: the native
-module copies what it cannot read in place (Fortran order, negative strides, unaligned data). Other people's arrays are
-recognised by the name of the module that defines their type, and bfloat16, which NumPy does not have, by the name that
-the ml_dtypes package gives it; so nothing is imported on their behalf.
+The primitives compute on NumPy arrays and, where the CUDA library is installed, on CuPy arrays of float32, float64,
+float16 and bfloat16. Any strides will do: what cannot be read in place is copied (Fortran order, negative strides,
+unaligned data). Other people's arrays are recognised by the name of the module that defines their type, and bfloat16,
+which NumPy does not have, by the name that the ml_dtypes package gives it; so nothing is imported on their behalf.
 """
 
 import importlib
@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ._core import DeviceError, UnsupportedError
+from . import _core
+from ._core import UnsupportedError
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
@@ -70,14 +71,35 @@ def namespace(x: object) -> ModuleType:
     return sys.modules["cupy"] if kind_of(x) == "cupy" else np
 
 
+def beside(value: Any, x: Any) -> Any:
+    """A NumPy array (of indices, of bool) where the array `x` is: on a device as a copy. Anything else as it is."""
+    return namespace(x).asarray(value) if isinstance(value, np.ndarray) and kind_of(x) == "cupy" else value
+
+
+def native(x: Any) -> Any:
+    """The module whose kernels take `x`: `_core` for NumPy arrays, `device` for those of a GPU. By the same names."""
+    return _core if isinstance(x, np.ndarray) else importlib.import_module(".device", __package__)
+
+
+def same_kind(caller: str, **arrays: Any) -> None:
+    """Raises TypeError unless all of them that are not None are NumPy's, or all CuPy's; names are the arguments'."""
+    given = [(name, kind_of(a)) for name, a in arrays.items() if a is not None]
+    for name, kind in given[1:]:
+        if kind != given[0][1]:
+            raise TypeError(
+                f"{caller}: {name} is a {kind} array, {given[0][0]} a {given[0][1]} array; expected one kind: use "
+                f"{'cupy.asarray' if given[0][1] == 'cupy' else 'cupy.asnumpy'}({name})"
+            )
+
+
 def is_native(*arrays: Any) -> bool:
-    """True when the native kernels take these as they are: NumPy arrays of one dtype, float32 or float64."""
+    """True when all kernels of the CPU take these as they are: NumPy arrays of one dtype, float32 or float64."""
     dtype = arrays[0].dtype
     return dtype in FLOATS and all(isinstance(a, np.ndarray) and a.dtype == dtype for a in arrays)
 
 
 def as_native(x: Any, name: str, caller: str, dtype: Any = None) -> Any:
-    """`x` as a NumPy array that the native module takes, without a copy.
+    """`x` as an array that `native(x)` takes, without a copy: NumPy's, or of a device CuPy's.
 
     Args:
         x: what the user passed for the argument `name` of `caller`.
@@ -86,10 +108,10 @@ def as_native(x: Any, name: str, caller: str, dtype: Any = None) -> Any:
     Raises:
         TypeError: not an array, an integer or complex array, or another dtype than `dtype`.
         UnsupportedError: a float that fastconv does not compute in, as longdouble.
-        DeviceError: a CuPy array, without the CUDA library.
+        DeviceError: an array of a device, without the CUDA library, a driver or CuPy.
     """
     if not isinstance(x, np.ndarray):
-        raise _wrong_kind(x, name, caller)
+        x = _of_device(x, name, caller)
     if x.dtype not in FLOATS and not is_half(x.dtype):
         kinds = "float32, float64, float16"
         if x.dtype.kind == "f":
@@ -104,16 +126,18 @@ def as_native(x: Any, name: str, caller: str, dtype: Any = None) -> Any:
             f"{caller}: {name} has dtype {x.dtype}, the argument before it {dtype}; expected the same dtype: "
             f"use {name}.astype({'ml_dtypes' if dtype.name == 'bfloat16' else 'numpy'}.{dtype})"
         )
-    return np.asarray(x)
+    return np.asarray(x) if isinstance(x, np.ndarray) else x
+
+
+def _of_device(x: Any, name: str, caller: str) -> Any:
+    device = importlib.import_module(".device", __package__)
+    if device.is_on_device(x):
+        return device.imported(x, f"{caller}: {name}")
+    raise _wrong_kind(x, name, caller)
 
 
 def _wrong_kind(x: object, name: str, caller: str) -> Exception:
     kind = kind_of(x)
-    if kind == "cupy":
-        return DeviceError(
-            f"{caller}: {name} is a CuPy array, and fastconv's CUDA library is not installed; "
-            f"use cupy.asnumpy({name}) to compute on the CPU"
-        )
     if kind == "torch":
         return TypeError(
             f"{caller}: {name} is a torch tensor; expected a NumPy array: use {name}.detach().numpy() "

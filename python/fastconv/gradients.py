@@ -7,7 +7,7 @@ For y = conv(x, w) + bias and dy = dL/dy: dx = dL/dx, dw = dL/dw, db = dL/dbias.
 from typing import Any
 
 from . import _core
-from .arrays import as_native
+from .arrays import as_native, native, same_kind
 from .geometry import check_padding_mode, conv_geometry, expect_shape
 from .half import in_float32
 from .options import with_algorithm
@@ -21,13 +21,14 @@ def _backward_data(caller: str, rank: int, dy: Array, w: Array, x_shape: Any, st
                    out: Array) -> Array:  # fmt: skip
     dy = as_native(dy, "dy", caller)
     w = as_native(w, "w", caller, dy.dtype)
+    same_kind(caller, dy=dy, w=w, out=out)
     x_shape = tuple(x_shape)
     g = conv_geometry(caller, rank, x_shape, w.shape, stride, padding, dilation, groups, layout)
     check_padding_mode(padding_mode, caller)
     expect_shape("dy", caller, dy.shape, g.y_shape if g.batched else g.y_shape[1:])
-    dx = _core.conv_backward_data(dy.reshape(g.y_shape), w, g.x_shape, g.stride, g.pad_begin, g.pad_end, g.dilation,
-                                  g.groups, padding_mode, layout, with_algorithm(algorithm),
-                                  checked_output(out, caller, x_shape, dy.dtype, g.batched))  # fmt: skip
+    dx = native(dy).conv_backward_data(dy.reshape(g.y_shape), w, g.x_shape, g.stride, g.pad_begin, g.pad_end,
+                                       g.dilation, g.groups, padding_mode, layout, with_algorithm(algorithm),
+                                       checked_output(out, caller, x_shape, dy.dtype, g.batched))  # fmt: skip
     if out is not None:
         return out
     return dx if g.batched else dx[0]
@@ -38,11 +39,12 @@ def _backward_filter(caller: str, rank: int, dy: Array, x: Array, w_shape: Any, 
                      algorithm: str | None, out: Array) -> Array:  # fmt: skip
     dy = as_native(dy, "dy", caller)
     x = as_native(x, "x", caller, dy.dtype)
+    same_kind(caller, dy=dy, x=x, out=out)
     w_shape = tuple(w_shape)
     g = conv_geometry(caller, rank, x.shape, w_shape, stride, padding, dilation, groups, layout)
     check_padding_mode(padding_mode, caller)
     expect_shape("dy", caller, dy.shape, g.y_shape if g.batched else g.y_shape[1:])
-    dw = _core.conv_backward_filter(dy.reshape(g.y_shape), x.reshape(g.x_shape), w_shape, g.stride, g.pad_begin,
+    dw = native(dy).conv_backward_filter(dy.reshape(g.y_shape), x.reshape(g.x_shape), w_shape, g.stride, g.pad_begin,
                                     g.pad_end, g.dilation, g.groups, padding_mode, pad_value, layout,
                                     with_algorithm(algorithm),
                                     checked_output(out, caller, w_shape, dy.dtype, True))  # fmt: skip
@@ -54,6 +56,7 @@ def _backward(caller: str, rank: int, dy: Array, x: Array, w: Array, stride: Any
               algorithm: str | None) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     dy = as_native(dy, "dy", caller)
     x, w = as_native(x, "x", caller, dy.dtype), as_native(w, "w", caller, dy.dtype)
+    same_kind(caller, dy=dy, x=x, w=w)
     if len(needs) != 3:
         raise _core.ProblemError(f"{caller}: needs has {len(needs)} entries; expected 3, for dx, dw and db")
     g = conv_geometry(caller, rank, x.shape, w.shape, stride, padding, dilation, groups, layout)
@@ -74,8 +77,8 @@ def _backward(caller: str, rank: int, dy: Array, x: Array, w: Array, stride: Any
 def bias_gradient(dy: Array, layout: str) -> Array:
     """The sum of dy (with a batch axis) over everything but its channels: the gradient of the bias."""
     if layout == "channels_first":
-        return _core.channel_sum(dy)
-    return _core.channel_sum(dy.reshape(-1, dy.shape[-1]))
+        return native(dy).channel_sum(dy)
+    return native(dy).channel_sum(dy.reshape(-1, dy.shape[-1]))
 
 
 def conv1d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any = 0, dilation: Any = 1,

@@ -16,7 +16,7 @@ from . import _core
 from ._core import ProblemError
 
 # Names for the largest accepted error factor: an algorithm's error over that of plain summation in the same dtype.
-PRECISIONS = {"strict": 1.0, "default": 8.0, "fast": 32.0}
+PRECISIONS = {"strict": 1.0, "default": 8.0, "fast": 32.0, "tf32": 16384.0}
 
 
 class Settings(NamedTuple):
@@ -106,7 +106,8 @@ def options(**changes: Any) -> Iterator[Settings]:
     Args:
         algorithm: the name of an algorithm (see `fc.algorithms`); "auto" or None lets the estimates choose. One that
             cannot run raises; nothing falls back silently.
-        precision: "strict", "default", "fast", or a number: the largest accepted error factor.
+        precision: "strict", "default", "fast", or a number: the largest accepted error factor. "tf32" besides lets a
+            GPU round float32 operands to 10 bits of mantissa.
         max_workspace: bytes of scratch memory one call may take; None is no limit.
         threads: how many threads one call may use; 0 means all.
         batch_invariant: choose without looking at the batch size: an image gives the same bits in any batch.

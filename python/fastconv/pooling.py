@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, ops
+from . import ops
 from ._core import ProblemError
-from .arrays import as_native
+from .arrays import as_native, kind_of, native, same_kind
 from .geometry import expect_shape, split_shape
 from .half import in_float32
 from .options import current
@@ -39,7 +39,7 @@ def run(x: Any, g: PoolGeometry, norm: float = 1.0, return_indices: bool = False
     if isinstance(x, Tensor):
         y, indices = ops.pool(x, g, norm, return_indices)
     else:
-        y, indices = _core.pool_forward(g.problem, x.reshape(g.x_shape), norm, return_indices, current())
+        y, indices = native(x).pool_forward(g.problem, x.reshape(g.x_shape), norm, return_indices, current())
         if not g.batched:
             y, indices = y[0], None if indices is None else indices[0]
     return (y, indices) if return_indices else y
@@ -55,14 +55,14 @@ def run_backward(caller: str, dy: Any, g: PoolGeometry, x: Any = None, y: Any = 
         y = as_native(y, "y", caller, dy.dtype)
         expect_shape("y", caller, y.shape, y_shape)
         x, y = as_native(x, "x", caller, dy.dtype).reshape(g.x_shape), y.reshape(g.y_shape)
-    dx = _core.pool_backward(g.problem, dy.reshape(g.y_shape), x, y, norm, current())
+    dx = native(dy).pool_backward(g.problem, dy.reshape(g.y_shape), x, y, norm, current())
     return dx if g.batched else dx[0]
 
 
 def as_indices(indices: Any, shape: tuple[int, ...], caller: str) -> Array:
     """The positions that a pooling gave, checked."""
     indices = indices.data if isinstance(indices, Tensor) else indices
-    if not isinstance(indices, np.ndarray) or indices.dtype != np.int64:
+    if kind_of(indices) not in ("numpy", "cupy") or indices.dtype != np.int64:
         got = getattr(indices, "dtype", type(indices).__name__)
         raise TypeError(f"{caller}: indices is {got}; expected the int64 array that return_indices=True gives")
     expect_shape("indices", caller, indices.shape, shape)
@@ -74,13 +74,14 @@ def positions_backward(caller: str, rank: int, dy: Any, indices: Any, x_shape: A
     """dx of a max or min pooling: each dy is added to the position that won."""
     dy = as_native(dy, "dy", caller)
     indices = as_indices(indices, dy.shape, caller)
+    same_kind(caller, dy=dy, indices=indices)
     full, batched, _, size = split_shape(tuple(x_shape), "x_shape", caller, rank, layout)
     if 0 in size or dy.ndim != len(x_shape):
         raise ProblemError(f"{caller}: x_shape is {tuple(x_shape)}, dy has shape {dy.shape}; expected as many axes of "
                            "length 1 or more")  # fmt: skip
     y_shape = dy.shape if batched else (1, *dy.shape)
     try:
-        dx = _core.scatter_positions(dy.reshape(y_shape), indices.reshape(y_shape), full, layout, 0, current())
+        dx = native(dy).scatter_positions(dy.reshape(y_shape), indices.reshape(y_shape), full, layout, 0, current())
     except ProblemError as error:
         raise ProblemError(f"{caller}: {error}") from None
     return dx if batched else dx[0]

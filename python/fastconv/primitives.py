@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, ops
-from .arrays import FLOATS, as_native, dtype_word
+from .arrays import FLOATS, as_native, dtype_word, native, same_kind
 from .geometry import ConvGeometry, activation_words, check_padding_mode, conv_geometry, expect_shape
 from .options import current, with_algorithm
 from .tensor import Tensor
@@ -43,15 +43,17 @@ def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: An
         residual = residual.reshape(g.y_shape)
     if padding_mode != "zeros":
         check_padding_mode(padding_mode, caller)
+    if not (type(x) is type(w) is _ndarray):
+        same_kind(caller, x=x, w=w, bias=bias, residual=residual, out=out)
     kind, alpha = ("none", 0.0) if activation is None else activation_words(activation, caller)
     options = current() if algorithm is None else with_algorithm(algorithm)
-    if out is None and g.batched:
+    if out is None and g.batched and type(x) is _ndarray:
         return _core.conv_forward(x, w, bias, residual, g.stride, g.pad_begin, g.pad_end, g.dilation, g.groups,
                                   padding_mode, pad_value, kind, alpha, layout, options, None)  # fmt: skip
-    y = _core.conv_forward(x if g.batched else x[None], w, bias, residual, g.stride, g.pad_begin, g.pad_end,
+    y = native(x).conv_forward(x if g.batched else x[None], w, bias, residual, g.stride, g.pad_begin, g.pad_end,
                            g.dilation, g.groups, padding_mode, pad_value, kind, alpha, layout, options,
                            checked_output(out, caller, y_shape, x.dtype, g.batched))  # fmt: skip
-    return out if out is not None else y[0]
+    return out if out is not None else y if g.batched else y[0]
 
 
 def checked_output(out: Array | None, caller: str, shape: tuple[int, ...], dtype: Any, batched: bool) -> Array | None:
@@ -60,7 +62,7 @@ def checked_output(out: Array | None, caller: str, shape: tuple[int, ...], dtype
         return None
     out = as_native(out, "out", caller, dtype)
     expect_shape("out", caller, out.shape, shape)
-    if not out.flags.writeable:
+    if isinstance(out, _ndarray) and not out.flags.writeable:
         raise _core.ProblemError(f"{caller}: out is read-only; expected an array that can be written")
     return out if batched else out[None]
 
@@ -80,7 +82,7 @@ def plan(
     residual: bool = False,
     layout: str = "channels_first",
     algorithm: str | None = None,
-) -> _core.Plan:
+) -> Any:
     """A forward convolution with its weights copied and packed once: `y = plan(x)`, for any batch size.
 
     Args:
@@ -106,11 +108,14 @@ def plan(
     if bias is not None:
         bias = as_native(bias, "bias", "plan", w.dtype)
         expect_shape("bias", "plan", bias.shape, (w.shape[0],))
+    same_kind("plan", w=w, bias=bias)
     kind, alpha = activation_words(activation, "plan")
     check_padding_mode(padding_mode, "plan")
     g = conv_geometry("plan", rank, x_shape, w.shape, stride, padding, dilation, groups, layout)
     p = problem("fwd", g, layout, w.dtype, padding_mode, kind, bias is not None, residual)
-    return _core.Plan(p, w, bias, alpha, pad_value, with_algorithm(algorithm))
+    if isinstance(w, _ndarray):
+        return _core.Plan(p, w, bias, alpha, pad_value, with_algorithm(algorithm))
+    return native(w).Plan(p, w, bias, alpha, pad_value, with_algorithm(algorithm), layout)
 
 
 def problem(pass_: str, g: ConvGeometry, layout: str, dtype: Any, padding_mode: str = "zeros",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import FLOAT32, is_float, is_half, kind_of
+from .arrays import FLOAT32, is_float, is_half, kind_of, namespace
 
 if TYPE_CHECKING:
     from .autograd import Node
@@ -75,7 +75,9 @@ class Tensor:
         """This tensor in another dtype ("bfloat16" too), with its place in the graph; itself if it has that one."""
         return ops.cast(self, dtype)
 
-    to = astype
+    def to(self, where: Any) -> "Tensor":
+        """This tensor on a device ("cuda", "cuda:1", "cpu") or in another dtype, with its place in the graph."""
+        return ops.to(self, where)
 
     def bump_version(self) -> None:
         """Say that `data` was changed in place: a graph that saved it will refuse to use it."""
@@ -318,7 +320,7 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
         return value
     if like is not None and isinstance(value, int | float):
         dtype = FLOAT32 if is_half(like.dtype) else like.dtype
-        return Tensor(np.asarray(value, dtype=dtype) if kind_of(like.data) != "cupy" else dtype.type(value))
+        return Tensor(namespace(like.data).full((), value, dtype=dtype))
     return Tensor(value)
 
 

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import _core
+from . import _core, device
 
 OPTIONAL_PACKAGES = ("rich", "matplotlib", "PIL", "ml_dtypes", "safetensors", "cupy", "torch", "onnx")
 
@@ -74,11 +74,14 @@ def _lines(entries: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 
 def info() -> Report:
-    """The version, the machine and its instruction sets, threads, caches, algorithms, and which extras are there."""
+    """The version, the machine and its instruction sets, threads, caches, algorithms, and which extras are there.
+
+    "cuda" describes the devices, or says in a sentence what is missing.
+    """
     from . import __version__
 
     found = {name: "installed" if importlib.util.find_spec(name) else "missing" for name in OPTIONAL_PACKAGES}
-    return Report({**_core.info(), "version": __version__, "optional packages": found})
+    return Report({**_core.info(), "version": __version__, "cuda": device.describe(), "optional packages": found})
 
 
 def cache_info() -> Report:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, ops
-from .arrays import as_native
+from . import ops
+from .arrays import as_native, native
 from .geometry import activation_words, expect_shape
 from .options import with_algorithm
 from .primitives import checked_output
@@ -41,7 +41,7 @@ def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: An
     if any(t.tail):
         x = np.pad(x, t.widths(layout))
     y_shape = g.x_shape if g.batched else g.x_shape[1:]
-    y = _core.conv_backward_data(x, w, g.x_shape, g.stride, g.pad_begin, g.pad_end, g.dilation, g.groups, "zeros",
+    y = native(x).conv_backward_data(x, w, g.x_shape, g.stride, g.pad_begin, g.pad_end, g.dilation, g.groups, "zeros",
                                  layout, with_algorithm(algorithm),
                                  checked_output(out, caller, y_shape, x.dtype, g.batched), bias, kind,
                                  alpha)  # fmt: skip

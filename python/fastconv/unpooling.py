@@ -7,9 +7,9 @@ that counts, and the others have no part in the gradient (PyTorch leaves open wh
 
 from typing import Any
 
-from . import _core, ops
+from . import ops
 from ._core import ProblemError
-from .arrays import as_native
+from .arrays import as_native, native
 from .geometry import split_shape
 from .half import in_float32
 from .options import current
@@ -20,7 +20,7 @@ from .tensor import Tensor
 
 def _last(caller: str, indices: Any, x_shape: Any, layout: str) -> Array:
     try:
-        return _core.last_positions(indices, x_shape, layout, current())
+        return native(indices).last_positions(indices, x_shape, layout, current())
     except ProblemError as error:
         raise ProblemError(f"{caller}: {error}") from None
 
@@ -37,7 +37,7 @@ def _unpool(rank: int, x: Any, indices: Any, kernel_size: Any, stride: Any, padd
     if isinstance(x, Tensor):
         y = ops.scatter_positions(x.reshape(full), last, y_shape, layout)
         return y if batched else y.reshape(y_shape[1:])
-    y = _core.scatter_positions(x.reshape(full), last, y_shape, layout, -1, current())
+    y = native(x).scatter_positions(x.reshape(full), last, y_shape, layout, -1, current())
     return y if batched else y[0]
 
 
@@ -55,7 +55,7 @@ def _unpool_backward(rank: int, dy: Any, indices: Any, layout: str) -> Array:
             f"{rank} spatial axes"
         )
     last = _last(caller, indices.reshape(full), y_shape, layout)
-    dx = _core.gather_positions(dy.reshape(y_shape), last, layout, -1, current())
+    dx = native(dy).gather_positions(dy.reshape(y_shape), last, layout, -1, current())
     return dx if batched else dx[0]
 
 

@@ -6,9 +6,7 @@
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
-#include <mutex>
 #include <numeric>
-#include <vector>
 
 #include "emulation.h"
 #include "fibre.h"
@@ -19,25 +17,13 @@ Place writable_running;
 
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
 constexpr size_t kStack = 256 << 10;
-#else
-constexpr size_t kStack = 64 << 10;
-#endif
 constexpr size_t kStackGuard = 4096;
 constexpr uint32_t kAllLanes = 0xffffffff;
 
-struct Copy {
-  void* to;
-  const void* from;
-  int bytes, group;
-  bool valid;
-};
 struct Thread {
   Fibre fibre;
   Brought brought;
-  int groups;  // of copies, closed ones
-  std::vector<Copy> copies;
 };
 
 enum class Order { kInTurn, kWarpByWarp, kBursts };
@@ -114,11 +100,6 @@ void pause(int thread) {
 }
 void to_scheduler() { switch_fibre(&self().fibre, &emulator->scheduler); }
 
-// Lets others run although this thread could go on.
-void perhaps_yield() {
-  if (emulator->order == Order::kBursts && emulator->random.below(4) == 0) to_scheduler();
-}
-
 void thread_main() {
   entered();
   Emulator& e = *emulator;
@@ -173,15 +154,14 @@ void run_block(uint64_t seed) {
   e.warp = static_cast<int>(e.random.below(kWarp)), e.lane = static_cast<int>(e.random.below(kWarp));
   e.ready_warps = 0;
   for (int i = 0; i < e.count; ++i) {
-    Thread& thread = e.threads[i];
-    thread.groups = 0, thread.copies.clear();
-    start(&thread.fibre, thread_main);
+    forget_copies(i);
+    start(&e.threads[i].fibre, thread_main);
   }
   for (int w = 0; w < e.warps; ++w) {
     e.of_warp[w] = {};
     wake(w, e.count - w * kWarp >= kWarp ? kAllLanes : (1u << (e.count - w * kWarp)) - 1);
   }
-  memset(shared_room - kSharedCanary, 0xff, e.shared_bytes + 2 * kSharedCanary);
+  memset(shared_room, 0xff, e.shared_bytes);
   shadow::block_begins();
   while (e.ready_warps && !e.abandoned) {
     e.current = next_thread();
@@ -190,6 +170,7 @@ void run_block(uint64_t seed) {
   }
   if (!e.abandoned && e.finished < e.count) report_stuck();
   e.current = -1;
+  if (kAddressSanitizer) return;
   const auto untouched = [](const unsigned char* from) {
     for (size_t i = 0; i < kSharedCanary; ++i)
       if (from[i] != 0xff) return false;
@@ -220,6 +201,10 @@ uint64_t seed_of_environment() {
 
 }  // namespace
 
+void perhaps_yield() {
+  if (emulator->order == Order::kBursts && emulator->random.below(4) == 0) to_scheduler();
+}
+
 bool kernel_runs() { return running_now && emulator->current >= 0; }
 int running_thread() { return emulator ? emulator->current : -1; }
 unsigned char* shared_begin() { return shared_room; }
@@ -234,8 +219,7 @@ void abandon() {
 int run_grid(const RunContext& context, Grid grid, int threads, size_t shared_bytes, void (*body)(const void*),
              const void* closure) {
   if (grid.x < 1 || grid.y < 1 || grid.z < 1) return 0;
-  static std::mutex one_kernel;
-  const std::lock_guard<std::mutex> lock(one_kernel);
+  const Lock lock(device_mutex);
   if (refuse(context, grid, threads, shared_bytes)) return 1;
   if (reported()) return 0;  // as on a device: nothing runs after a failure until somebody asks
   if (!emulator) emulator = new Emulator;
@@ -247,6 +231,11 @@ int run_grid(const RunContext& context, Grid grid, int threads, size_t shared_by
                              static_cast<unsigned>(grid.z)};
   running_now = true;
   shadow::launch_begins();
+  unpoison(shared_memory_and_guards, sizeof shared_memory_and_guards);
+  memset(shared_room - kSharedCanary, 0xff, kSharedCanary);
+  memset(shared_room + shared_bytes, 0xff, kSharedCanary);
+  poison(shared_memory_and_guards, kSharedGuard);
+  poison(shared_room + shared_bytes, kSharedRoom - shared_bytes + kSharedGuard);
   // Blocks in the order i -> (step i + first) mod blocks.
   const uint64_t blocks = static_cast<uint64_t>(grid.x) * static_cast<uint64_t>(grid.y) * static_cast<uint64_t>(grid.z);
   Random random(seed_of_environment());
@@ -261,6 +250,9 @@ int run_grid(const RunContext& context, Grid grid, int threads, size_t shared_by
     block = static_cast<uint64_t>((static_cast<unsigned __int128>(block) + step) % blocks);
   }
   running_now = false;
+  // Threads that were left are in the middle of their functions.
+  if (kAddressSanitizer && reported())
+    for (const Thread& thread : e.threads) unpoison(thread.fibre.stack, thread.fibre.stack_bytes);
   return 0;
 }
 
@@ -324,49 +316,6 @@ void together(WarpWork work, const Brought& brought) {
   if (reported()) abandon();
   wake(number, kAllLanes);
   if (work == meet) shadow::warp_passed(number);  // the others order no memory
-  perhaps_yield();
-}
-
-void copy_async(void* to, const void* from, int bytes, bool valid) {
-  unsigned char* begin = static_cast<unsigned char*>(to);
-  const void* place = __builtin_return_address(0);
-  if (begin < shared_room || begin + bytes > shared_room + emulator->shared_bytes) {
-    report(place, "copy_async writes %d bytes outside of the shared memory", bytes);
-    abandon();
-  }
-  if (reinterpret_cast<uintptr_t>(to) % bytes || (valid && reinterpret_cast<uintptr_t>(from) % bytes)) {
-    report(place, "copy_async<%d> was given an address that is not a multiple of it", bytes);
-    abandon();
-  }
-  if (valid && !allocated(from, bytes)) {
-    report(place, "copy_async reads %d bytes that are not in an allocation of the device", bytes);
-    abandon();
-  }
-  shadow::copy_issued(place, to, from, bytes, valid);
-  memset(to, 0xff, static_cast<size_t>(bytes));  // until somebody waits
-  self().copies.push_back({to, from, bytes, self().groups, valid});
-}
-
-void copy_async_commit() {
-  ++self().groups;
-  perhaps_yield();
-}
-
-void copy_async_wait(int pending) {
-  Thread& me = self();
-  size_t left = 0;
-  for (const Copy& copy : me.copies) {
-    if (copy.group >= me.groups - pending) {
-      me.copies[left++] = copy;
-      continue;
-    }
-    if (copy.valid)
-      memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
-    else
-      memset(copy.to, 0, static_cast<size_t>(copy.bytes));
-    shadow::copy_done(copy.to, copy.bytes);
-  }
-  me.copies.resize(left);
   perhaps_yield();
 }
 

@@ -2,9 +2,30 @@
 // What the parts of the emulation know of each other. Nothing of it is for kernels: those see device_host.h.
 #pragma once
 
+#include <mutex>
+
 #include "../../cuda/device.cuh"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace fastconv::cuda::host {
+
+// Whoever touches the device or its memory holds it.
+inline std::recursive_mutex device_mutex;
+typedef std::lock_guard<std::recursive_mutex> Lock;
+
+// What the address sanitizer, where there is one, is to refuse from now on, and what not.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kAddressSanitizer = true;
+inline void poison(const void* from, size_t bytes) { ASAN_POISON_MEMORY_REGION(from, bytes); }
+inline void unpoison(const void* from, size_t bytes) { ASAN_UNPOISON_MEMORY_REGION(from, bytes); }
+#else
+constexpr bool kAddressSanitizer = false;
+inline void poison(const void*, size_t) {}
+inline void unpoison(const void*, size_t) {}
+#endif
 
 // ---- report.cc: the first thing that was wrong, in a sentence --------------------------------------------------------
 // `place`: a return address in the kernel, for addr2line, or null.
@@ -17,6 +38,7 @@ bool take_report(char* text);
 constexpr int kMostThreads = 1024;
 bool kernel_runs();
 int running_thread();  // of the block
+void perhaps_yield();  // lets others run although the thread that runs could go on
 // After a report about the thread that runs: its block is left for good. Does not return where a kernel runs.
 void abandon();
 // What shared memory there is, and what of it the launch asked for.
@@ -27,6 +49,9 @@ constexpr size_t kSharedRoom = 256 << 10, kSharedGuard = 64 << 10;  // guards li
 // The emulated device's compute capability times 10, and the shared memory that a block of it may have.
 int architecture();
 int64_t most_shared_bytes();
+
+// ---- copies.cc -------------------------------------------------------------------------------------------------------
+void forget_copies(int thread);  // a block begins
 
 // ---- memory.cc: what the device has of memory ------------------------------------------------------------------------
 constexpr size_t kGuard = 512;

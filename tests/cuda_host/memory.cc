@@ -8,13 +8,6 @@
 
 #include "emulation.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(from, bytes) (static_cast<void>(from), static_cast<void>(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(from, bytes) (static_cast<void>(from), static_cast<void>(bytes))
-#endif
-
 namespace fastconv::cuda::host {
 namespace {
 
@@ -48,21 +41,21 @@ size_t end_of(size_t offset, size_t bytes) { return up(offset + bytes + kGuard, 
 
 bool canaries_live(size_t offset, size_t bytes) {
   const unsigned char* data = memory().base + offset;
-  ASAN_UNPOISON_MEMORY_REGION(data - kGuard, kGuard);
-  ASAN_UNPOISON_MEMORY_REGION(data + bytes, end_of(offset, bytes) - offset - bytes);
+  unpoison(data - kGuard, kGuard);
+  unpoison(data + bytes, end_of(offset, bytes) - offset - bytes);
   bool live = true;
-  const auto expect = [&](const unsigned char* from, size_t count, const char* side) {
+  const auto expect = [&](const unsigned char* from, size_t count) {
     for (size_t i = 0; i < count && live; ++i) {
       if (from[i] == kCanary) continue;
       live = false;
-      const size_t distance = side[0] == 'b' ? count - i : i;
-      report(nullptr, "a kernel wrote %zu bytes %s an allocation of %zu", distance, side, bytes);
+      const ptrdiff_t at = from + i - data;
+      report(nullptr, "a kernel wrote byte %td of an allocation of %zu bytes", at, bytes);
     }
   };
-  expect(data - kGuard, kGuard, "before the begin of");
-  expect(data + bytes, end_of(offset, bytes) - offset - bytes, "past the end of");
-  ASAN_POISON_MEMORY_REGION(data - kGuard, kGuard);
-  ASAN_POISON_MEMORY_REGION(data + bytes, end_of(offset, bytes) - offset - bytes);
+  expect(data - kGuard, kGuard);
+  expect(data + bytes, end_of(offset, bytes) - offset - bytes);
+  poison(data - kGuard, kGuard);
+  poison(data + bytes, end_of(offset, bytes) - offset - bytes);
   return live;
 }
 
@@ -83,12 +76,12 @@ void* allocate_memory(int64_t bytes_wanted) {
   m.live[offset] = bytes;
   unsigned char* data = m.base + offset;
   const size_t after = end_of(offset, bytes) - offset - bytes;
-  ASAN_UNPOISON_MEMORY_REGION(data - kGuard, kGuard + bytes + after);
+  unpoison(data - kGuard, kGuard + bytes + after);
   memset(data - kGuard, kCanary, kGuard);
   if (bytes < kSparse) memset(data, 0xff, bytes);
   memset(data + bytes, kCanary, after);
-  ASAN_POISON_MEMORY_REGION(data - kGuard, kGuard);
-  ASAN_POISON_MEMORY_REGION(data + bytes, after);
+  poison(data - kGuard, kGuard);
+  poison(data + bytes, after);
   return data;
 }
 
@@ -108,7 +101,7 @@ bool release_memory(void* pointer) {
     const size_t begin = up(offset, kPage), end = (offset + bytes) / kPage * kPage;
     madvise(m.base + begin, end - begin, MADV_DONTNEED);
   }
-  ASAN_POISON_MEMORY_REGION(data, bytes);
+  poison(data, bytes);
   return fine;
 }
 

@@ -56,6 +56,7 @@ int current_device(int* device) {
 int set_device(int device) { return device == 0 ? 0 : fail("the emulated device is number 0"); }
 
 int allocate(int device, int64_t bytes, void*, void** data) {
+  const Lock lock(device_mutex);
   *data = nullptr;
   if (set_device(device)) return 1;
   if (kernel_runs()) report(nullptr, "memory was allocated while a kernel ran");
@@ -64,12 +65,14 @@ int allocate(int device, int64_t bytes, void*, void** data) {
 }
 
 int release(int, void* data, void*) {
+  const Lock lock(device_mutex);
   if (!data || release_memory(data)) return 0;
   take_report(error_text);
   return 1;
 }
 
 int copy(void* to, const void* from, int64_t bytes, void*) {
+  const Lock lock(device_mutex);
   for (const void* end : {static_cast<const void*>(to), from})
     if (in_arena(end) && !allocated(end, bytes)) return fail("copying failed: bytes beside an allocation");
   memmove(to, from, static_cast<size_t>(bytes));
@@ -77,12 +80,14 @@ int copy(void* to, const void* from, int64_t bytes, void*) {
 }
 
 int fill(void* data, int byte, int64_t bytes, void*) {
+  const Lock lock(device_mutex);
   if (!allocated(data, bytes)) return fail("filling memory failed: bytes beside an allocation");
   memset(data, byte, static_cast<size_t>(bytes));
   return 0;
 }
 
 int synchronize(int device, void*) {
+  const Lock lock(device_mutex);
   if (set_device(device)) return 1;
   if (!reported()) canaries_live();
   return take_report(error_text) ? 1 : 0;
@@ -91,6 +96,7 @@ int synchronize(int device, void*) {
 int wait(void*, void*) { return 0; }
 
 bool is_device_pointer(const void* data, int* device) {
+  const Lock lock(device_mutex);
   if (!allocated(data, 0)) return false;
   *device = 0;
   return true;
@@ -105,9 +111,23 @@ const char* last_error() { return error_text; }
 extern "C" __attribute__((visibility("default"))) const fastconv::Backend* fastconv_backend(int32_t abi) {
   using namespace fastconv::cuda;
   using namespace fastconv::cuda::host;
-  static const fastconv::Backend backend = {
-      fastconv::kBackendAbi, kAlgorithmCount, "cuda_host", kAlgorithms, nullptr, nullptr, device_count, attributes,
-      current_device,        set_device,      allocate,    release,     copy,    fill,    synchronize,  wait,
-      is_device_pointer,     last_error};
+  static const fastconv::Backend backend = {fastconv::kBackendAbi,
+                                            kAlgorithmCount,
+                                            "cuda_host",
+                                            kAlgorithms,
+                                            pool,
+                                            scatter_positions,
+                                            device_count,
+                                            attributes,
+                                            current_device,
+                                            set_device,
+                                            allocate,
+                                            release,
+                                            copy,
+                                            fill,
+                                            synchronize,
+                                            wait,
+                                            is_device_pointer,
+                                            last_error};
   return abi == fastconv::kBackendAbi ? &backend : nullptr;
 }

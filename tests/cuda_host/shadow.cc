@@ -5,7 +5,8 @@
 // Every two bytes of shared memory and of the arena have two tags, of the last write and of the reads since. A tag says
 // which thread it was, in which epoch of the device (each launch, block and barrier begins one) and in which of its
 // warp's (each sync_warp begins one, and they start again with every epoch of the device). Epochs never go back, so that
-// nothing is cleared: what was written before the block began is not there for it.
+// nothing is cleared: what was written before the block began is not there for it. Of two threads that touch one byte each
+// of a cell, only the last one is remembered.
 #if defined(FASTCONV_CUDA_CHECKED)
 
 #include <sys/mman.h>
@@ -19,10 +20,12 @@ namespace fastconv::cuda::host {
 namespace shadow {
 namespace {
 
-typedef uint64_t Tag;  // epoch 32 bits, of the warp 19, flags 3, thread 10
-constexpr Tag kPending = 1 << 10, kLanes = 2 << 10, kWarps = 4 << 10, kBlocks = kLanes | kWarps;
-constexpr int kFlags = 10, kWarpEpoch = 13, kEpoch = 32;
-constexpr uint64_t kMostWarpEpochs = 1 << 19;
+typedef uint64_t Tag;              // epoch 32 bits, of the warp 17, flags 5, thread 10
+constexpr Tag kPending = 1 << 10;  // a copy_async is under way
+constexpr Tag kLanes = 2 << 10, kWarps = 4 << 10, kBlocks = kLanes | kWarps;    // more than one has read
+constexpr Tag kFirstByte = 8 << 10, kSecondByte = 16 << 10, kBytes = 24 << 10;  // none: both
+constexpr int kWarpEpoch = 15, kEpoch = 32;
+constexpr uint64_t kMostWarpEpochs = 1 << 17, kMostEpochs = uint64_t{1} << 31;
 
 struct Cell {
   Tag write, read;
@@ -58,6 +61,8 @@ bool before(Tag tag, Tag mine) {
   return !(tag & kLanes) && thread_of(tag) == thread_of(mine);
 }
 
+bool apart(Tag tag, Tag mine) { return (tag & kBytes) && (mine & kBytes) && !(tag & mine & kBytes); }
+
 // The tag of reads that are not ordered.
 Tag both(Tag tag, Tag mine) {
   if ((tag & kBlocks) == kBlocks || epoch_of(tag) < block_first) return mine | kBlocks;
@@ -91,7 +96,8 @@ struct Access {
 // The cells of an access, `first` of them being that of its first byte.
 template <bool in_block>
 inline void mark(const Access& a, Cell* first, size_t cells, Tag flags) {
-  const Tag mine = tag_of(a.thread);
+  Tag mine = tag_of(a.thread);
+  if (a.bytes == 1) mine |= reinterpret_cast<uintptr_t>(a.data) % kCellBytes ? kSecondByte : kFirstByte;
   const char* const memory = in_block ? "shared" : "global";
   for (Cell* cell = first; cell < first + cells; ++cell) {
     if (in_block) {
@@ -101,7 +107,9 @@ inline void mark(const Access& a, Cell* first, size_t cells, Tag flags) {
         return refuse(a, "of shared memory that a copy_async is going to write: no copy_async_wait came before");
     }
     // What shared memory held for another block is gone.
-    const auto ordered = [&](Tag tag) { return (in_block && epoch_of(tag) < block_first) || before(tag, mine); };
+    const auto ordered = [&](Tag tag) {
+      return (in_block && epoch_of(tag) < block_first) || before(tag, mine) || apart(tag, mine);
+    };
     if (!ordered(cell->write)) return refuse_race(a, cell->write, "wrote", memory);
     if (a.write) {
       if (!ordered(cell->read)) return refuse_race(a, cell->read, "read", memory);
@@ -171,6 +179,11 @@ void launch_begins() {
     void* got = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (got == MAP_FAILED) perror("the shadow of the emulated device's memory"), abort();
     arena_cells = static_cast<Cell*>(got);
+  }
+  if (epoch > kMostEpochs) {
+    madvise(arena_cells, arena().bytes / kCellBytes * sizeof(Cell), MADV_DONTNEED);
+    for (Cell& cell : shared_cells) cell = {};
+    epoch = 0;
   }
   next_epoch();
   launch_first = block_first = epoch;

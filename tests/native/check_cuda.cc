@@ -6,7 +6,7 @@
 //   bound      normal floats: |error| <= error_factor * eps * sqrt(terms) * conv(|x|, |w|) and the rounding of the result;
 //              of transforms that factor's maximum over a plane
 //   same bits  a second run; and the first image alone (forward, backward-data)
-// Outputs start as NaN; every other run has pitches larger than the tensors need, and what lies between must stay.
+// Outputs start as NaN; half of the runs have pitches larger than the tensors need, and what lies between must stay.
 #include <algorithm>
 #include <cinttypes>
 #include <cmath>
@@ -55,6 +55,7 @@ class Check {
 
   int run() {
     int failures = 0;
+    std::vector<const Algorithm*> willing;
     for (int i = 0; i < b.algorithm_count; ++i) {
       const Algorithm& algorithm = *b.algorithms[i];
       if (s.algorithm && strcmp(s.algorithm, algorithm.name) != 0) continue;
@@ -64,10 +65,15 @@ class Check {
           failures += failed(algorithm, "odd refusal", reason);
         continue;
       }
-      for (const bool integers : {true, false}) {
-        if (integers && !algorithm.exact_on_integers) continue;
-        for (const bool wide : {false, true}) failures += check(algorithm, integers, wide, false);
-        if (algorithm.packed_bytes(&p, &m) > 0) failures += check(algorithm, integers, false, true);
+      willing.push_back(&algorithm);
+    }
+    if (willing.empty()) return failures;
+    for (const bool integers : {true, false}) {
+      prepare(integers);
+      for (const Algorithm* algorithm : willing) {
+        if (integers && !algorithm->exact_on_integers) continue;
+        failures += check(*algorithm, integers, !integers, false);
+        if (algorithm->packed_bytes(&p, &m) > 0) failures += check(*algorithm, integers, integers, true);
       }
     }
     return failures;
@@ -190,23 +196,29 @@ class Check {
     return out.values();
   }
 
+  // What all algorithms are given, and what they should answer.
+  void prepare(bool integers) {
+    const int64_t xn = p.n * p.c * x_plane(p), yn = p.n * p.k * y_plane(p);
+    o = {values(xn, integers), values(p.k * (p.c / p.groups) * taps(p), integers), values(yn, integers),
+         values(p.pass == Pass::kBackwardData ? p.c : p.k, integers), values(yn, integers)};
+    wanted = expected(o, false);
+    magnitude = integers && exact_activation() ? wanted : expected(o, true);
+  }
+
   int check(const Algorithm& algorithm, bool integers, bool wide, bool packed) {
-    const int64_t cg = p.c / p.groups, xn = p.n * p.c * x_plane(p), yn = p.n * p.k * y_plane(p),
-                  wn = p.k * cg * taps(p);
+    const int64_t cg = p.c / p.groups;
     const bool forward = p.pass == Pass::kForward, data = p.pass == Pass::kBackwardData;
-    const Operands o = {values(xn, integers), values(wn, integers), values(yn, integers),
-                        values(data ? p.c : p.k, integers), values(yn, integers)};
     const Place xs(p.x_layout, p.n, p.c, x_plane(p), wide), ys(p.y_layout, p.n, p.k, y_plane(p), wide);
     const char* error;
     const std::vector<unsigned char> got = compute(algorithm, o, xs, ys, packed, p.n, &error);
     const char* kind = packed ? "packed" : wide ? "wide pitches" : "dense";
     if (error) return failed(algorithm, kind, error);
-    if (compute(algorithm, o, xs, ys, packed, p.n, &error) != got)
+    if (!integers && compute(algorithm, o, xs, ys, packed, p.n, &error) != got)
       return failed(algorithm, "other bits in a second run", kind);
 
     const size_t size = static_cast<size_t>(element_size(p.dtype));
     const Place& place = forward ? ys : xs;
-    if ((forward || data) && p.n > 1) {
+    if (!integers && (forward || data) && p.n > 1) {
       const std::vector<unsigned char> alone = compute(algorithm, o, xs, ys, packed, 1, &error);
       if (error) return failed(algorithm, "one image", error);
       for (int64_t i = 0; i < place.channels * place.plane; ++i)
@@ -215,7 +227,6 @@ class Check {
           return failed(algorithm, "other bits for an image alone", kind);
     }
 
-    const std::vector<double> wanted = expected(o, false), magnitude = expected(o, true);
     std::vector<unsigned char> rest = got;
     const double eps = p.dtype == DType::kFloat64 ? 0x1p-52 : 0x1p-23;
     const double eps_out = p.dtype == DType::kFloat16 ? 0x1p-11 : p.dtype == DType::kBFloat16 ? 0x1p-8 : eps;
@@ -266,6 +277,8 @@ class Check {
   const ConvProblem p;
   const Settings& s;
   std::mt19937_64 random;
+  Operands o;
+  std::vector<double> wanted, magnitude;
 };
 int64_t Check::runs = 0;
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import ops, primitives
 from .._core import ProblemError
+from ..arrays import namespace
 from ..tensor import Tensor
 
 Pads = tuple[tuple[int, int], ...]
@@ -42,18 +43,18 @@ def boundary_named(word: str, caller: str) -> str:
     return BOUNDARIES[word]
 
 
-def source_index(n: int, begin: int, end: int, boundary: str) -> Any:
+def source_index(n: int, begin: int, end: int, boundary: str, xp: Any = np) -> Any:
     """Which of n cells is seen at the positions -begin .. n + end - 1, for every boundary but "constant"."""
-    at = np.arange(-begin, n + end)
+    at = xp.arange(-begin, n + end)
     if boundary == "nearest":
         return at.clip(0, n - 1)
     if boundary == "wrap":
         return at % n
     if boundary == "mirror":
         at = at % max(2 * n - 2, 1)
-        return np.where(at < n, at, 2 * n - 2 - at)
+        return xp.where(at < n, at, 2 * n - 2 - at)
     at = at % (2 * n)
-    return np.where(at < n, at, 2 * n - 1 - at)
+    return xp.where(at < n, at, 2 * n - 1 - at)
 
 
 def bounded_conv(x: Any, w: Any, pads: Pads, boundary: str, cval: float, groups: int, layout: str) -> Any:
@@ -90,7 +91,7 @@ def _bands_are_small(size: tuple[int, ...], pads: Pads) -> bool:
 
 def _bands(x: Any, size: tuple[int, ...], pads: Pads, first: int) -> Any:
     """For each edge: where its outputs lie in y, and the part of the extended image that they see."""
-    indices = [source_index(n, *pad, "reflect") for n, pad in zip(size, pads, strict=True)]
+    indices = [source_index(n, *pad, "reflect", namespace(x)) for n, pad in zip(size, pads, strict=True)]
     for axis, (begin, end) in enumerate(pads):
         reach = begin + end
         for count, seen, place in (
@@ -115,7 +116,7 @@ def _extended(x: Any, size: tuple[int, ...], pads: Pads, first: int, boundary: s
 
 def _extended_axis(x: Any, axis: int, n: int, pad: tuple[int, int], boundary: str) -> Any:
     if not isinstance(x, Tensor):
-        return x.take(source_index(n, *pad, boundary), axis)
+        return x.take(source_index(n, *pad, boundary, namespace(x)), axis)
     before = (slice(None),) * axis
     if boundary == "reflect" and max(pad) <= n:
         # Slices, whose gradient is a slice again, instead of an index, whose gradient is a scatter.
@@ -126,4 +127,4 @@ def _extended_axis(x: Any, axis: int, n: int, pad: tuple[int, int], boundary: st
         if end:
             parts.append(x[(*before, slice(n - 1, n - 1 - end if end < n else None, -1))])
         return ops.concat(parts, axis)
-    return x[(*before, source_index(n, *pad, boundary))]
+    return x[(*before, source_index(n, *pad, boundary, namespace(x.data)))]

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import ops
 from .._core import ProblemError
-from ..arrays import FLOATS, as_native, is_half
+from ..arrays import FLOATS, as_native, is_half, kind_of, namespace
 from ..geometry import as_int
 from ..half import widen
 from ..tensor import Tensor
@@ -145,7 +145,7 @@ def _convolved(x: Any, w: Any, axes: list[int], several: bool, pads: Pads, cells
 def _for_each_channel(w: Any, c: int) -> Any:
     """(1, K, *filter) -> (c * K, 1, *filter)."""
     shape = (c, *w.shape[1:])
-    repeated = ops.broadcast_to(w, shape) if isinstance(w, Tensor) else np.broadcast_to(w, shape)
+    repeated = ops.broadcast_to(w, shape) if isinstance(w, Tensor) else namespace(w).broadcast_to(w, shape)
     return repeated.reshape(c * shape[1], 1, *shape[2:])
 
 
@@ -156,7 +156,10 @@ def _operands(caller: str, image: Any, kernel: Any, output: Any) -> tuple[Any, A
     x = image if isinstance(image, Tensor) else as_computed(image, caller, output)
     if isinstance(kernel, Tensor):
         return x, kernel
-    w = np.asarray(kernel)
+    xp = namespace(x.data if isinstance(x, Tensor) else x)
+    if kind_of(kernel) == "cupy" and xp is np:
+        raise TypeError(f"{caller}: kernel is a cupy array, image is not; expected one kind: use cupy.asnumpy(kernel)")
+    w = xp.asarray(kernel)  # of a GPU's image: moved there
     if w.dtype.kind not in "biuf" and not is_half(w.dtype):
         raise TypeError(f"{caller}: kernel has dtype {w.dtype}; expected real numbers")
     return x, w.astype(x.dtype, copy=False)
@@ -166,7 +169,7 @@ def as_computed(image: Any, caller: str, output: Any = None) -> Any:
     """An array or list as the float array that is computed with: of float64 only if it or `output` asks for that."""
     x = np.asarray(image) if isinstance(image, list | tuple | int | float | np.generic) else image
     x = widen(x)
-    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf" and x.dtype not in FLOATS:
+    if kind_of(x) in ("numpy", "cupy") and x.dtype.kind in "biuf" and x.dtype not in FLOATS:
         x = x.astype(np.result_type(x.dtype, np.float32) if x.dtype.itemsize <= 8 else np.float64)
     x = as_native(x, "image", caller)
     wide = output is not None and getattr(output, "dtype", output) == np.float64
@@ -239,7 +242,7 @@ def delivered(y: Any, output: Any, caller: str) -> Any:
     """y as `output` asks: in another dtype, or in the caller's array."""
     if output is None:
         return y
-    if not isinstance(output, np.ndarray):
+    if kind_of(output) not in ("numpy", "cupy") or isinstance(output, type | np.dtype):
         return _cast(y, np.dtype(output))
     if output.shape != y.shape:
         raise ProblemError(f"{caller}: output has shape {output.shape}; expected {y.shape}")
@@ -254,4 +257,4 @@ def _cast(y: Any, dtype: Any) -> Any:
     # The largest float at or below the upper limit: 2^63 - 1 itself is none.
     top = np.asarray(limits.max, y.dtype)
     top = top if int(top) <= limits.max else np.nextafter(top, top.dtype.type(0))
-    return np.rint(y).clip(y.dtype.type(limits.min), top).astype(dtype)
+    return namespace(y).rint(y).clip(y.dtype.type(limits.min), top).astype(dtype)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import device
 from .._core import ProblemError
 from ..arrays import as_dtype, is_float
 from ..half import convert
@@ -324,13 +325,24 @@ class Module:
             f(module)
         return self
 
-    def to(self, dtype: Any) -> "Module":
-        """Convert all floating parameters and buffers, as `model.to(numpy.float64)` or `model.to("bfloat16")`.
+    def to(self, where: Any) -> "Module":
+        """Move parameters and buffers to a device, as `model.to("cuda")`, or convert those that are floating, as
+        `model.to(numpy.float64)` or `model.to("bfloat16")`.
 
         Raises:
             TypeError: not a floating dtype. ImportError: bfloat16 by name, without the ml_dtypes package.
+            DeviceError: the device, its driver, the CUDA library or CuPy is missing; the message says which.
         """
-        dtype = as_dtype(dtype)
+        if device.is_name(where):
+            for _, module, name, value in list(self._state()):
+                if isinstance(value, Tensor):
+                    value.data = device.moved(value.data, where)
+                    value.grad = None
+                    value.bump_version()
+                else:
+                    module._buffers[name] = device.moved(value, where)
+            return self
+        dtype = as_dtype(where)
         if not is_float(dtype):
             raise TypeError(f"{type(self).__name__}.to: dtype is {dtype}; expected a floating one, as numpy.float32")
         for _, module, name, value in list(self._state()):

@@ -24,7 +24,7 @@ from .activations import (
     tanh,
 )
 from .arithmetic import abs, add, clip, div, maximum, minimum, mul, neg, power, sub, where
-from .cast import cast
+from .cast import cast, to
 from .conv import conv
 from .dense import linear, matmul
 from .dropout import dropout, dropout1d, dropout2d, dropout3d
@@ -161,6 +161,7 @@ __all__ = [
     "take_along_axis",
     "tanh",
     "tile",
+    "to",
     "transpose",
     "unsqueeze",
     "var",

@@ -5,7 +5,7 @@ from typing import Any
 
 from .. import _core
 from .._core import ProblemError
-from ..arrays import is_native, namespace
+from ..arrays import beside, is_native, namespace
 from ..autograd import Context, Function
 from ..tensor import Tensor, as_tensor, plain
 from .elementary import log
@@ -261,4 +261,5 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         raise TypeError(
             f"where: condition is {getattr(condition, 'dtype', type(condition).__name__)}; expected an array of bool"
         )
-    return Where.apply(*_operands("where", a, b), condition=condition)
+    first, second = _operands("where", a, b)
+    return Where.apply(first, second, condition=beside(condition, first.data))

@@ -16,11 +16,11 @@ carries bias and activation too: so it is the transposed convolution.
 from typing import Any, NamedTuple
 
 from .. import _core
-from ..arrays import as_native
+from ..arrays import as_native, native, same_kind
 from ..autograd import Context, Function, is_grad_enabled
 from ..geometry import activation_words, check_padding_mode, conv_geometry, expect_shape
 from ..options import with_algorithm
-from ..tensor import Tensor, as_tensor
+from ..tensor import Tensor, as_tensor, plain
 from .activation_formulas import saves_input
 from .activations import ActivationBackward
 from .activations import activation as apply_activation
@@ -61,8 +61,8 @@ class Conv(Function):
                 alpha: float = 0.0) -> Any:  # fmt: skip
         ctx.static, ctx.kind, ctx.alpha = static, kind, alpha
         ctx.save(*(i for i, needed in ((0, 1), (1, 0)) if ctx.needs_input_grad[needed]), output=kind != "none")
-        return _core.conv_forward(x, w, bias, residual, *static.geometry, static.pad_value, kind, alpha, static.layout,
-                                  static.options, None)  # fmt: skip
+        return native(x).conv_forward(x, w, bias, residual, *static.geometry, static.pad_value, kind, alpha,
+                                      static.layout, static.options, None)  # fmt: skip
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -85,8 +85,8 @@ class ConvBackwardData(Function):
                 alpha: float = 0.0) -> Any:  # fmt: skip
         ctx.static, ctx.kind, ctx.alpha = static, kind, alpha
         ctx.save(*(i for i, needed in ((0, 1), (1, 0)) if ctx.needs_input_grad[needed]), output=kind != "none")
-        return _core.conv_backward_data(dy, w, static.x_shape, *static.geometry, static.layout, static.options, None,
-                                        bias, kind, alpha)  # fmt: skip
+        return native(dy).conv_backward_data(dy, w, static.x_shape, *static.geometry, static.layout, static.options,
+                                             None, bias, kind, alpha)  # fmt: skip
 
     @staticmethod
     def backward(ctx: Context, gdx: Tensor) -> tuple[Tensor | None, ...]:
@@ -105,7 +105,7 @@ class ConvBackwardFilter(Function):
     def forward(ctx: Context, dy: Any, x: Any, *, static: Static) -> Any:
         ctx.static = static
         ctx.save(0, 1)
-        return _core.conv_backward_filter(dy, x, static.w_shape, *static.geometry, static.pad_value, static.layout,
+        return native(dy).conv_backward_filter(dy, x, static.w_shape, *static.geometry, static.pad_value, static.layout,
                                           static.options, None)  # fmt: skip
 
     @staticmethod
@@ -131,7 +131,7 @@ class ChannelSum(Function):
     @staticmethod
     def forward(ctx: Context, dy: Any) -> Any:
         ctx.shape = dy.shape
-        return _core.channel_sum(dy)
+        return native(dy).channel_sum(dy)
 
     @staticmethod
     def backward(ctx: Context, g: Tensor) -> Tensor:
@@ -177,6 +177,7 @@ def conv(caller: str, rank: int, x: Any, w: Any, bias: Any, stride: Any, padding
         as_native(residual.data, "residual", caller, x.dtype)
         expect_shape("residual", caller, residual.shape, g.y_shape if g.batched else g.y_shape[1:])
         residual = reshape(residual, g.y_shape)
+    same_kind(caller, x=x.data, w=w.data, bias=plain(bias), residual=plain(residual))
     static = Static(g.x_shape, g.w_shape, g.stride, g.pad_begin, g.pad_end, g.dilation, g.groups, padding_mode,
                     pad_value, layout, with_algorithm(algorithm))  # fmt: skip
     fused = fuses(kind, alpha, x, w, bias, residual)

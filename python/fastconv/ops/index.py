@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from .._core import ProblemError
-from ..arrays import namespace
+from ..arrays import beside, namespace
 from ..autograd import Context, Function
 from ..tensor import Tensor, as_tensor, plain
-from .shape import Shape, axes_of, concat, getitem, reshape
+from .shape import Shape, add_at, axes_of, concat, getitem, reshape
 
 
 class TakeAlong(Function):
@@ -41,9 +41,11 @@ class PutAlong(Function):
         if unique:
             xp.put_along_axis(dx, indices, dy, axis)
         else:
-            places = list(xp.ogrid[tuple(slice(n) for n in dy.shape)])
+            places = [
+                xp.arange(n).reshape(tuple(-1 if a == b else 1 for b in range(dy.ndim))) for a, n in enumerate(dy.shape)
+            ]
             places[axis] = indices
-            xp.add.at(dx, tuple(places), dy)
+            add_at(dx, tuple(places), dy)
         return dx
 
     @staticmethod
@@ -54,7 +56,7 @@ class PutAlong(Function):
 def _indices(caller: str, x: Tensor, indices: Any, axis: int) -> Any:
     """The indices as int64, counted from the front."""
     indices = plain(indices)
-    indices = indices if hasattr(indices, "dtype") else np.asarray(indices)
+    indices = beside(indices if hasattr(indices, "dtype") else np.asarray(indices), x.data)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{caller}: indices have dtype {indices.dtype}; expected integers: use .astype(numpy.int64)")
     length = x.shape[axis]

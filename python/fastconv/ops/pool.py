@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..arrays import native
 from ..autograd import Context, Function
 from ..options import current
 from ..pool_geometry import PoolGeometry
@@ -26,10 +27,12 @@ class ExtremePool(Function):
     def forward(ctx: Context, x: Any, *, g: PoolGeometry, return_indices: bool) -> tuple[Any, Any]:
         needed, ctx.offsets = ctx.needs_input_grad[0], None
         if needed and g.problem.has_offsets:
-            y, ctx.offsets = _core.pool_forward_offsets(g.problem, x, current())
+            y, ctx.offsets = native(x).pool_forward_offsets(g.problem, x, current())
             ctx.g = g
-            return y, _core.offset_positions(g.problem, ctx.offsets, current()) if return_indices else None
-        y, indices = _core.pool_forward(g.problem, x, 1.0, return_indices or needed, current())
+            return y, native(ctx.offsets).offset_positions(
+                g.problem, ctx.offsets, current()
+            ) if return_indices else None
+        y, indices = native(x).pool_forward(g.problem, x, 1.0, return_indices or needed, current())
         ctx.static = {"indices": indices, "x_shape": g.x_shape, "layout": g.layout, "least": 0}
         return y, indices
 
@@ -44,11 +47,11 @@ class ExtremePoolBackward(Function):
     @staticmethod
     def forward(ctx: Context, dy: Any, *, g: PoolGeometry, offsets: Any) -> Any:
         ctx.g, ctx.offsets = g, offsets
-        return _core.pool_backward_offsets(g.problem, dy, offsets, current())
+        return native(dy).pool_backward_offsets(g.problem, dy, offsets, current())
 
     @staticmethod
     def backward(ctx: Context, gdx: Tensor) -> Tensor:
-        indices = _core.offset_positions(ctx.g.problem, ctx.offsets, current())
+        indices = native(ctx.offsets).offset_positions(ctx.g.problem, ctx.offsets, current())
         return GatherPositions.apply(gdx, indices=indices, x_shape=ctx.g.x_shape, layout=ctx.g.layout, least=0)
 
 
@@ -56,7 +59,7 @@ class ScatterPositions(Function):
     @staticmethod
     def forward(ctx: Context, values: Any, *, indices: Any, x_shape: Any, layout: str, least: int) -> Any:
         ctx.static = {"indices": indices, "x_shape": x_shape, "layout": layout, "least": least}
-        return _core.scatter_positions(values, indices, x_shape, layout, least, current())
+        return native(values).scatter_positions(values, indices, x_shape, layout, least, current())
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ class GatherPositions(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, *, indices: Any, x_shape: Any, layout: str, least: int) -> Any:
         ctx.static = {"indices": indices, "x_shape": x_shape, "layout": layout, "least": least}
-        return _core.gather_positions(x, indices, layout, least, current())
+        return native(x).gather_positions(x, indices, layout, least, current())
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:
@@ -78,7 +81,7 @@ class AvgPool(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, *, problem: _core.PoolProblem) -> Any:
         ctx.problem = problem
-        return _core.pool_forward(problem, x, 1.0, False, current())[0]
+        return native(x).pool_forward(problem, x, 1.0, False, current())[0]
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ class AvgPoolBackward(Function):
     @staticmethod
     def forward(ctx: Context, dy: Any, *, problem: _core.PoolProblem) -> Any:
         ctx.problem = problem
-        return _core.pool_backward(problem, dy, None, None, 1.0, current())
+        return native(dy).pool_backward(problem, dy, None, None, 1.0, current())
 
     @staticmethod
     def backward(ctx: Context, gdx: Tensor) -> Tensor:
@@ -101,7 +104,7 @@ class LpPool(Function):
     def forward(ctx: Context, x: Any, *, g: PoolGeometry, norm: float) -> Any:
         ctx.save(0, output=True)
         ctx.g, ctx.norm = g, norm
-        return _core.pool_forward(g.problem, x, norm, False, current())[0]
+        return native(x).pool_forward(g.problem, x, norm, False, current())[0]
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:
@@ -118,7 +121,7 @@ class LpPoolBackward(Function):
     def forward(ctx: Context, dy: Any, x: Any, y: Any, *, g: PoolGeometry, norm: float) -> Any:
         ctx.save(0, 1, 2)
         ctx.g, ctx.norm = g, norm
-        return _core.pool_backward(g.problem, dy, x, y, norm, current())
+        return native(dy).pool_backward(g.problem, dy, x, y, norm, current())
 
     @staticmethod
     def backward(ctx: Context, gdx: Tensor) -> tuple[Tensor | None, ...]:

@@ -4,11 +4,14 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from .. import _core
 from .._core import ProblemError
-from ..arrays import FLOAT64, is_native, namespace
+from ..arrays import FLOAT64, beside, is_native, namespace, native
 from ..autograd import Context, Function
-from ..tensor import Tensor, as_tensor
+from ..options import current
+from ..tensor import Tensor, as_tensor, plain
 
 Shape = tuple[int, ...]
 
@@ -111,6 +114,20 @@ class GetItem(Function):
         return PutItem.apply(dy, index=ctx.index, shape=ctx.shape)
 
 
+def add_at(dx: Any, index: Any, dy: Any) -> None:
+    """Add dy to `dx[index]`, an element taken twice receiving both, always in the same order."""
+    if isinstance(dx, np.ndarray):
+        np.add.at(dx, index, dy)
+        return
+    # CuPy's own adds by atomics, in any order.
+    xp = namespace(dx)
+    places = xp.arange(dx.size).reshape(dx.shape)[index].reshape(1, 1, -1)
+    values = xp.broadcast_to(dy, dx[index].shape).reshape(1, 1, -1)
+    dx += (
+        native(dx).scatter_positions(values, places, (1, 1, dx.size), "channels_first", 0, current()).reshape(dx.shape)
+    )
+
+
 class PutItem(Function):
     """Zeros of `shape` with dy added at `index`: an element taken twice receives both."""
 
@@ -122,7 +139,7 @@ class PutItem(Function):
         if _is_basic(index):
             dx[index] = dy
         else:
-            xp.add.at(dx, index, dy)
+            add_at(dx, index, dy)
         return dx
 
     @staticmethod
@@ -296,11 +313,9 @@ def sum_to(x: Tensor, shape: Shape) -> Tensor:
 
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index], with any index that the array takes: slices give a view, arrays of integers or bool a copy."""
-    if isinstance(index, Tensor):
-        index = index.data
-    elif isinstance(index, tuple):
-        index = tuple(i.data if isinstance(i, Tensor) else i for i in index)
-    return GetItem.apply(x, index=index)
+    several = isinstance(index, tuple)
+    parts = tuple(beside(plain(i), x.data) for i in (index if several else (index,)))
+    return GetItem.apply(x, index=parts if several else parts[0])
 
 
 def concat(parts: Any, axis: int = 0) -> Tensor:

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The library of the device: opened once, when the first array of a device comes, or somebody asks."""
+
+import importlib
+import os
+from typing import Any
+
+from .. import _core
+from .._core import DeviceError, ProblemError
+from ..arrays import kind_of
+
+LIBRARY = "libfastconv_cuda.so"
+_opened: str | None = None  # the backend's name, once it is open
+
+
+def open_library(path: str | None = None) -> str:
+    """Open the library of the device, once.
+
+    Args:
+        path: None: the one that was installed beside the native module.
+
+    Returns:
+        the backend's name, "cuda".
+
+    Raises:
+        DeviceError: what is missing, in a sentence: the library, a driver, a newer driver, a GPU.
+    """
+    global _opened
+    if _opened is None:
+        path = path or os.path.join(os.path.dirname(_core.__file__), LIBRARY)
+        if not os.path.exists(path):
+            raise DeviceError(
+                "fastconv was built without its CUDA library; install it with FASTCONV_CUDA=on pip install fastconv "
+                "--no-binary fastconv, where nvcc 12.4 or later is"
+            )
+        _opened = _core.device_open_library(path)
+    return _opened
+
+
+def describe() -> str:
+    """The devices in a sentence, or what is missing."""
+    try:
+        open_library()
+        infos = [_core.device_info(i) for i in range(_core.device_count())]
+    except DeviceError as error:
+        return str(error)
+    return "; ".join(
+        f"{d['name']}, compute capability {d['architecture'] / 10}, {d['multiprocessors']} multiprocessors, "
+        f"{d['memory_bytes'] / 2**30:.0f} GiB"
+        for d in infos
+    )
+
+
+def imported(x: Any, what: str) -> Any:
+    """`x` as a CuPy array without a copy, ordered after its producer's work on CuPy's current stream.
+
+    Args:
+        x: a CuPy array, or an object in a device's memory with `__dlpack__` or `__cuda_array_interface__`.
+        what: which argument it is, for messages.
+
+    Raises:
+        DeviceError: the library, the driver or CuPy is missing.
+    """
+    try:
+        open_library()
+    except DeviceError as error:
+        raise DeviceError(
+            f"{what} is in a device's memory, and {error}; use cupy.asnumpy to compute on the CPU"
+        ) from None
+    if kind_of(x) == "cupy":
+        return x
+    try:
+        xp = importlib.import_module("cupy")
+    except ImportError as error:
+        raise DeviceError(f"{what} is in a device's memory; CuPy, which allocates the results, is missing") from error
+    return xp.from_dlpack(x) if hasattr(x, "__dlpack__") else xp.asarray(x)
+
+
+def is_name(where: Any) -> bool:
+    """Whether it names a device, as "cpu", "cuda" or "cuda:1"; other words are dtypes."""
+    return isinstance(where, str) and (where in ("cpu", "cuda") or where.startswith("cuda:"))
+
+
+def moved(x: Any, where: str) -> Any:
+    """The array `x` on the device `where`; itself if it is there.
+
+    Args:
+        where: "cpu" (NumPy), or "cuda" or "cuda:1" (CuPy).
+
+    Raises:
+        ProblemError: not the number of a device. DeviceError: what is missing, in a sentence.
+    """
+    if where == "cpu":
+        return importlib.import_module("cupy").asnumpy(x) if kind_of(x) == "cupy" else x
+    number = where.removeprefix("cuda").removeprefix(":") or "0"
+    open_library()
+    if not number.isdecimal() or int(number) >= _core.device_count():
+        raise ProblemError(f"to: device is {where!r}; expected cpu, cuda or cuda:0 to {_core.device_count() - 1}")
+    try:
+        xp = importlib.import_module("cupy")
+    except ImportError as error:
+        raise DeviceError("to: CuPy, whose arrays those on a device are, is missing; use pip install cupy") from error
+    if kind_of(x) == "cupy" and x.device.id == int(number):
+        return x
+    with xp.cuda.Device(int(number)):
+        return xp.asarray(x)
+
+
+def is_on_device(x: Any) -> bool:
+    """Whether it is a CuPy array or another library's array in the memory of a CUDA device (torch's excepted)."""
+    kind = kind_of(x)
+    if kind in ("cupy", "torch", "numpy", "builtins"):
+        return kind == "cupy"
+    if hasattr(x, "__dlpack_device__"):
+        return int(x.__dlpack_device__()[0]) == 2  # kDLCUDA
+    return hasattr(x, "__cuda_array_interface__")
