@@ -4,12 +4,12 @@
 
 namespace fastconv::cuda {
 
-extern const Algorithm kWinogradF2x23x3, kWinogradF4x43x3;
-extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kImplicitGemm, kImplicitGemmTf32, kIm2colGemm, kDirect;
+extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kWinogradF4x43x3, kWinogradF2x23x3, kImplicitGemm,
+    kImplicitGemmTf32, kIm2colGemm, kDirect;
 
-const Algorithm* const kAlgorithms[] = {&kDepthwise,       &kGrouped,          &kPointwise1x1,
-                                        &kImplicitGemm,    &kImplicitGemmTf32, &kWinogradF4x43x3,
-                                        &kWinogradF2x23x3, &kIm2colGemm,       &kDirect};
+const Algorithm* const kAlgorithms[] = {&kDepthwise,        &kGrouped,         &kPointwise1x1,
+                                        &kWinogradF4x43x3,  &kWinogradF2x23x3, &kImplicitGemm,
+                                        &kImplicitGemmTf32, &kIm2colGemm,      &kDirect};
 const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
 
 }  // namespace fastconv::cuda
