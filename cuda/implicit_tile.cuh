@@ -145,12 +145,21 @@ __device__ __forceinline__ void load_fragments(const uint32_t* from, int first, 
   }
 }
 
-// Halves that are copied one by one.
-__device__ __forceinline__ uint32_t word_of(uint32_t low, uint32_t high) { return low | high << 16; }
-template <class T>
-__device__ __forceinline__ uint32_t bits_at(const T* from, bool valid) {
-  return valid ? from->bits : 0u;
-}
+// Halves that are copied one by one pass through registers: all are asked for before a step's products and looked at after
+// them. Where there is nothing to read, `instead` is read, so that no load waits behind a branch.
+template <int count>
+struct Gathered {
+  static_assert(count <= 32);
+  uint16_t bits[count];
+  uint32_t present;
+  template <class T>
+  __device__ __forceinline__ void ask(int i, const T* from, bool valid, const T* instead) {
+    bits[i] = (valid ? from : instead)->bits;
+    present = (i == 0 ? 0u : present) | (valid ? 1u << i : 0u);
+  }
+  __device__ __forceinline__ uint32_t value(int i) const { return present >> i & 1 ? bits[i] : 0u; }
+  __device__ __forceinline__ uint32_t word(int i) const { return value(i * 2) | value(i * 2 + 1) << 16; }
+};
 
 template <class S>
 struct Stages {
