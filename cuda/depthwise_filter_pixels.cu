@@ -10,7 +10,7 @@ namespace {
 constexpr int kColumns = 4;
 
 template <class T, int kFilter, int kStride>
-__global__ void __launch_bounds__(kTileThreads) depthwise_filter_pixels(Conv<T> c, FilterTiles f, Sum<T>* parts) {
+__global__ void __launch_bounds__(kTileThreads, 4) depthwise_filter_pixels(Conv<T> c, FilterTiles f, Sum<T>* parts) {
   constexpr int kChannels = sizeof(T) == 8 ? 2 : 4, kCells = (kColumns - 1) * kStride + kFilter;
   auto& s = shared<FilterMemory>();
   const Tile& g = f.tile;

@@ -25,7 +25,7 @@ struct GroupedTile {
 };
 
 template <class T, int kFilters>
-__global__ void __launch_bounds__(kTileThreads, 4) grouped_images(Conv<T> c, GroupedTile f) {
+__global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 3 : 4) grouped_images(Conv<T> c, GroupedTile f) {
   auto& s = shared<Memory>();
   const Tile& g = f.tile;
   T* cells = s.template at<T>(0);
