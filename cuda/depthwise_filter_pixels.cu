@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// depthwise, backward-filter, channels last, square filters: a thread has a vector of 4 channels (float64: 2) and one row of
-// the filter, whose sums it keeps in registers, and takes every slices-th row of outputs of each tile. The slices are added
-// in order.
+// depthwise, backward-filter, channels last, square filters: a thread has a vector of 4 channels (float64: 2) and one
+// row of the filter, whose sums it keeps in registers, and takes every slices-th row of outputs of each tile. The
+// slices are added in order.
 #include "depthwise_filter.cuh"
 
 namespace fastconv::cuda {
