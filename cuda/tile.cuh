@@ -102,6 +102,8 @@ struct TileAxis {
   int32_t tile, tiles;            // outputs of a tile along the axis; how many there are
   int32_t dest_first, dest_step;  // where output o lies in the tensor: dest_first + o * dest_step
   // Scattered: the taps that meet an output are `tap_step` apart, the cells that they read `source_step`.
+  // `common` divides stride and dilation, `inverse` is 1 / (dilation / common) modulo tap_step, and the taps reach back
+  // over at most `before` strides.
   int32_t tap_step, source_step, common, inverse, before;
   Divisor32 by_stride, by_common, by_step;
 };
