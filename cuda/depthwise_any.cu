@@ -31,7 +31,7 @@ __device__ __forceinline__ void read_window(Sum<T> (&window)[count], int first, 
 }
 
 template <bool last, class T>
-__global__ void __launch_bounds__(kTileThreads) depthwise_rows(Conv<T> c, Tile g) {
+__global__ void __launch_bounds__(kTileThreads, 4) depthwise_rows(Conv<T> c, Tile g) {
   auto& s = shared<Memory>();
   T* cells = s.template at<T>(0);
   auto* stage = s.template at<Sum<T>>(g.stage_at);
