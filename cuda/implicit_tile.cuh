@@ -8,8 +8,9 @@
 //
 // Per step and warp of 64 x 32 sums: 12 ldmatrix (512 bytes each) for 32 mma of halves (or of tf32; 96 of 3xTF32). So a
 // multiprocessor moves 96 x 4 cycles of shared memory for 8 warps in the time of 64 mma of each of its four units: 512
-// cycles on sm_80, where the tensor cores are the limit. On sm_90 mma.sync takes half as long or a little more, and shared
-// memory is the limit, at two thirds of the peak. Registers: 64 sums a thread, 3xTF32 128, and 24 (48) of fragments.
+// cycles on sm_80, where the tensor cores are the limit. On sm_90 mma.sync takes half as long or a little more, and
+// shared memory is the limit, at two thirds of the peak. Registers: 64 sums a thread, 3xTF32 128, and 24 (48) of
+// fragments.
 //
 // An operand lies in shared memory either deep (a row or column of the product: its 64 bytes of depth, 4 pieces of 16)
 // or wide (one depth: all rows or columns). Pieces change places within 128 bytes by row or depth, so that neither the
@@ -253,7 +254,8 @@ __device__ __forceinline__ void sum_products(TileMemory<S>& s, Loader& loader, i
 }
 
 // ---- Sums by way of shared memory -----------------------------------------------------------------------------------
-// The place of a sum: pairs of columns of 8 rows, 8 columns of one row, and 8 columns of rows 8 apart lie in different banks.
+// The place of a sum: pairs of columns of 8 rows, 8 columns of one row, and 8 columns of rows 8 apart lie in
+// different banks.
 template <class S>
 __device__ __forceinline__ int sum_place(int row, int column) {
   return row * S::kColumns + (column ^ ((row ^ row >> 3) & 3) * 8);
