@@ -2,6 +2,8 @@
 // The list of algorithms on the device, by hand: fast ones first, `direct`, which refuses nothing, last.
 #include "registry.h"
 
+#include "verified.h"
+
 namespace fastconv::cuda {
 
 extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kImplicitGemm, kImplicitGemmTf32, kIm2colGemm, kDirect;
@@ -9,5 +11,7 @@ extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kImplicitGemm, kImpl
 const Algorithm* const kAlgorithms[] = {&kDepthwise,        &kGrouped,    &kPointwise1x1, &kImplicitGemm,
                                         &kImplicitGemmTf32, &kIm2colGemm, &kDirect};
 const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
+const char* const* const kVerified = kVerifiedNames;
+const int32_t kVerifiedCount = kVerifiedNameCount;
 
 }  // namespace fastconv::cuda
