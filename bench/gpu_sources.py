@@ -2,8 +2,8 @@
 """Which files the kernels of an algorithm are made of, and one number over them: what was verified on a GPU is verified
 as long as that number stays.
 
-The files of an algorithm are those in cuda/ that its name begins, everything that they include from this repository,
-and for every header the file of the same name that has its functions. Of their text comments and white space do not
+The files of an algorithm are those in cuda/ whose names begin as its name does (winograd_f2x2_3x3: winograd.cu,
+winograd_images.cu, ..., where there is none for more of the name), everything that they include from this repository, and for every header the file of the same name that has its functions. Of their text comments and white space do not
 count, so that a better comment costs nothing. The estimate of an algorithm is in its files: a new price makes it
 "changed" too.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CUDA = "cuda"
 POOL = "pool"  # all of pooling counts as one: check_cuda_pool tests it as one
-OF_ANOTHER_NAME = {"implicit_gemm_tf32": "implicit_gemm"}
 ALWAYS = ("csrc/algorithm.h", "csrc/problem.h")
 # A comment, or a text in which a comment's signs mean nothing.
 _WORDS = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\s+', re.DOTALL)
@@ -48,11 +47,17 @@ def files_of(algorithm: str, root: Path = ROOT) -> list[str]:
     Raises:
         LookupError: no file in cuda/ begins with the algorithm's name.
     """
-    stem = OF_ANOTHER_NAME.get(algorithm, algorithm)
-    own = [p for p in (root / CUDA).glob("*.cu") if p.stem == stem or p.stem.startswith(f"{stem}_")]
-    if not own:
-        raise LookupError(f"cuda/ has no file for the algorithm {algorithm}")
+    stem, own = algorithm, _of_stem(algorithm, root)
+    while not own:
+        stem, rest, _ = stem.rpartition("_")
+        if not rest:
+            raise LookupError(f"cuda/ has no file for the algorithm {algorithm}")
+        own = _of_stem(stem, root)
     return closure([*(str(p.relative_to(root)) for p in own), *ALWAYS], root)
+
+
+def _of_stem(stem: str, root: Path) -> list[Path]:
+    return [p for p in (root / CUDA).glob("*.cu") if p.stem == stem or p.stem.startswith(f"{stem}_")]
 
 
 def closure(files: list[str], root: Path) -> list[str]:

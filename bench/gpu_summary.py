@@ -49,7 +49,11 @@ def summary(classes: dict[str, Any]) -> dict[str, Any]:
         measured = classes.get(c.name, {})
         rows: dict[str, Row] = measured.get("rows", {})
         ratios = {key: r for key, row in rows.items() if (r := ratio(row)) is not None}
-        bad = [key for key, row in rows.items() if {"wrong", "failed"} & row.get("ours", {}).keys()]
+        bad = [
+            key
+            for key, row in rows.items()
+            if {"wrong", "failed"} & row.get("ours", {}).keys() or "failed" in row.get("case", {})
+        ]
         mean = geometric_mean(ratios.values())
         entry: dict[str, Any] = {"target": c.target, "mean": mean, "counted": len(ratios), "rows": len(c.problems())}
         if ratios:
