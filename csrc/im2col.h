@@ -95,6 +95,17 @@ struct ImageLayout {
 
   int64_t channel_step() const { return layout == Layout::kChannelsLast ? 1 : channel_pitch; }
   int64_t pixel_step() const { return layout == Layout::kChannelsLast ? channel_pitch : 1; }
+
+  // dst[pixel][lane] of `count` pixels side by side from element `from` on; lanes beyond `channels` are zero.
+  template <class T>
+  void load_pixels(const GemmKernelsOf<T>& kernels, const Stored<T>& image, int64_t from, int64_t count,
+                   int64_t channels, int64_t lanes, T* dst) const {
+    if (count <= 0) return;
+    if (layout == Layout::kChannelsLast)
+      image.gather_row(kernels, lanes, 0, channels, from, 1, channel_pitch, dst, lanes, count);
+    else
+      image.transpose(kernels, channels, count, lanes, from, channel_pitch, dst, lanes);
+  }
 };
 
 inline constexpr int64_t kMostColumns = 1024;  // of a strip

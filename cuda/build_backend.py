@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The build backend: scikit-build-core, which gets nvcc from the package index where it is wanted and not there.
 
-FASTCONV_CUDA=on builds the CUDA library. The compiler is nvcc on PATH; without one these packages become requirements
-of the build. They go together: other mixes fail in ptxas.
+FASTCONV_CUDA=on builds the CUDA library. The compiler is nvcc on PATH; without one the packages of nvcc.txt become
+requirements of the build.
 """
 
 import os
 import shutil
+from pathlib import Path
 
 from scikit_build_core import build as _build
 from scikit_build_core.build import build_sdist, build_wheel, get_requires_for_build_sdist
@@ -20,13 +21,7 @@ __all__ = [
     "get_requires_for_build_wheel",
 ]
 
-NVCC = [
-    "nvidia-cuda-nvcc==13.0.88",
-    "nvidia-nvvm==13.0.88",
-    "nvidia-cuda-crt==13.0.88",
-    "nvidia-cuda-runtime==13.0.96",
-    "nvidia-cuda-cccl==13.0.85",
-]
+NVCC = [line for line in Path(__file__).with_name("nvcc.txt").read_text().splitlines() if not line.startswith("#")]
 build_editable = _build.build_editable
 
 

@@ -10,7 +10,7 @@ namespace {
 constexpr int kOwned = kFilterOwned;
 
 template <class T>
-__global__ void __launch_bounds__(kTileThreads) depthwise_filter_any(Conv<T> c, FilterTiles f, Sum<T>* parts) {
+__global__ void __launch_bounds__(kTileThreads, 4) depthwise_filter_any(Conv<T> c, FilterTiles f, Sum<T>* parts) {
   auto& s = shared<FilterMemory>();
   const Tile& g = f.tile;
   const FilterBlock b = filter_block(f);

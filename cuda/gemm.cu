@@ -21,7 +21,6 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t line = columns.divide(i, &column), batch = rows.divide(line, &row);
     const Sum<T>* from = g.partial + line * pitch + column;
     Sum<T> sum = from[0];
-#pragma unroll 8
     for (int64_t split = 1; split < g.splits; ++split) sum += from[split * piece];
     const int64_t at = c.batch * batch + c.rows.at(row) + c.columns.at(column);
     if (c.bias) sum += widen(c.bias[c.bias_batch * batch + (c.bias_of_rows ? row : column)]);

@@ -132,8 +132,8 @@ bool plan(const ConvProblem& p, GroupedFilter* f, double* bytes, double* product
   f->chunks = divide_up(f->all_owners, f->owners);
   const TileLengths ws(g.axis[2].dest, 1, 512), hs(g.axis[1].dest, 1, 256), ds(g.axis[0].dest, 1, 8);
   // Pixels lie an odd number of pieces apart; channels that are not there are zeros.
-  const int64_t piece = 16 / element, x_pitch = round_up(cg, piece) | piece,
-                y_pitch = round_up(f->filters, piece) | piece;
+  const int64_t piece = 16 / element, unit = std::max<int64_t>(piece, kSide);
+  const int64_t x_pitch = round_up(cg, unit) | piece, y_pitch = round_up(f->filters, unit) | piece;
   Tile best{};
   double least = 0;
   for (int d = 0; d < ds.count; ++d)

@@ -163,6 +163,7 @@ bool lay_out_grouped(int64_t element, int64_t sum, GroupedTile* f) {
   int64_t cells[kMaxSpatial], outputs = 1;
   for (int i = 0; i < kMaxSpatial; ++i)
     cells[i] = std::max<int64_t>(1, cells_read(g.axis[i], false, g.axis[i].tile)), outputs *= g.axis[i].tile;
+  if (std::max({cells[0], cells[1], cells[2]}) > kArena) return false;  // before their product passes 63 bits
   if (!g.channels_last) cells[2] = round_up(cells[2], 16 / element);
   // Channels last: pixels an odd number of words apart, so that lanes reach all banks.
   const int64_t pixel = g.channels_last ? round_up(planes, 16 / element) + std::max<int64_t>(1, 4 / element) : 1;

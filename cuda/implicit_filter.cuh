@@ -91,7 +91,8 @@ struct FilterLoader {
   const T *y, *x;  // of the group; y of the tile's first row
   int rows;
   FilterColumn column;  // last: of the thread's piece
-  uint32_t left[last || sizeof(T) == 4 ? 1 : kLeftWords], right[last || sizeof(T) == 4 ? 1 : kRightWords];
+  Gathered<last || sizeof(T) == 4 ? 1 : kLeftWords * 2> left;
+  Gathered<last || sizeof(T) == 4 ? 1 : kRightWords * 2> right;
 
   __device__ __forceinline__ FilterLoader(const FilterTask<T>& task, FilterMemory<T, S>& memory, int group, int row,
                                           int first_column)
@@ -153,12 +154,13 @@ struct FilterLoader {
       for (int i = 0; i < kLeftWords; ++i) {
         const int r = first + i * kAtOnce;
         const T* from = y + r * t.c.ys.channel;
-        if constexpr (sizeof(T) == 4)
+        if constexpr (sizeof(T) == 4) {
           copy_async<4>(s.tile.stages.a[stage] + deep_piece(r, word / 4) + word % 4, from + mine[0].y,
                         mine[0].y >= 0 && r < rows);
-        else
-          left[i] = word_of(bits_at(from + mine[0].y, mine[0].y >= 0 && r < rows),
-                            bits_at(from + mine[1].y, mine[1].y >= 0 && r < rows));
+        } else {
+#pragma unroll
+          for (int e = 0; e < 2; ++e) left.ask(i * 2 + e, from + mine[e].y, mine[e].y >= 0 && r < rows, y);
+        }
       }
     }
 #pragma unroll
@@ -166,12 +168,13 @@ struct FilterLoader {
       const int at = first + i * kAtOnce;
       const FilterColumn place = s.columns[at];
       const T* from = x + place.offset;
-      if constexpr (sizeof(T) == 4)
+      if constexpr (sizeof(T) == 4) {
         copy_async<4>(s.tile.stages.b[stage] + deep_piece(at, word / 4) + word % 4, from + mine[0].x,
                       meet(mine[0], place, t.size));
-      else
-        right[i] = word_of(bits_at(from + mine[0].x, meet(mine[0], place, t.size)),
-                           bits_at(from + mine[1].x, meet(mine[1], place, t.size)));
+      } else {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) right.ask(i * 2 + e, from + mine[e].x, meet(mine[e], place, t.size), y);
+      }
     }
   }
 
@@ -181,11 +184,11 @@ struct FilterLoader {
       if (!t.pieces) {
 #pragma unroll
         for (int i = 0; i < kLeftWords; ++i)
-          s.tile.stages.a[stage][deep_piece(first + i * kAtOnce, word / 4) + word % 4] = left[i];
+          s.tile.stages.a[stage][deep_piece(first + i * kAtOnce, word / 4) + word % 4] = left.word(i);
       }
 #pragma unroll
       for (int i = 0; i < kRightWords; ++i)
-        s.tile.stages.b[stage][deep_piece(first + i * kAtOnce, word / 4) + word % 4] = right[i];
+        s.tile.stages.b[stage][deep_piece(first + i * kAtOnce, word / 4) + word % 4] = right.word(i);
     }
   }
 };

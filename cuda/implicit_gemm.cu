@@ -63,7 +63,7 @@ double best_speed(const ConvProblem& p, const Machine& m, ImplicitSharing* shari
     const int64_t tiles = blocks_of(ImplicitShape::kSmall, sizes.groups, sizes.rows, work.pixels) * work.phases;
     chunks = std::clamp<int64_t>(std::min(divide_up(kBlocks, tiles), work.steps / kLeastSteps), 1, kMostChunks);
   }
-  sharing->chunk = std::max<int64_t>(2, round_up(divide_up(work.steps, chunks), 2));
+  sharing->chunk = std::max<int64_t>(1, divide_up(work.steps, chunks));
   const bool chunked = sharing->chunk < work.steps;
   double best = 0;
   for (const ShapeChoice& c : {kLarge, kSmall, kFlat}) {
@@ -287,7 +287,7 @@ int run_tf32(const ConvProblem* p, const RunContext* r) { return run_as(*p, *r, 
 }  // namespace
 
 ImplicitSharing sharing_of(const ConvProblem& p, const Machine& m) {
-  ImplicitSharing sharing{ImplicitShape::kSmall, 2, 1};
+  ImplicitSharing sharing{ImplicitShape::kSmall, 1, 1};
   best_speed(p, m, &sharing);
   return sharing;
 }
@@ -301,13 +301,12 @@ FilterSharing filter_sharing_of(const ConvProblem& p) {
   constexpr int64_t kBlocks = 512, kLeastSteps = 16, kMostParts = 256;
   const int64_t tiles = blocks_of(f.shape, p.groups, f.rows, f.columns);
   const int64_t parts = std::clamp<int64_t>(std::min(divide_up(kBlocks, tiles), f.steps / kLeastSteps), 1, kMostParts);
-  f.part = std::max<int64_t>(2, round_up(divide_up(f.steps, parts), 2));
+  f.part = std::max<int64_t>(1, divide_up(f.steps, parts));
   f.parts = std::max<int64_t>(1, divide_up(f.steps, f.part));
   return f;
 }
 
-// float32: what lo lo' leaves out and lo rounds off are up to 2^-22 of a product; sums lose up to kPromotion steps' rounding
-// towards zero each. tf32 keeps 11 bits of 24.
+// float32: see StrictProduct. tf32 keeps 11 bits of 24.
 extern const Algorithm kImplicitGemm, kImplicitGemmTf32;
 const Algorithm kImplicitGemm = {kName, 2.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run};
 const Algorithm kImplicitGemmTf32 = {kTf32Name,       8192.0,       1,    0,       why_not_tf32, estimate_tf32,

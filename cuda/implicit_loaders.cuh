@@ -109,7 +109,7 @@ struct ImageLoader {
   const T *weights, *read;
   int rows;  // of weights that are left
   Pixel pixels[last ? kPixels : kInWord];
-  uint32_t words[last || sizeof(T) == 4 ? 1 : kRun];
+  Gathered<last || sizeof(T) == 4 ? 1 : kRun * 2> halves;
 
   __device__ __forceinline__ ImageLoader(const ImageTask<T>& task, const ImagePhase& its_phase, TileMemory<S>& memory,
                                          int group, int row, int64_t first_pixel)
@@ -185,10 +185,12 @@ struct ImageLoader {
 #pragma unroll
     for (int i = 0; i < kRun; ++i) {
       const bool there = k + i < phase.depth;
-      if constexpr (sizeof(T) == 4)
+      if constexpr (sizeof(T) == 4) {
         copy_async<4>(to + wide_piece<T, S::kColumns>(first + i, word / 4) + word % 4, from[0], there && inside[0]);
-      else
-        words[i] = word_of(bits_at(from[0], there && inside[0]), bits_at(from[1], there && inside[1]));
+      } else {
+        halves.ask(i * 2, from[0], there && inside[0], weights);
+        halves.ask(i * 2 + 1, from[1], there && inside[1], weights);
+      }
       if (++channel == t.channels) {
         channel = 0, ++tap;
         if (there) meet_tap();
@@ -206,7 +208,7 @@ struct ImageLoader {
       const int thread = static_cast<int>(threadIdx.x), word = thread % kWords, first = thread / kWords * kRun;
 #pragma unroll
       for (int i = 0; i < kRun; ++i)
-        s.stages.b[stage][wide_piece<T, S::kColumns>(first + i, word / 4) + word % 4] = words[i];
+        s.stages.b[stage][wide_piece<T, S::kColumns>(first + i, word / 4) + word % 4] = halves.word(i);
     }
   }
 };

@@ -44,6 +44,9 @@ inline void tile_why_not(const char* name, const ConvProblem& p, char* text) {
   else if (p.c >= kLongestAxis || p.k >= kLongestAxis)
     snprintf(text, kTextCapacity, "%s needs fewer than 2^29 channels, got %lld", name,
              static_cast<long long>(std::max(p.c, p.k)));
+  else if (taps(p) >= 1 << 20)
+    snprintf(text, kTextCapacity, "%s needs filters of fewer than 2^20 taps, got %lld", name,
+             static_cast<long long>(taps(p)));
   for (int i = 0; i < kMaxSpatial; ++i) {
     const int64_t padded = p.size[i] + p.pad_begin[i] + p.pad_end[i];
     if (!text[0] && std::max(padded, p.filter[i] * p.dilation[i]) >= kLongestAxis)
@@ -86,6 +89,8 @@ inline int64_t lay_out(const TileWish& wish, Tile* g) {
   const int64_t row_taps = g->axis[2].taps;
   if (wish.windows) cells[2] = g->axis[2].tile + round_up(row_taps - 1, 4);
   cells[2] += g->lead;
+  for (const int64_t count : cells)
+    if (count > wish.arena) return count;  // before the product of all three passes 63 bits
   if (!g->channels_last) cells[2] = round_up(cells[2], piece);
   const int64_t volume = cells[0] * cells[1] * cells[2];
   const int64_t row = wish.windows && !g->channels_last ? round_up(row_taps, 4) : row_taps;

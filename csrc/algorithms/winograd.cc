@@ -64,6 +64,10 @@ struct Blocking {
       slab = std::min<int64_t>(blocks, 4);
     }
     block = ceil_div(tiles, blocks);
+    // The ends of a row of tiles of several phases would be stored a few pixels at a time.
+    const int64_t row = g.row_tiles;
+    if (blocks > 1 && g.phases[1] > 1 && g.phase_groups * g.column_groups == 1)
+      block = ceil_div(ceil_div(tiles, row), blocks) * row;
     blocks = ceil_div(tiles, block);
     // A chunk of U of two vectors of 36 points (295 KiB) stays in L2 beside V and the products; of four it did not.
     if (schedule == Schedule::kFusedWeight) cut_pieces(std::min(g.points > 16 ? 2 : 4, kernels.vectors));

@@ -2,13 +2,14 @@
 // Convolution by Winograd's F(m0 x m1, r0 x r1) (csrc/winograd_math.h); of an axis where r is 1, m is too. Its stride is
 // 1, or 2 on both axes: then neighbouring tiles read cells two points apart, or write two pixels for each cell.
 //
-// Every problem becomes *planes*: an image, a depth of the result and, of a dilated one, a phase on both axes. A plane
-// is an undilated image of tiles, m0 x m1 pixels of the result each, that reads cell i + t of every axis for tap t; cell
-// i is coordinate i * dilation + base of the tensor read, padding included. Backward-data reads y in the same way, with
-// the taps of a filter in reverse order. Depth taps are summed like further channels.
+// Every problem becomes *planes*: an image, a depth of the result and, of a dilated one, a phase of the rows. A plane
+// has the tiles, m0 x m1 pixels of the result each, of all phases of the columns. A tile reads cell i + t of every axis
+// for tap t; cell i is coordinate i * dilation + base of the tensor read, padding included. Backward-data reads y in the
+// same way, with the taps of a filter in reverse order. Depth taps are summed like further channels.
 //
-// Tiles are numbered over all planes of all images. In a plane they are cut into strips of columns, and a strip is
-// numbered row by row: neighbours in number share cells.
+// Tiles are numbered over all planes of all images. In a plane they are cut into strips: some phases of the columns,
+// some tiles of each. A strip is numbered row by row, in a row the first tiles of all phases come first, then the second
+// ones. So neighbours in number share cells or have cells side by side, and rows of the tensors are moved whole.
 #pragma once
 
 #include <algorithm>
@@ -25,13 +26,20 @@ namespace fastconv {
 
 inline constexpr int64_t kMostStrip = 16;      // tiles of a row of a strip, at most
 inline constexpr int64_t kStripCells = 64;     // likewise, that it reads or writes
+inline constexpr int64_t kStripPhases = 16;    // phases of the columns in a strip, at most
 inline constexpr int64_t kWinogradTaps = 144;  // of a filter in all axes, at most
 
-// One axis of a plane.
+// One axis of a plane, of one phase.
 struct WinogradAxis {
   int64_t points, tiles;  // of the result
   int64_t base;           // the coordinate that cell 0 reads
   int64_t first;          // the coordinate of point 0; the others follow a dilation apart
+};
+
+// A row of a strip: tile t is number column + t / phases of its phase, the phase is first_phase + t % phases.
+struct WinogradStrip {
+  int64_t column, first_phase, phases;
+  int64_t columns, tiles;  // the last column may lack phases
 };
 
 // Tiles that follow each other in number, of one strip.
@@ -39,12 +47,12 @@ struct WinogradSegment {
   int64_t index;         // of the first one, counted from the block's first
   int64_t tiles;         // how many
   int64_t image, depth;  // of the result
-  WinogradAxis axis[2];
-  int64_t column, width;  // the strip's first tile, its tiles in a row
-  int64_t first;          // the first tile, counted within the strip
+  WinogradAxis rows;
+  WinogradStrip strip;
+  int64_t first;  // the first tile, counted within the strip
 
-  int64_t first_row() const { return first / width; }
-  int64_t rows() const { return (first + tiles - 1) / width - first_row() + 1; }
+  int64_t first_row() const { return first / strip.tiles; }
+  int64_t row_count() const { return (first + tiles - 1) / strip.tiles - first_row() + 1; }
 };
 
 // One F(m0 x m1, r0 x r1); `filter` says it in words. With stride 2, backward-data has other transforms.
@@ -65,7 +73,6 @@ struct WinogradGeometry {
   int64_t cells[2], step[2];  // of a tile; to the next one's
   int64_t points, filters;    // products of a tile; values of a filter
   int64_t stride;
-  int64_t strip;  // tiles of a row of a strip, at most
   int64_t lanes;
   int64_t groups, written, read;  // channels per group
   int64_t depth_taps, depths;     // depths: of the result
@@ -73,8 +80,12 @@ struct WinogradGeometry {
   int64_t written_size[kMaxSpatial];
   int64_t dilation[kMaxSpatial], pad[kMaxSpatial];
   int64_t phases[2];
-  int64_t plane_tiles;  // of one image's depth, all phases
-  int64_t tiles;        // of all images
+  int64_t columns, last_phases;         // tiles of the first phase of a row; phases that have the last of them
+  int64_t strip_phases, strip_columns;  // of a strip, at most
+  int64_t phase_groups, column_groups;  // that make strips
+  int64_t row_tiles;                    // of all strips
+  int64_t plane_tiles;                  // of one image's depth, all phases
+  int64_t tiles;                        // of all images
 
   WinogradGeometry(const WinogradForm& form, const ConvProblem& p, const Machine& machine);
 
@@ -83,21 +94,46 @@ struct WinogradGeometry {
     WinogradAxis a;
     a.points = ceil_div(written_size[axis] - phase, dilation[axis]);
     a.tiles = ceil_div(a.points, m[axis - 1]);
-    a.base = phase + (forward       ? -pad[axis]
-                      : stride == 2 ? (pad[axis] - 1) / 2
-                                    : pad[axis] - dilation[axis] * (r[axis - 1] - 1));
+    a.base = base_of(axis, phase);
     a.first = phase;
     return a;
   }
-  // Of a row of tiles, or of a column of them.
+  int64_t base_of(int axis, int64_t phase) const {
+    if (forward) return phase - pad[axis];
+    return phase + (stride == 2 ? (pad[axis] - 1) / 2 : pad[axis] - dilation[axis] * (r[axis - 1] - 1));
+  }
+  // Tiles of a row of the first `count` phases.
+  int64_t phase_tiles(int64_t count) const { return (columns - 1) * count + std::min(count, last_phases); }
+  WinogradStrip strip(int64_t group, int64_t part) const {
+    WinogradStrip s;
+    s.first_phase = group * strip_phases;
+    s.phases = std::min(strip_phases, phases[1] - s.first_phase);
+    s.column = part * strip_columns;
+    s.columns = std::min(strip_columns, columns - s.column);
+    s.tiles = s.columns * s.phases;
+    if (s.column + s.columns < columns) return s;
+    const int64_t last = std::clamp(last_phases - s.first_phase, int64_t{0}, s.phases);
+    s.tiles -= s.phases - last;
+    if (last == 0) --s.columns;
+    return s;
+  }
+  template <class Visit>
+  void each_strip(const Visit& visit) const {
+    for (int64_t group = 0; group < phase_groups; ++group)
+      for (int64_t part = 0; part < column_groups; ++part) visit(strip(group, part));
+  }
+  // Cells of a column of tiles, or of a row of them for each phase.
   int64_t cells_of(int axis, int64_t tile_count) const {
     return tile_count * step[axis - 1] + cells[axis - 1] - step[axis - 1];
   }
-  // Those that the results of so many points need.
-  int64_t cells_for(int axis, int64_t count) const {
-    if (stride == 1) return count + r[axis - 1] - 1;
+  // Those that the results of so many points need, `apart` from the first cell of one to that of the next tap.
+  int64_t cells_for(int axis, int64_t count, int64_t apart) const {
+    if (stride == 1) return count + (r[axis - 1] - 1) * apart;
     return forward ? 2 * count + 1 : ceil_div(count, int64_t{2}) + 1;
   }
+  // Cells that a row of a strip reads; that a row of any writes.
+  int64_t read_cells(const WinogradStrip& s) const { return cells_of(2, s.columns) * s.phases; }
+  int64_t most_written_cells() const { return strip_columns * m[1] * strip_phases; }
   // Which value of a filter a point is multiplied by.
   int64_t filter_of(int64_t point) const {
     const int64_t across = transforms->n[1], i = point / across, j = point % across;
@@ -132,44 +168,77 @@ void each_segment(const WinogradGeometry& g, int64_t first, int64_t count, const
   int64_t plane = first / g.plane_tiles, at = first % g.plane_tiles;
   while (s.index < count) {
     s.image = plane / g.depths, s.depth = plane % g.depths;
-    for (int64_t phase = 0; phase < g.phases[0] * g.phases[1] && s.index < count; ++phase) {
-      s.axis[0] = g.axis_of(1, phase / g.phases[1]);
-      s.axis[1] = g.axis_of(2, phase % g.phases[1]);
-      const int64_t all = s.axis[0].tiles * s.axis[1].tiles;
-      if (at >= all) {
-        at -= all;
+    for (int64_t phase = 0; phase < g.phases[0] && s.index < count; ++phase) {
+      s.rows = g.axis_of(1, phase);
+      if (at >= s.rows.tiles * g.row_tiles) {
+        at -= s.rows.tiles * g.row_tiles;
         continue;
       }
-      const int64_t strips = ceil_div(s.axis[1].tiles, g.strip);
-      for (int64_t strip = 0; strip < strips && s.index < count; ++strip) {
-        s.column = strip * s.axis[1].tiles / strips;
-        s.width = (strip + 1) * s.axis[1].tiles / strips - s.column;
-        const int64_t here = s.width * s.axis[0].tiles;
-        if (at >= here) {
-          at -= here;
+      for (int64_t group = 0; group < g.phase_groups && s.index < count; ++group) {
+        const int64_t begin = group * g.strip_phases, end = std::min(begin + g.strip_phases, g.phases[1]);
+        const int64_t all = (g.phase_tiles(end) - g.phase_tiles(begin)) * s.rows.tiles;
+        if (at >= all) {
+          at -= all;
           continue;
         }
-        s.first = at;
-        s.tiles = std::min(here - at, count - s.index);
-        visit(s);
-        s.index += s.tiles;
-        at = 0;
+        const int64_t full = g.strip_columns * (end - begin) * s.rows.tiles;
+        int64_t part = at / full;
+        at -= part * full;
+        for (; part < g.column_groups && s.index < count; ++part, at = 0) {
+          s.strip = g.strip(group, part);
+          s.first = at;
+          s.tiles = std::min(s.strip.tiles * s.rows.tiles - at, count - s.index);
+          if (s.tiles > 0) visit(s);
+          s.index += s.tiles;
+        }
       }
     }
     ++plane;
   }
 }
 
-// visit(row, column, tiles, index) for the parts of a segment in one row of tiles each; row and column count tiles of
-// the plane, index those of the block.
+// visit(row, first, tiles, index) for the parts of a segment in one row of tiles each: `first` counts tiles of the
+// strip's row, index those of the block.
 template <class Visit>
 void each_tile_row(const WinogradSegment& s, const Visit& visit) {
   for (int64_t done = 0; done < s.tiles;) {
-    const int64_t at = s.first + done, across = at % s.width;
-    const int64_t tiles = std::min(s.width - across, s.tiles - done);
-    visit(at / s.width, s.column + across, tiles, s.index + done);
+    const int64_t at = s.first + done, first = at % s.strip.tiles;
+    const int64_t tiles = std::min(s.strip.tiles - first, s.tiles - done);
+    visit(at / s.strip.tiles, first, tiles, s.index + done);
     done += tiles;
   }
+}
+
+// visit(column, phase, done, tiles) for the parts of such a part that the kernels take: tiles of one phase, or side by
+// side from `phase` of the strip on.
+template <class Visit>
+void each_run(const WinogradStrip& s, int64_t first, int64_t tiles, const Visit& visit) {
+  if (s.phases == 1) return visit(first, int64_t{0}, int64_t{0}, tiles);
+  int64_t column = first / s.phases, phase = first - column * s.phases;
+  for (int64_t done = 0, some; done < tiles; done += some, phase = 0, ++column) {
+    some = std::min(s.phases - phase, tiles - done);
+    visit(column, phase, done, some);
+  }
+}
+
+// visit(cell, column, count, shown) for the cells that such a part writes, as far as they lie side by side in the
+// tensor, from coordinate `column` on; `shown` of them are there.
+template <class Visit>
+void each_stretch(const WinogradGeometry& g, const WinogradStrip& s, int64_t first, int64_t tiles, const Visit& visit) {
+  const int64_t m = g.m[1], apart = g.dilation[2];
+  const auto stretch = [&](int64_t point, int64_t phase, int64_t count) {
+    const int64_t column = (s.column * m + point) * apart + s.first_phase + phase;
+    visit(point * s.phases + phase, column, count, std::clamp(g.written_size[2] - column, int64_t{0}, count));
+  };
+  if (s.phases == apart) {
+    const int64_t column = first / apart, whole = tiles / apart;
+    const bool ends = first + tiles == s.tiles || whole * apart == tiles;
+    if (column * apart == first && ends)
+      return stretch(column * m, 0, (first + tiles == s.tiles ? s.columns - column : whole) * m * apart);
+  }
+  each_run(s, first, tiles, [&](int64_t column, int64_t phase, int64_t, int64_t count) {
+    for (int64_t j = 0; j < m; ++j) stretch(column * m + j, phase, count);
+  });
 }
 
 // ---- winograd_input.cc ----------------------------------------------------------------------------------------
@@ -191,9 +260,9 @@ struct WinogradInput {
                  float* scratch) const;
 
  private:
-  void load_cells(const WinogradSegment& s, int64_t channel, int64_t channels, int64_t tap, float* cells,
-                  float* row) const;
-  void load_border(int64_t row, int64_t coordinate, int64_t channels, float* cell) const;
+  void load_cells(const WinogradSegment& s, int64_t channel, int64_t channels, int64_t tap, float* cells) const;
+  void load_line(int64_t row, int64_t cell, int64_t count, int64_t channels, float* cells) const;
+  void load_border(int64_t row, int64_t coordinate, int64_t count, int64_t channels, float* cells) const;
 };
 
 // ---- winograd_output.cc ---------------------------------------------------------------------------------------
@@ -214,8 +283,8 @@ struct WinogradOutput {
                  int64_t point_pitch, int64_t vector_pitch, float* scratch) const;
 
  private:
-  void store_row(const WinogradSegment& s, int64_t row, int64_t column, int64_t columns, int64_t channel,
-                 int64_t channels, const float* cells, float* scratch) const;
+  void store_line(int64_t at, int64_t columns, int64_t channel, int64_t channels, const float* cells,
+                  float* scratch) const;
 };
 
 // ---- winograd_filter.cc ---------------------------------------------------------------------------------------

@@ -51,8 +51,8 @@ struct Blocking {
       slab = std::min(tiles, std::clamp(wanted, kLeastSlab, kMostSlab));
     }
     // Equal slabs, in whole planes or whole rows of a strip: the parts of a row would be loaded twice.
-    const int64_t across = g.tiles > 0 ? g.axis_of(2, 0).tiles : 1, strips = ceil_div(across, g.strip);
-    const int64_t unit = g.plane_tiles > 0 && g.plane_tiles <= slab ? g.plane_tiles : ceil_div(across, strips);
+    const int64_t unit =
+        g.plane_tiles > 0 && g.plane_tiles <= slab ? g.plane_tiles : std::max<int64_t>(1, g.strip(0, 0).tiles);
     slabs = ceil_div(tiles, slab);
     slab = std::min(tiles, ceil_div(ceil_div(tiles, slabs), unit) * unit);
     slabs = ceil_div(tiles, slab);
@@ -93,42 +93,37 @@ struct WinogradGradient {
   ImageLayout layout;
   const Stored<float> y;
 
-  static int64_t line_elements(const WinogradGeometry& g) { return (g.strip * g.m[1] + g.lanes) * g.lanes; }
-  static int64_t scratch(const WinogradGeometry& g) { return line_elements(g) * (g.m[0] + 1); }
+  static int64_t line_elements(const WinogradGeometry& g) { return g.most_written_cells() * g.lanes; }
+  static int64_t scratch(const WinogradGeometry& g) { return line_elements(g) * g.m[0]; }
 
   void transform(int64_t first, int64_t tiles, int64_t group, int64_t block, float* d, int64_t point_pitch,
-                 float* scratch) const {
+                 float* cells) const {
     const int64_t channels = std::min(g.lanes, g.written - block * g.lanes);
     const int64_t image = (group * g.written + block * g.lanes) * layout.channel_step();
     each_segment(g, first, tiles, [&](const WinogradSegment& s) {
-      each_tile_row(s, [&](int64_t row, int64_t column, int64_t count, int64_t index) {
-        float* cells = scratch + line_elements(g);
+      each_tile_row(s, [&](int64_t row, int64_t from, int64_t count, int64_t index) {
         for (int64_t i = 0; i < g.m[0]; ++i)
-          load_row(s, image + s.image * layout.batch_pitch, row * g.m[0] + i, column * g.m[1], count * g.m[1], channels,
-                   cells + i * line_elements(g), scratch);
-        adjoints.gradient(count, cells, line_elements(g), d + index * g.lanes, point_pitch);
+          load_row(s, image + s.image * layout.batch_pitch, row * g.m[0] + i, from, count, channels,
+                   cells + i * line_elements(g));
+        each_run(s.strip, from, count, [&](int64_t column, int64_t phase, int64_t done, int64_t some) {
+          adjoints.gradient(some, s.strip.phases, cells + (column * g.m[1] * s.strip.phases + phase) * g.lanes,
+                            line_elements(g), d + (index + done) * g.lanes, point_pitch);
+        });
       });
     });
   }
 
  private:
-  void load_row(const WinogradSegment& s, int64_t image, int64_t row, int64_t column, int64_t columns, int64_t channels,
-                float* cells, float* line) const {
-    const int64_t lanes = g.lanes, step = g.dilation[2];
-    const int64_t shown = row < s.axis[0].points ? std::min(columns, s.axis[1].points - column) : 0;
-    std::fill(cells + shown * lanes, cells + columns * lanes, 0.0f);
-    if (shown == 0) return;
-    const int64_t pixel = (s.depth * g.written_size[1] + row * g.dilation[1] + s.axis[0].first) * g.written_size[2] +
-                          column * step + s.axis[1].first;
-    const int64_t from = image + pixel * layout.pixel_step();
-    if (layout.layout == Layout::kChannelsLast) {
-      y.gather_row(kernels, lanes, 0, channels, from, 1, step * layout.channel_pitch, cells, lanes, shown);
-    } else if (step == 1) {
-      y.transpose(kernels, channels, shown, lanes, from, layout.channel_pitch, cells, lanes);
-    } else {
-      y.gather_row(kernels, shown, 0, shown, from, step, layout.channel_pitch, line, columns, channels);
-      kernels.transpose(channels, shown, lanes, line, columns, cells, lanes);
-    }
+  void load_row(const WinogradSegment& s, int64_t image, int64_t row, int64_t from, int64_t tiles, int64_t channels,
+                float* cells) const {
+    const int64_t lanes = g.lanes, y_row = row * g.dilation[1] + s.rows.first;
+    const int64_t line = (s.depth * g.written_size[1] + y_row) * g.written_size[2];
+    each_stretch(g, s.strip, from, tiles, [&](int64_t cell, int64_t column, int64_t count, int64_t shown) {
+      if (row >= s.rows.points) shown = 0;
+      layout.load_pixels(kernels, y, image + (line + column) * layout.pixel_step(), shown, channels, lanes,
+                         cells + cell * lanes);
+      std::fill_n(cells + (cell + shown) * lanes, (count - shown) * lanes, 0.0f);
+    });
   }
 };
 

@@ -182,15 +182,16 @@ FC_INLINE void filter_pass(const Cell* u, Cell* w) {
 // ---- two dimensions ---------------------------------------------------------------------------------------------
 
 template <class A0, class A1>
-void gradient(int64_t tiles, const float* y, int64_t row_pitch, float* d, int64_t point_pitch) {
+void gradient(int64_t tiles, int64_t phases, const float* y, int64_t row_pitch, float* d, int64_t point_pitch) {
   constexpr int M0 = A0::m, M1 = A1::m, n0 = A0::points, n1 = A1::points;
-  for (int64_t t = 0; t < tiles; ++t, y += M1 * L, d += L) {
+  const int64_t next = phases == 1 ? M1 : 1;
+  for (int64_t t = 0; t < tiles; ++t, y += next * L, d += L) {
     Cell down[M1][n0];
 #pragma GCC unroll 8
     for (int j = 0; j < M1; ++j) {
       Cell column[M0];
 #pragma GCC unroll 8
-      for (int i = 0; i < M0; ++i) column[i] = load(y + i * row_pitch + j * L);
+      for (int i = 0; i < M0; ++i) column[i] = load(y + i * row_pitch + j * phases * L);
       gradient_pass<A0>(column, down[j]);
     }
 #pragma GCC unroll 8

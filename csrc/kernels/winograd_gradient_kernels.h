@@ -9,9 +9,10 @@ namespace fastconv {
 
 // Of one F(m0 x m1, r0 x r1).
 struct WinogradAdjoints {
-  // A y A^T, without the 1/N of csrc/winograd_math.h, of `tiles` tiles that follow each other along a row: tile t has
-  // the m0 x m1 cells y[i * row_pitch + (t * m1 + j) * L]. Writes d[point * point_pitch + t * L].
-  void (*gradient)(int64_t tiles, const float* y, int64_t row_pitch, float* d, int64_t point_pitch);
+  // A y A^T, without the 1/N of csrc/winograd_math.h, of `tiles` tiles of a row: tile t has the m0 x m1 cells
+  // y[i * row_pitch + (t * m1 + j) * L], or, of several phases, y[i * row_pitch + (t + j * phases) * L]. Writes
+  // d[point * point_pitch + t * L].
+  void (*gradient)(int64_t tiles, int64_t phases, const float* y, int64_t row_pitch, float* d, int64_t point_pitch);
   // G^T u G, with that 1/N, of `rows` filters in L channels each, which are lanes: u[value * point_pitch + row *
   // u_pitch + lane]. Writes w[row * w_row + lane * w_channel + tap] for lane < channels and the r0 x r1 taps.
   void (*filter)(int64_t rows, int64_t channels, const float* u, int64_t point_pitch, int64_t u_pitch, float* w,

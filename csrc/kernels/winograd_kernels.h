@@ -12,17 +12,19 @@ namespace fastconv {
 // stride 2 those of the middle tap.
 struct WinogradTransforms {
   int m[2], r[2], n[2], cells[2], step[2], filters[2];
-  // B^T d B of `tiles` tiles that follow each other along a row: rows[i] points to cells of input row i of the tile
-  // row, tile t reads cells from t * step1 on. Writes v[xi * point_pitch + t * L].
-  void (*input)(int64_t tiles, const float* const* rows, float* v, int64_t point_pitch);
+  // B^T d B of `tiles` tiles of a row: rows[i] points to cells of input row i of the tile row. With one phase, tile t
+  // reads cells from t * step1 on; of `phases` phases, tile t is of the t-th and reads cells from t on, `phases` apart.
+  // Writes v[xi * point_pitch + t * L].
+  void (*input)(int64_t tiles, int64_t phases, const float* const* rows, float* v, int64_t point_pitch);
   // G g G^T of `channels` filters for L written channels: filter c has its taps at g + c * channel_pitch, [r0][r1][L],
   // from the last one to the first when `flipped`. Writes u[i * point_pitch + c * u_pitch] for the filters0 x filters1
   // values.
   void (*filter)(int64_t channels, const float* g, int64_t channel_pitch, bool flipped, float* u, int64_t point_pitch,
                  int64_t u_pitch);
-  // A^T M A of `tiles` tiles that follow each other along a row, from products[xi * point_pitch + t * L]; writes the
-  // cells y[i * row_pitch + (t * m1 + j) * L] of output rows i < m0.
-  void (*output)(int64_t tiles, const float* products, int64_t point_pitch, float* y, int64_t row_pitch);
+  // A^T M A of `tiles` tiles of a row, from products[xi * point_pitch + t * L]; writes the cells j of output rows i <
+  // m0, y[i * row_pitch + (t * m1 + j) * L], or, of several phases, y[i * row_pitch + (t + j * phases) * L].
+  void (*output)(int64_t tiles, int64_t phases, const float* products, int64_t point_pitch, float* y,
+                 int64_t row_pitch);
 };
 
 struct WinogradTransformTable {  // winograd_transform.cc

@@ -136,21 +136,23 @@ FC_INLINE void output_pass(const Cell* m, Cell* y) {
 
 // ---- two dimensions -------------------------------------------------------------------------------------------
 
-// Tiles of a batch: columns that two of them share are computed once, but for those between batches.
+// Tiles of a batch: columns that two of them share are computed once, but for those between batches. Tiles of several
+// phases share none.
 template <class A>
 constexpr int kTilesAtOnce = A::step == 8 ? 4 : 8;
 
 template <class A0, class A1>
-void input(int64_t tiles, const float* const* rows, float* v, int64_t point_pitch) {
-  constexpr int batch = kTilesAtOnce<A1>, shared = A1::cells - A1::step;
-  Cell columns[A0::points][batch * A1::step + shared];
+void input(int64_t tiles, int64_t phases, const float* const* rows, float* v, int64_t point_pitch) {
+  constexpr int most = kTilesAtOnce<A1>, shared = A1::cells - A1::step;
+  Cell columns[A0::points][most * A1::step + shared];
+  const int64_t batch = phases == 1 ? most : 1, next = phases == 1 ? A1::step : 1;
   for (int64_t first = 0; first < tiles; first += batch) {
     const int64_t count = tiles - first < batch ? tiles - first : batch;
-    const int64_t offset = first * A1::step * L;
+    const int64_t offset = first * next * L;
     for (int64_t x = 0; x < count * A1::step + shared; ++x) {
       Cell d[A0::cells], down[A0::points];
 #pragma GCC unroll 16
-      for (int i = 0; i < A0::cells; ++i) d[i] = load(rows[i] + offset + x * L);
+      for (int i = 0; i < A0::cells; ++i) d[i] = load(rows[i] + offset + x * phases * L);
       input_pass<A0>(d, down);
 #pragma GCC unroll 16
       for (int i = 0; i < A0::points; ++i) columns[i][x] = down[i];
@@ -196,8 +198,9 @@ void filter(int64_t channels, const float* g, int64_t channel_pitch, bool flippe
 }
 
 template <class A0, class A1>
-void output(int64_t tiles, const float* products, int64_t point_pitch, float* y, int64_t row_pitch) {
-  for (int64_t t = 0; t < tiles; ++t, products += L, y += A1::m * L) {
+void output(int64_t tiles, int64_t phases, const float* products, int64_t point_pitch, float* y, int64_t row_pitch) {
+  const int64_t next = phases == 1 ? A1::m : 1;
+  for (int64_t t = 0; t < tiles; ++t, products += L, y += next * L) {
     Cell down[A1::points][A0::m];
 #pragma GCC unroll 16
     for (int j = 0; j < A1::points; ++j) {
@@ -213,7 +216,7 @@ void output(int64_t tiles, const float* products, int64_t point_pitch, float* y,
       for (int j = 0; j < A1::points; ++j) row[j] = down[j][i];
       output_pass<A1>(row, across);
 #pragma GCC unroll 8
-      for (int j = 0; j < A1::m; ++j) store(y + i * row_pitch + j * L, across[j]);
+      for (int j = 0; j < A1::m; ++j) store(y + i * row_pitch + j * phases * L, across[j]);
     }
   }
 }

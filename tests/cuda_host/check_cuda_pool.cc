@@ -38,7 +38,7 @@ PoolProblem draw_problem(Draw& draw) {
     p.output[i] = p.adaptive;
     if (i < kMaxSpatial - p.spatial_rank) continue;
     p.size[i] = p.spatial_rank == 1 ? draw(1, 70) : draw(1, 11);
-    if (shape == 2 && p.spatial_rank == 2 && draw(0, 3) == 0) p.size[i] = draw(50, 80);
+    if (shape == 2 && p.spatial_rank == 1 && draw(0, 2) == 0) p.size[i] = draw(300, 9000), p.c = draw(1, 9);
     if (shape < 2) {
       p.size[i] = i == 2 && draw(0, 3) ? 4 * draw(1, 6) : draw(2, 26);
       p.window[i] = 2 + shape, p.stride[i] = draw(0, 5) ? 2 : draw(1, 3);

@@ -246,7 +246,7 @@ class Check {
         if (!(value == rounded)) return failed(algorithm, kind, difference("exact", i, value, rounded, 0));
         continue;
       }
-      if (algorithm.exact_on_integers)
+      if (algorithm.error_factor <= 1)
         largest = magnitude[i];
       else if (i % static_cast<size_t>(plane) == 0)
         largest = *std::max_element(&magnitude[i], &magnitude[i] + plane);
