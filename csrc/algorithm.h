@@ -34,6 +34,9 @@ struct Machine {
   // What there is to choose from, best first.
   int32_t algorithm_count = 0;
   const Algorithm* const* algorithms = nullptr;
+  // Names of those that passed on a GPU as they are now; on a device they are taken before others.
+  const char* const* verified = nullptr;
+  int32_t verified_count = 0;
 };
 inline bool is_device(const Machine& machine) { return !machine.kernels; }
 

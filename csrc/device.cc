@@ -63,6 +63,8 @@ const Device* find_device(int ordinal, char* error) {
   memcpy(device->name, attributes.name, sizeof device->name);
   device->machine.algorithm_count = opened->algorithm_count;
   device->machine.algorithms = opened->algorithms;
+  device->machine.verified = opened->verified;
+  device->machine.verified_count = opened->verified_count;
   devices[ordinal].store(device, std::memory_order_release);
   return device;
 }

@@ -138,6 +138,19 @@ Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options&
   return c;
 }
 
+bool is_verified(const Machine& machine, const Algorithm& algorithm) {
+  for (int i = 0; i < machine.verified_count; ++i)
+    if (strcmp(machine.verified[i], algorithm.name) == 0) return true;
+  return false;
+}
+
+// What passed on a GPU goes before what did not, whatever is estimated; on the CPU the estimate alone decides.
+bool is_better(const Machine& machine, const Choice& a, const Choice& b) {
+  const bool verified = is_verified(machine, *a.algorithm);
+  if (verified != is_verified(machine, *b.algorithm)) return verified;
+  return a.estimate.total() < b.estimate.total();
+}
+
 Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool packed) {
   Choice best;
   if (!validate(p, best.text)) {
@@ -148,7 +161,7 @@ Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool pac
   best.failure = Failure::kUnsupported;
   for (int i = 0; i < o.machine->algorithm_count; ++i) {
     const Choice c = consider(*o.machine->algorithms[i], p, o, threads, packed);
-    if (c.failure == Failure::kNone ? best.failure != Failure::kNone || c.estimate.total() < best.estimate.total()
+    if (c.failure == Failure::kNone ? best.failure != Failure::kNone || is_better(*o.machine, c, best)
                                     : best.failure != Failure::kNone)
       best = c;  // while nothing fits, the last sentence stands: that of `reference`
   }

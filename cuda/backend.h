@@ -12,7 +12,7 @@ namespace fastconv {
 
 // Raised with every change of this file, algorithm.h, pool_buffers.h or problem.h. The loader refuses a library of another
 // number.
-inline constexpr int32_t kBackendAbi = 3;
+inline constexpr int32_t kBackendAbi = 4;
 
 struct DeviceAttributes {
   char name[64];
@@ -46,6 +46,8 @@ struct Backend {
   int32_t algorithm_count;
   const char* name;                    // "cuda"
   const Algorithm* const* algorithms;  // the same names as on the CPU where it is the same method, best first
+  const char* const* verified;         // names of those that passed on a GPU as they are now (verified.h)
+  int32_t verified_count;
   // Of a valid problem; every one is taken.
   int (*pool)(const PoolProblem* problem, const PoolContext* context);
   int (*scatter_positions)(const PositionContext* context);

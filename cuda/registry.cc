@@ -2,6 +2,8 @@
 // The list of algorithms on the device, by hand: fast ones first, `direct`, which refuses nothing, last.
 #include "registry.h"
 
+#include "verified.h"
+
 namespace fastconv::cuda {
 
 extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kWinogradF4x43x3, kWinogradF2x23x3, kImplicitGemm,
@@ -11,5 +13,7 @@ const Algorithm* const kAlgorithms[] = {&kDepthwise,        &kGrouped,         &
                                         &kWinogradF4x43x3,  &kWinogradF2x23x3, &kImplicitGemm,
                                         &kImplicitGemmTf32, &kIm2colGemm,      &kDirect};
 const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
+const char* const* const kVerified = kVerifiedNames;
+const int32_t kVerifiedCount = kVerifiedNameCount;
 
 }  // namespace fastconv::cuda

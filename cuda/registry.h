@@ -8,6 +8,8 @@ namespace fastconv::cuda {
 
 extern const Algorithm* const kAlgorithms[];
 extern const int32_t kAlgorithmCount;
+extern const char* const* const kVerified;  // verified.h
+extern const int32_t kVerifiedCount;
 
 int pool(const PoolProblem* problem, const PoolContext* context);  // pool.cu
 int scatter_positions(const PositionContext* context);             // pool_positions.cu

@@ -112,6 +112,8 @@ extern "C" __attribute__((visibility("default"))) const fastconv::Backend* fastc
                                             kAlgorithmCount,
                                             "cuda",
                                             kAlgorithms,
+                                            kVerified,
+                                            kVerifiedCount,
                                             pool,
                                             scatter_positions,
                                             device_count,

@@ -37,6 +37,9 @@ py::dict device_info(int ordinal) {
   py::list names;
   for (int i = 0; i < device.machine.algorithm_count; ++i) names.append(device.machine.algorithms[i]->name);
   d["algorithms"] = names;
+  py::list verified;
+  for (int i = 0; i < device.machine.verified_count; ++i) verified.append(device.machine.verified[i]);
+  d["verified"] = verified;
   return d;
 }
 

@@ -115,6 +115,8 @@ extern "C" __attribute__((visibility("default"))) const fastconv::Backend* fastc
                                             kAlgorithmCount,
                                             "cuda_host",
                                             kAlgorithms,
+                                            kVerified,
+                                            kVerifiedCount,
                                             pool,
                                             scatter_positions,
                                             device_count,

@@ -18,6 +18,8 @@ class _Backend(ctypes.Structure):
         ("algorithm_count", ctypes.c_int32),
         ("name", ctypes.c_char_p),
         ("algorithms", _Pointer),
+        ("verified", _Pointer),
+        ("verified_count", ctypes.c_int32),
         ("pool", _Pointer),
         ("scatter_positions", _Pointer),
         ("device_count", _Pointer),
@@ -35,7 +37,7 @@ class _Backend(ctypes.Structure):
     ]
 
 
-ABI = 3
+ABI = 4
 _backend: Any = None
 
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files the kernels of an algorithm are made of, and one number over them: what was verified on a GPU is verified
+as long as that number stays.
+
+The files of an algorithm are those in cuda/ whose names begin as its name does (winograd_f2x2_3x3: winograd.cu,
+winograd_images.cu, ..., where there is none for more of the name), everything that they include from this repository, and for every header the file of the same name that has its functions. Of their text comments and white space do not
+count, so that a better comment costs nothing. The estimate of an algorithm is in its files: a new price makes it
+"changed" too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CUDA = "cuda"
+POOL = "pool"  # all of pooling counts as one: check_cuda_pool tests it as one
+ALWAYS = ("csrc/algorithm.h", "csrc/problem.h")
+# A comment, or a text in which a comment's signs mean nothing.
+_WORDS = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\s+', re.DOTALL)
+_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
+_ALGORITHM = re.compile(r"^(?:extern )?const Algorithm k\w+ = \{\s*(?:\"(\w+)\"|(k\w+))", re.MULTILINE)
+
+
+def algorithms(root: Path = ROOT) -> list[str]:
+    """The names of the algorithms that cuda/ defines, and "pool", sorted."""
+    names = []
+    for path in sorted((root / CUDA).glob("*.cu")):
+        text = path.read_text(encoding="utf-8")
+        for literal, constant in _ALGORITHM.findall(text):
+            names.append(literal or _constant(constant, path, root))
+    return [*sorted(names), POOL]
+
+
+def _constant(name: str, path: Path, root: Path) -> str:
+    for file in closure([str(path.relative_to(root))], root):
+        if found := re.search(rf'\b{name}\b(?:\[\])? = "(\w+)"', (root / file).read_text(encoding="utf-8")):
+            return found[1]
+    raise LookupError(f"{path.name} calls an algorithm {name}, which has no text")
+
+
+def files_of(algorithm: str, root: Path = ROOT) -> list[str]:
+    """Paths relative to the repository, sorted.
+
+    Raises:
+        LookupError: no file in cuda/ begins with the algorithm's name.
+    """
+    stem, own = algorithm, _of_stem(algorithm, root)
+    while not own:
+        stem, rest, _ = stem.rpartition("_")
+        if not rest:
+            raise LookupError(f"cuda/ has no file for the algorithm {algorithm}")
+        own = _of_stem(stem, root)
+    return closure([*(str(p.relative_to(root)) for p in own), *ALWAYS], root)
+
+
+def _of_stem(stem: str, root: Path) -> list[Path]:
+    return [p for p in (root / CUDA).glob("*.cu") if p.stem == stem or p.stem.startswith(f"{stem}_")]
+
+
+def closure(files: list[str], root: Path) -> list[str]:
+    """`files` with all that they include from the repository, and the .cu file beside each header of cuda/."""
+    found: set[str] = set()
+    waiting = list(files)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        path = root / name
+        beside = path.with_suffix(".cu")
+        if path.parent.name == CUDA and path.suffix in (".cuh", ".h") and beside.is_file():
+            waiting.append(str(beside.relative_to(root)))
+        for included in _INCLUDE.findall(path.read_text(encoding="utf-8")):
+            target = (path.parent / included).resolve()
+            if target.is_file() and target.is_relative_to(root):  # device_host.h is the emulation's, and elsewhere
+                waiting.append(str(target.relative_to(root)))
+    return sorted(found)
+
+
+def without_comments(text: str) -> str:
+    """The text with every run of comments and white space as one space."""
+    kept = _WORDS.sub(lambda m: m[0] if m[0].startswith('"') else " ", text)
+    return re.sub(r" +", " ", kept).strip()
+
+
+def digest(algorithm: str, root: Path = ROOT) -> str:
+    """The sha256 over names and texts of the algorithm's files."""
+    total = hashlib.sha256()
+    for name in files_of(algorithm, root):
+        text = without_comments((root / name).read_text(encoding="utf-8"))
+        total.update(f"{name}\n{len(text)}\n{text}\n".encode())
+    return total.hexdigest()
+
+
+def digests(root: Path = ROOT) -> dict[str, str]:
+    """Algorithm -> its sha256."""
+    return {name: digest(name, root) for name in algorithms(root)}
