@@ -8,7 +8,6 @@ nvidia-cuda-nvdisasm.
 """
 
 import argparse
-import collections
 import re
 import shutil
 import subprocess
@@ -17,12 +16,12 @@ from pathlib import Path
 
 TABLE = Path(__file__).with_name("gates.txt")
 HEAD = """# Registers and static shared memory of every kernel, and which of these instructions it has: H tensor cores
-# (HMMA), M matrix loads (LDSM), A asynchronous copies (LDGSTS), V 16-byte loads (LDG.E.128). None has a stack or spills.
-# Written by gates.py --write; nvcc 13.0.88.
+# (HMMA), M matrix loads (LDSM), A asynchronous copies (LDGSTS), V 16-byte loads (LDG.E.128). None has a stack
+# or spills. Written by gates.py --write; nvcc 13.0.88.
 """
 CLASSES = {"H": "HMMA", "M": "LDSM", "A": "LDGSTS", "V": "LDG.E.128"}
 # Kernels, by a part of their name -> what each of them must have, on architectures from sm_80 on.
-REQUIRED = {"implicit_forward": "HA", "implicit_data": "HA", "implicit_filter": "HA"}
+REQUIRED = {"implicit_images": "HMA", "implicit_filter<": "HA"}
 
 
 def tool(name: str) -> str:
@@ -71,17 +70,15 @@ def resources(library: str) -> dict[tuple[str, str], dict[str, int]]:
 
 def instructions(library: str) -> dict[tuple[str, str], set[str]]:
     """(architecture, mangled kernel) -> the classes that it has; L is local memory."""
-    found: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
-    arch, kernel = "", ""
-    for line in dump(library, "--dump-sass").splitlines():
-        if match := re.search(r"arch = (sm_\w+)", line):
-            arch = match[1]
-        elif match := re.search(r"Function : (\S+)", line):
-            kernel = match[1]
-        else:
-            found[arch, kernel] |= {letter for letter, word in CLASSES.items() if word in line}
-            if re.search(r"\b(LDL|STL)\b", line):
-                found[arch, kernel].add("L")
+    found = {}
+    for code in dump(library, "--dump-sass").split("arch = ")[1:]:
+        arch = code.split(maxsplit=1)[0]
+        for function in code.split("Function : ")[1:]:
+            kernel = function.split(maxsplit=1)[0]
+            classes = {letter for letter, word in CLASSES.items() if word in function}
+            if re.search(r"\b(LDL|STL)\b", function):
+                classes.add("L")
+            found[arch, kernel] = classes
     return found
 
 
