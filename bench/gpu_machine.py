@@ -5,6 +5,7 @@ built from the checkout.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.metadata
@@ -106,8 +107,9 @@ def versions() -> dict[str, str]:
         cudnn = torch.backends.cudnn.version()
         if cudnn:
             found["cudnn"] = str(cudnn)
-    for package in importlib.metadata.packages_distributions().get("cupy", []):
-        found["cupy"] = importlib.metadata.version(package)
+    for package in ("cupy", "cupy-cuda12x", "cupy-cuda13x"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found["cupy"] = importlib.metadata.version(package)
     return found
 
 
