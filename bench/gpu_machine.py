@@ -154,7 +154,10 @@ def build(architecture: int, with_library: bool) -> Path | None:
     _run(words, "configuring build/gpu")
     targets = [*CHECKS, *(["fastconv_cuda"] if with_library else [])]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    _run([_tool("cmake"), "--build", str(BUILD), "-j", str(cores), "--target", *targets], "building " + ", ".join(targets))
+    _run(
+        [_tool("cmake"), "--build", str(BUILD), "-j", str(cores), "--target", *targets],
+        "building " + ", ".join(targets),
+    )
     return BUILD / "cuda" / LIBRARY if with_library else None
 
 

@@ -3,11 +3,13 @@
 
 import importlib.util
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from bench import gpu_classes, gpu_machine, gpu_parity, gpu_report, gpu_sources, gpu_summary
+from bench import gpu_classes, gpu_machine, gpu_parity, gpu_report, gpu_sources, gpu_summary, gpu_timing
 from fastconv import ConvProblem
 from fastconv.bench import report
 
@@ -233,3 +235,36 @@ def test_a_result_is_resumed_only_with_its_kernels(tmp_path, monkeypatch):
         gpu_report.started(arguments, gpu)
     fresh, place = gpu_report.started(gpu_report.parser().parse_args(["--seed", "5"]), gpu)
     assert fresh["seed"] == 5 and re.fullmatch(r"t1-\d{4}-\d\d-\d\d\.json", place.name)
+
+
+def test_timing_goes_on_behind_a_kernel_that_broke_the_device(tmp_path, monkeypatch, capsys):
+    """Rows that are there are not measured again, and every row is saved."""
+    measured = []
+
+    class Rows:
+        def __init__(self, torch, l2_bytes, excluded):
+            assert excluded == {"direct"}
+
+        def measure(self, c, problem):
+            measured.append(problem.key)
+            if len(measured) == 3:
+                raise gpu_timing.BrokenDeviceError({"running": "grouped", **row(1.0, 1.0)}, "an illegal address")
+            return row(2.0, 1.0)
+
+    torch = types.SimpleNamespace(cuda=types.SimpleNamespace(is_available=lambda: True))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(gpu_timing, "Rows", Rows)
+    told = result(gpu={"name": "NVIDIA T1", "l2_bytes": 1})
+    told["parity"]["direct"] = {"runs": 3, "failures": 1, "passed": False}
+    work = gpu_report.Report(told, tmp_path / "r.json", 60)
+    classes = gpu_classes.chosen("pool_forward,grouped")
+    assert not gpu_report.time_classes(work, classes)
+    assert "grouped broke the device: an illegal address" in capsys.readouterr().out
+    again = gpu_report.Report(report.load(tmp_path / "r.json"), tmp_path / "r.json", 60)
+    assert gpu_report.time_classes(again, classes)
+    assert len(measured) == len(set(measured)) == sum(len(c.problems()) for c in classes)
+    saved = report.load(tmp_path / "r.json")
+    assert all(saved["classes"][c.name]["finished"] for c in classes)
+    assert saved["summary"]["grouped"]["mean"] == pytest.approx(2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_report.time_classes(again, classes) and "finds no GPU" in report.load(tmp_path / "r.json")["timing"]
