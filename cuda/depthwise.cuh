@@ -20,8 +20,8 @@ inline bool is_depthwise_square(const ConvProblem& p) {
 
 // Rows of outputs that a thread computes of them, channels first.
 constexpr int square_rows(int stride) { return stride == 1 ? 4 : 2; }
-// Where the first cell that output 0 reads lies in its row of shared memory: there, the usual padding of half the filter
-// leaves the rows of the tensor and of the box aligned alike.
+// Where the first cell that output 0 reads lies in its row of shared memory: there, the usual padding of half the
+// filter leaves the rows of the tensor and of the box aligned alike.
 constexpr int square_lead(int element, int filter) {
   const int piece = 16 / element;
   return (piece - filter / 2 % piece) % piece;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // depthwise of any filter, stride and dilation, one to three axes, both layouts, from a halo in shared memory.
-//   rows    no stride and no dilation along the rows (1-D, 3-D, filters to 31x31): a thread computes 8 neighbours of a row;
-//           for each row of the filter, 4 taps at a time: a window of 12 cells in registers slides by 4
-//   places  the rest: a thread computes one output after the other; its taps may be `scattered`, backward-data's of strides:
-//           each cell of x has its own first tap, and the others follow a fixed step apart
+//   rows    no stride and no dilation along the rows (1-D, 3-D, filters to 31x31): a thread computes 8 neighbours of a
+//           row; for each row of the filter, 4 taps at a time: a window of 12 cells in registers slides by 4
+//   places  the rest: a thread computes one output after the other; its taps may be `scattered`, those of backward-data
+//           with strides: each cell of x has its own first tap, and the others follow a fixed step apart
 #include "depthwise.cuh"
 
 namespace fastconv::cuda {
@@ -31,7 +31,7 @@ __device__ __forceinline__ void read_window(Sum<T> (&window)[count], int first, 
 }
 
 template <bool last, class T>
-__global__ void __launch_bounds__(kTileThreads) depthwise_rows(Conv<T> c, Tile g) {
+__global__ void __launch_bounds__(kTileThreads, 4) depthwise_rows(Conv<T> c, Tile g) {
   auto& s = shared<Memory>();
   T* cells = s.template at<T>(0);
   auto* stage = s.template at<Sum<T>>(g.stage_at);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // depthwise, backward-filter: what its kernels share. A block has one channel of y (channels last: a few) and every
-// parts-th tile of all images; a tile of channels first has that channel's planes of several images. It adds products in
-// registers over all its tiles and leaves one sum for each weight in the workspace (partial_sums.cuh).
+// parts-th tile of all images; a tile of channels first has that channel's planes of several images. It adds products
+// in registers over all its tiles and leaves one sum for each weight in the workspace (partial_sums.cuh).
 #pragma once
 
 #include "depthwise.cuh"

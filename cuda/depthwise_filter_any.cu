@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// depthwise, backward-filter of any filter, stride and dilation: a thread owns up to 8 weights of the block's channels and
-// goes over all outputs of each tile; where there are fewer weights than threads, several threads have the same weights and
-// take every slices-th row, and the slices are added in order.
+// depthwise, backward-filter of any filter, stride and dilation: a thread owns up to 8 weights of the block's channels
+// and goes over all outputs of each tile; where there are fewer weights than threads, several threads have the same
+// weights and take every slices-th row, and the slices are added in order.
 #include "depthwise_filter.cuh"
 
 namespace fastconv::cuda {

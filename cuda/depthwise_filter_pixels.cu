@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// depthwise, backward-filter, channels last, square filters: a thread has a vector of 4 channels (float64: 2) and one row of
-// the filter, whose sums it keeps in registers, and takes every slices-th row of outputs of each tile. The slices are added
-// in order.
+// depthwise, backward-filter, channels last, square filters: a thread has a vector of 4 channels (float64: 2) and one
+// row of the filter, whose sums it keeps in registers, and takes every slices-th row of outputs of each tile. The
+// slices are added in order.
 #include "depthwise_filter.cuh"
 
 namespace fastconv::cuda {
@@ -10,7 +10,7 @@ namespace {
 constexpr int kColumns = 4;
 
 template <class T, int kFilter, int kStride>
-__global__ void __launch_bounds__(kTileThreads) depthwise_filter_pixels(Conv<T> c, FilterTiles f, Sum<T>* parts) {
+__global__ void __launch_bounds__(kTileThreads, 4) depthwise_filter_pixels(Conv<T> c, FilterTiles f, Sum<T>* parts) {
   constexpr int kChannels = sizeof(T) == 8 ? 2 : 4, kCells = (kColumns - 1) * kStride + kFilter;
   auto& s = shared<FilterMemory>();
   const Tile& g = f.tile;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // depthwise, backward-filter, channels first, square filters: a thread keeps the sums of all taps in registers and adds
-// those of 4 neighbours along a row and some rows of each tile; then warps add theirs in a tree, and the warps in order.
+// those of 4 neighbours along a row and some rows of each tile; then warps add theirs in a tree, and the warps in
+// order.
 #include "depthwise_filter.cuh"
 
 namespace fastconv::cuda {

@@ -14,7 +14,7 @@ constexpr int kArena = 22 << 10;
 typedef TileMemory<kArena> Memory;
 
 template <class T, int kFilter, int kStride>
-__global__ void __launch_bounds__(kTileThreads) depthwise_planes(Conv<T> c, Tile g) {
+__global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 3 : 5) depthwise_planes(Conv<T> c, Tile g) {
   constexpr int kRows = square_rows(kStride), kPiece = 16 / static_cast<int>(sizeof(T)),
                 kRead = kPiece < 4 ? kPiece : 4;
   constexpr int kOff = square_lead(sizeof(T), kFilter) % kRead;

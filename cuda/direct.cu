@@ -12,7 +12,8 @@ namespace {
 constexpr int kThreads = 128;
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) direct_forward(Conv<T> c, Positions positions, int64_t elements) {
+__global__ void __launch_bounds__(kThreads)
+    direct_forward(Conv<T> c, Positions positions, Plane filter, int64_t elements) {
   const ConvProblem& p = c.p;
   const int64_t taps = p.filter[0] * p.filter[1] * p.filter[2], cg = c.group_c;
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < elements; i += int64_t{gridDim.x} * kThreads) {
@@ -20,22 +21,18 @@ __global__ void __launch_bounds__(kThreads) direct_forward(Conv<T> c, Positions 
     const T* x = c.x + at.n * c.xs.batch + at.group * cg * c.xs.channel;
     const T* w = c.w + at.channel * cg * taps;
     Sum<T> sum = 0;
-    int64_t tap = 0;
-    for (int64_t t0 = 0; t0 < p.filter[0]; ++t0) {
-      const int64_t a0 = source(c, 0, at.place[0], t0);
-      for (int64_t t1 = 0; t1 < p.filter[1]; ++t1) {
-        const int64_t a1 = source(c, 1, at.place[1], t1);
-        for (int64_t t2 = 0; t2 < p.filter[2]; ++t2, ++tap) {
-          const int64_t a2 = source(c, 2, at.place[2], t2);
-          if (a0 == kOutside || a1 == kOutside || a2 == kOutside) {
-            if (p.padding_mode == PaddingMode::kConstant)
-              for (int64_t ch = 0; ch < cg; ++ch) sum += c.pad_value * widen(w[ch * taps + tap]);
-            continue;
-          }
-          const T* cell = x + ((a0 * p.size[1] + a1) * p.size[2] + a2) * c.xs.pixel;
-          for (int64_t ch = 0; ch < cg; ++ch) sum += widen(cell[ch * c.xs.channel]) * widen(w[ch * taps + tap]);
-        }
+    for (int64_t tap = 0; tap < taps; ++tap) {  // one loop for all axes: a nest spills
+      int64_t t[kMaxSpatial];
+      filter.places(tap, t);
+      const int64_t a0 = source(c, 0, at.place[0], t[0]), a1 = source(c, 1, at.place[1], t[1]);
+      const int64_t a2 = source(c, 2, at.place[2], t[2]);
+      if (a0 == kOutside || a1 == kOutside || a2 == kOutside) {
+        if (p.padding_mode == PaddingMode::kConstant)
+          for (int64_t ch = 0; ch < cg; ++ch) sum += c.pad_value * widen(w[ch * taps + tap]);
+        continue;
       }
+      const T* cell = x + ((a0 * p.size[1] + a1) * p.size[2] + a2) * c.xs.pixel;
+      for (int64_t ch = 0; ch < cg; ++ch) sum += widen(cell[ch * c.xs.channel]) * widen(w[ch * taps + tap]);
     }
     finish(c, c.y, at.n * c.ys.batch + at.channel * c.ys.channel + at.pixel * c.ys.pixel, at.channel, sum);
   }
@@ -55,7 +52,7 @@ __global__ void __launch_bounds__(kThreads)
     const Places places2 = places_of(c, 2, at.place[2]);
     const int64_t count0 = 1 + places0.below + places0.above, count1 = 1 + places1.below + places1.above;
     const int64_t count2 = 1 + places2.below + places2.above;
-    for (int64_t tap = 0; tap < taps; ++tap) {  // one loop for all axes: a nest of six spills
+    for (int64_t tap = 0; tap < taps; ++tap) {  // one loop for all axes, as above
       int64_t t[kMaxSpatial];
       filter.places(tap, t);
       for (int64_t i0 = 0, i1 = 0, i2 = 0; i0 < count0;) {
@@ -154,7 +151,7 @@ int run(const ConvProblem* p, const RunContext* r) {
       case Pass::kForward: {
         const int64_t elements = p->n * p->k * y_plane(*p);
         const Positions positions(p->y_layout, p->k, c.group_k, c.out);
-        return launch(*r, direct_forward<T>, blocks(elements), kThreads, 0, c, positions, elements);
+        return launch(*r, direct_forward<T>, blocks(elements), kThreads, 0, c, positions, Plane(p->filter), elements);
       }
       case Pass::kBackwardData: {
         const int64_t elements = p->n * p->c * x_plane(*p);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// 2 to 32 input channels per group, zeros padding: a group has too few channels for a matrix product of its own, and its
-// halo is small enough to be used for all its filters and taps from shared memory.
+// 2 to 32 input channels per group, zeros padding: a group has too few channels for a matrix product of its own, and
+// its halo is small enough to be used for all its filters and taps from shared memory.
 #include <cstdio>
 
 #include "grouped.cuh"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// grouped, backward-filter: a block has a group (of many filters, 32 of them) and every parts-th tile of all images, whose
-// cells of x and y it puts into shared memory pixel by pixel, whatever the layout.
+// grouped, backward-filter: a block has a group (of many filters, 32 of them) and every parts-th tile of all images,
+// whose cells of x and y it puts into shared memory pixel by pixel, whatever the layout.
 //   each thread, of 4 filters, 4 channels and one tap: over the outputs of the tile, adds 4 x 4 products in registers;
 //   where there are fewer such than threads, several threads share the rows, and are added in order
 // The blocks' sums are added by partial_sums.cu.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// grouped, forward and backward-data: a block has a tile of outputs and the filters of a group, or of several small groups.
+// grouped, forward and backward-data: a block has a tile of outputs and the filters of a group, or of several small
+// groups.
 //   for some of the group's channels at a time: their halos and weights into shared memory
-//     for each channel and tap: a warp of 32 x 4 outputs and 4 or 8 filters multiplies 4 cells by 4 or 8 weights in each
-//     thread; neighbouring lanes read neighbouring cells, and all the same weights
-// Backward-data reads y by transposed filters; of a stride it falls into phases, a launch each: the cells of x that lie at
-// one remainder of the strides see every stride-th tap, without one.
+//     for each channel and tap: a warp of 32 x 4 outputs and 4 or 8 filters multiplies 4 cells by 4 or 8 weights in
+//     each thread; neighbouring lanes read neighbouring cells, and all the same weights
+// Backward-data reads y by transposed filters; of a stride it falls into phases, a launch each: the cells of x that lie
+// at one remainder of the strides see every stride-th tap, side by side.
 #include "grouped.cuh"
 
 namespace fastconv::cuda {
@@ -25,7 +26,7 @@ struct GroupedTile {
 };
 
 template <class T, int kFilters>
-__global__ void __launch_bounds__(kTileThreads, 4) grouped_images(Conv<T> c, GroupedTile f) {
+__global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 3 : 4) grouped_images(Conv<T> c, GroupedTile f) {
   auto& s = shared<Memory>();
   const Tile& g = f.tile;
   T* cells = s.template at<T>(0);

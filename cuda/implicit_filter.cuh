@@ -193,9 +193,18 @@ struct FilterLoader {
   }
 };
 
+// Whether two blocks of the large tile of halves fit: before sm_90 their registers would spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr bool kTwoLargeTiles = false;
+#else
+constexpr bool kTwoLargeTiles = true;
+#endif
+template <class A, class S, bool last>
+constexpr bool kTightFilter = last && sizeof(typename A::T) == 2 && (kTwoLargeTiles || S::kThreads < 256);
+
 // blockIdx.x: tiles of rows, tiles of columns; y: the part; z: the group.
 template <class A, class S, bool last>
-__global__ void __launch_bounds__(S::kThreads, resident_blocks<S>(last && sizeof(typename A::T) == 2))
+__global__ void __launch_bounds__(S::kThreads, resident_blocks<S>(kTightFilter<A, S, last>))
     implicit_filter(FilterTask<typename A::T> t) {
   typedef typename A::T T;
   auto& s = shared<FilterMemory<T, S>>();

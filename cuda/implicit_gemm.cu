@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// implicit_gemm and implicit_gemm_tf32: convolutions as matrix products on the tensor cores, whose column matrix is never
-// built (implicit_tile.cuh has the product, implicit_gemm.h its sizes). Here: what is refused, how work is shared, packed
-// weights, and the two entries of the list.
+// implicit_gemm and implicit_gemm_tf32: convolutions as matrix products on the tensor cores, whose column matrix is
+// never built (implicit_tile.cuh has the product, implicit_gemm.h its sizes). Here: what is refused, how work is
+// shared, packed weights, and the two entries of the list.
 //
-// Limits, for float16 of 128 rows and channels or more: 2 * rows * depth * pixels FLOP at the rate of mma.sync (sm_90: about
-// 0.6 of what the data sheet has). A tile of 128 x 128 loads 256 * 64 bytes a step for 128 * 128 * 32 products, 64 FLOP a
-// byte from L2. Few channels or 1x1 taps are limited by memory instead: x and y once, and x again for every 128 rows that L2
-// does not hold. float32 by three products: a third of tf32's rate.
+// Limits, for float16 of 128 rows and channels or more: 2 * rows * depth * pixels FLOP at the rate of mma.sync (sm_90:
+// about 0.6 of what the data sheet has). A tile of 128 x 128 loads 256 * 64 bytes a step for 128 * 128 * 32 products,
+// 64 FLOP a byte from L2. Few channels or 1x1 taps are limited by memory instead: x and y once, and x again for every
+// 128 rows that L2 does not hold. float32 by three products: a third of tf32's rate.
 #include <cstdio>
 
 #include "conv.cuh"
@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kMostAxisPhases = 512;  // of backward-data
 constexpr int64_t kAlign = 256;
 
-// ---- How products are shared --------------------------------------------------------------------------------------------
+// ---- How products are shared ---------------------------------------------------------------------------------------
 struct ShapeChoice {
   ImplicitShape shape;
   int resident;       // blocks of a multiprocessor
@@ -30,7 +30,8 @@ constexpr ShapeChoice kLarge{ImplicitShape::kLarge, 2, 0.55}, kSmall{ImplicitSha
 int64_t blocks_of(ImplicitShape shape, int64_t groups, int64_t rows, int64_t columns) {
   return divide_up(rows, rows_of(shape)) * groups * divide_up(columns, columns_of(shape));
 }
-// The share of the peak that goes into wanted products. A multiprocessor with fewer blocks than it could hold waits more.
+// The share of the peak that goes into wanted products. A multiprocessor with fewer blocks than it could hold waits
+// more.
 double speed_of(const ShapeChoice& c, int64_t groups, int64_t rows, int64_t columns, int64_t copies, const Machine& m) {
   const int64_t blocks = blocks_of(c.shape, groups, rows, columns), all = blocks * copies;
   const double wanted = times(groups, rows, columns) / times(blocks, rows_of(c.shape), columns_of(c.shape));
@@ -101,7 +102,7 @@ int64_t scratch_bytes(const ConvProblem& p, const Machine& m) {
   return sums * 4;
 }
 
-// ---- Packed weights -----------------------------------------------------------------------------------------------------
+// ---- Packed weights ------------------------------------------------------------------------------------------------
 struct PackPhase {
   int64_t at, elements;  // packed
   int32_t steps, depth;
@@ -182,7 +183,7 @@ int pack_words(const ConvProblem& p, const RunContext& r, void* packed) {
   return 0;
 }
 
-// ---- The entries of the list --------------------------------------------------------------------------------------------
+// ---- The entries of the list ---------------------------------------------------------------------------------------
 constexpr char kName[] = "implicit_gemm", kTf32Name[] = "implicit_gemm_tf32";
 
 bool refuse(char* text, const char* name, const char* sentence) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tensor cores' products are made of, worked out on the host: the forward pass and backward-data are one kernel
+// What the tensor cores' products are made of, worked out on the host: the forward pass and backward-data are one
+// kernel
 //   written[place of position][row] = sum over (tap, channel) of read[place for position and tap][channel] * weights
-// where the place read is position * step + tap * tap_step + origin along each axis. Forward has one phase; backward-data one
-// for every residue of the places of x by the stride, each with the taps that reach it.
+// where the place read is position * step + tap * tap_step + origin along each axis. Forward has one phase;
+// backward-data one for every residue of the places of x by the stride, each with the taps that reach it.
 #pragma once
 
 #include <algorithm>
@@ -71,8 +72,8 @@ struct ImplicitSizes {
 
 enum class ImplicitShape : int32_t { kLarge, kSmall, kFlat };
 
-// How the products are shared among blocks of threads. `chunk` follows from the problem without n, and the order of every
-// sum from `chunk` alone; the rest may follow from anything.
+// How the products are shared among blocks of threads. `chunk` follows from the problem without n, and the order of
+// every sum from `chunk` alone; the rest may follow from anything.
 struct ImplicitSharing {
   ImplicitShape shape;
   int64_t chunk;   // steps
@@ -85,8 +86,9 @@ constexpr int64_t rows_of(ImplicitShape shape) {
 }
 constexpr int64_t columns_of(ImplicitShape shape) { return shape == ImplicitShape::kSmall ? 64 : 128; }
 
-// The filter gradient: w[row][column] = sum over pixels of y[row][pixel] x[place for pixel and tap][channel], with columns
-// (tap, channel). Parts of the pixels are summed by blocks of their own and added by a second kernel, both in their order.
+// The filter gradient: w[row][column] = sum over pixels of y[row][pixel] x[place for pixel and tap][channel], with
+// columns (tap, channel). Parts of the pixels are summed by blocks of their own and added by a second kernel, both in
+// their order.
 struct FilterSharing {
   ImplicitShape shape;
   int64_t rows, columns, steps;  // of a group; steps of all pixels

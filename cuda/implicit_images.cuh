@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel of the forward pass and of backward-data, and its launches. One kind of arithmetic to a source file: they are
-// what takes the compiler's time.
+// The kernel of the forward pass and of backward-data, and its launches. One kind of arithmetic to a source file: they
+// are what takes the compiler's time.
 #pragma once
 
 #include "implicit_store.cuh"

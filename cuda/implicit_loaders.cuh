@@ -87,8 +87,8 @@ __device__ __forceinline__ bool is_inside(const int32_t (&at)[kMaxSpatial], cons
          static_cast<uint32_t>(at[2] + by[2]) < static_cast<uint32_t>(size[2]);
 }
 
-// `last`: what is read has 16 bytes of channels in each piece, and its operand is deep. Otherwise it is wide: pixels are
-// copied one by one, wherever they lie, or, of dense rows, 16 bytes of them at a time.
+// `last`: what is read has 16 bytes of channels in each piece, and its operand is deep. Otherwise it is wide: pixels
+// are copied one by one, wherever they lie, or, of dense rows, 16 bytes of them at a time.
 template <class A, class S, bool last>
 struct ImageLoader {
   typedef typename A::T T;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The end of a forward or backward-data tile: bias, residual and activation, and stores of 8 neighbours where the tensor
-// allows it. Also the sum of chunks that had blocks of their own.
+// The end of a forward or backward-data tile: bias, residual and activation, and stores of 8 neighbours where the
+// tensor allows it. Also the sum of chunks that had blocks of their own.
 #pragma once
 
 #include "implicit_loaders.cuh"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A tile of a matrix product on the tensor cores of sm_80 and later: sums[rows][columns] += a b over steps of 64 bytes of
-// depth (32 halves, 16 floats), which pass through a ring of kStages buffers in shared memory.
+// A tile of a matrix product on the tensor cores of sm_80 and later: sums[rows][columns] += a b over steps of 64 bytes
+// of depth (32 halves, 16 floats), which pass through a ring of kStages buffers in shared memory.
 //
 //   each block of threads: S::kRows x S::kColumns sums, each warp a part of them in registers
 //     for each step: the loader's copies for the step kStages - 1 ahead are started
@@ -8,11 +8,12 @@
 //
 // Per step and warp of 64 x 32 sums: 12 ldmatrix (512 bytes each) for 32 mma of halves (or of tf32; 96 of 3xTF32). So a
 // multiprocessor moves 96 x 4 cycles of shared memory for 8 warps in the time of 64 mma of each of its four units: 512
-// cycles on sm_80 and sm_86, where the tensor cores are the limit; on sm_90, whose mma.sync takes about half as long, both
-// are near theirs. Registers: 64 sums a thread, 3xTF32 128, and 24 (48) of fragments.
+// cycles on sm_80, where the tensor cores are the limit. On sm_90 mma.sync takes half as long or a little more, and
+// shared memory is the limit, at two thirds of the peak. Registers: 64 sums a thread, 3xTF32 128, and 24 (48) of
+// fragments.
 //
-// An operand lies in shared memory either deep (a row or column of the product: its 64 bytes of depth, 4 pieces of 16) or
-// wide (one depth: all rows or columns). Pieces change places within 128 bytes by row or depth, so that neither the
+// An operand lies in shared memory either deep (a row or column of the product: its 64 bytes of depth, 4 pieces of 16)
+// or wide (one depth: all rows or columns). Pieces change places within 128 bytes by row or depth, so that neither the
 // copies' writes nor the reads of fragments meet in a bank: counted in the comments of deep_piece and wide_piece.
 #pragma once
 
@@ -43,7 +44,7 @@ using LargeTile = TileShape<128, 128, 2, 4, false>;
 using SmallTile = TileShape<64, 64, 2, 2, true>;
 using FlatTile = TileShape<32, 128, 1, 4, true>;  // for few rows
 
-// ---- Kinds of arithmetic: elements in memory and what is done with fragments ------------------------------------------
+// ---- Kinds of arithmetic: elements in memory and what is done with fragments ---------------------------------------
 template <class S>
 using WarpSums = float[S::kDown][S::kAcross][4];
 
@@ -70,11 +71,12 @@ using HalfProduct = OneProduct<Half, mma_f16>;
 using BFloat16Product = OneProduct<BFloat16, mma_bf16>;
 using Tf32Product = OneProduct<float, mma_tf32>;
 
-// float32 from three products of 11 bits each: x = hi + lo to 22 bits or more; lo lo', below 2^-22 of the product, is left
-// out. An infinity has no rest: it becomes NaN. Tensor cores round sums towards zero, which would add up: after every step
-// sums are moved to others, which are rounded to nearest. Simulated with sums cut off after each mma, 32 to 2304 terms: 0.3
-// to 1.4 times the error of plain sums; 2 steps 0.4 to 2.8, 4 steps 0.7 to 2.9, never 2.8 to 26. (Ootomo and Yokota,
-// "Recovering single precision accuracy from tensor cores while surpassing the FP32 theoretical peak performance", 2022.)
+// float32 from three products of 11 bits each: x = hi + lo to 22 bits or more; lo lo', below 2^-22 of the product, is
+// left out. An infinity has no rest: it becomes NaN. Tensor cores round sums towards zero, which would add up: after
+// every step sums are moved to others, which are rounded to nearest. Simulated with sums cut off after each mma, 32 to
+// 2304 terms: 0.3 to 1.4 times the error of plain sums; 2 steps 0.4 to 2.8, 4 steps 0.7 to 2.9, never 2.8 to 26.
+// (Ootomo and Yokota, "Recovering single precision accuracy from tensor cores while surpassing the FP32 theoretical
+// peak performance", 2022.)
 struct StrictProduct {
   typedef float T;
   static constexpr bool kPromotes = true;
@@ -105,8 +107,8 @@ struct StrictProduct {
   }
 };
 
-// ---- Operands in shared memory ------------------------------------------------------------------------------------------
-// The word where a piece starts. Deep: 8 rows of one piece lie in the 8 different sixteenths of 128 bytes.
+// ---- Operands in shared memory --------------------------------------------------------------------------------------
+// The word where a piece starts. Deep: 8 rows of one piece lie in the 8 different sixteen bytes of 128.
 __device__ __forceinline__ int deep_piece(int row, int piece) {
   return row * kStepWords + (piece ^ (row >> 1 & 3)) * 4;
 }
@@ -123,8 +125,8 @@ constexpr int kStepDepth = kStepBytes / static_cast<int>(sizeof(T));
 template <class T>
 constexpr int kPiece = 16 / static_cast<int>(sizeof(T));  // elements
 
-// Rows first .. first + 15 of the left operand (or, with `right`, as many columns of the right one: two fragments of b) of
-// half `half` of a step.
+// Rows first .. first + 15 of the left operand (or, with `right`, as many columns of the right one: two fragments of b)
+// of half `half` of a step.
 template <class T, int extent, bool deep, bool right>
 __device__ __forceinline__ void load_fragments(const uint32_t* from, int first, int half, uint32_t (&to)[4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -145,8 +147,8 @@ __device__ __forceinline__ void load_fragments(const uint32_t* from, int first, 
   }
 }
 
-// Halves that are copied one by one pass through registers: all are asked for before a step's products and looked at after
-// them. Where there is nothing to read, `instead` is read, so that no load waits behind a branch.
+// Halves that are copied one by one pass through registers: all are asked for before a step's products and looked at
+// after them. Where there is nothing to read, `instead` is read, so that no load waits behind a branch.
 template <int count>
 struct Gathered {
   static_assert(count <= 32);
@@ -202,11 +204,11 @@ __device__ __forceinline__ void move_sums(WarpSums<S>& from, WarpSums<S>& to) {
       for (int e = 0; e < 4; ++e) to[i][j][e] += from[i][j][e], from[i][j][e] = 0;
 }
 
-// result = the products of steps begin .. end. Steps form chunks of `chunk` whose
-// sums are added in their order where the shape has totals: the bits of a block that does all chunks are those of blocks
-// that do one each, their sums being added later from 0 in the same order. Others take one chunk.
-// The loader: prepare(step) by threads, before the barrier that precedes issue(step, stage), which starts copies of the
-// step; land(stage) ends what copy_async could not do.
+// result = the products of steps begin .. end. Steps form chunks of `chunk` whose sums are added in their order where
+// the shape has totals: the bits of a block that does all chunks are those of blocks that do one each, their sums being
+// added later from 0 in the same order. Others take one chunk.
+// The loader: prepare(step) comes before the barrier that precedes issue(step, stage), which starts the step's copies;
+// land(stage) ends what copy_async could not do.
 template <class A, class S, bool a_deep, bool b_deep, class Loader>
 __device__ __forceinline__ void sum_products(TileMemory<S>& s, Loader& loader, int begin, int end, int chunk,
                                              WarpSums<S>& result) {
@@ -251,9 +253,9 @@ __device__ __forceinline__ void sum_products(TileMemory<S>& s, Loader& loader, i
   sync();
 }
 
-// ---- Sums by way of shared memory ---------------------------------------------------------------------------------------
-// The place of a sum: pairs of columns of 8 rows, 8 columns of one row, and 8 columns of rows 8 apart lie in different
-// banks.
+// ---- Sums by way of shared memory -----------------------------------------------------------------------------------
+// The place of a sum: pairs of columns of 8 rows, 8 columns of one row, and 8 columns of rows 8 apart lie in
+// different banks.
 template <class S>
 __device__ __forceinline__ int sum_place(int row, int column) {
   return row * S::kColumns + (column ^ ((row ^ row >> 3) & 3) * 8);

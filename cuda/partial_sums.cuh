@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward-filter's last step: blocks leave their sums in the workspace, and these are added in the order of the blocks.
+// Backward-filter's last step: blocks leave their sums in the workspace, and these are added in the order of the
+// blocks.
 #pragma once
 
 #include "conv.cuh"

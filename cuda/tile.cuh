@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Boxes of several planes in shared memory: what the kernels that compute whole tiles of outputs from one halo share. A
-// plane is one channel of one image. Of channels first a block has `planes` neighbours of the flat list of planes, each a
-// box of its own; channels last, `planes` neighbouring channels of one image, pixel by pixel. tile_plan.cuh chooses sizes.
+// plane is one channel of one image. Of channels first a block has `planes` neighbours of the flat list of planes, each
+// a box of its own; channels last, `planes` neighbouring channels of one image, pixel by pixel. tile_plan.h chooses
+// sizes.
 #pragma once
 
 #include "conv.cuh"
@@ -77,8 +78,8 @@ __device__ __forceinline__ void load_pieces(const Box& box, T* to, const T* from
   }
 }
 
-// Starts to copy the box whose first cell is `start`; zeros where the tensor has none. planes[j] + shift is where plane j
-// begins in the tensor; negative: there is none.
+// Starts to copy the box whose first cell is `start`; zeros where the tensor has none. planes[j] + shift is where plane
+// j begins in the tensor; negative: there is none.
 template <class T>
 __device__ __forceinline__ void load_box(const Box& box, T* to, const T* from, int64_t pixel,
                                          const int32_t (&start)[kMaxSpatial], const int64_t* planes, int64_t shift) {
@@ -93,14 +94,16 @@ __device__ __forceinline__ void load_box(const Box& box, T* to, const T* from, i
     load_pieces<1>(box, to, from, pixel, start, planes, shift);
 }
 
-// How outputs read the source along an axis: tap t of output o lies at o * stride + t * dilation - pad; backward-data of
-// stride 1 is put into this form by turned filters. Backward-data of other strides is `scattered`: cell o of the source
-// (of y) is read by output o * stride + t * dilation - pad.
+// How outputs read the source along an axis: tap t of output o lies at o * stride + t * dilation - pad; backward-data
+// of stride 1 is put into this form by turned filters. Backward-data of other strides is `scattered`: cell o of the
+// source (of y) is read by output o * stride + t * dilation - pad.
 struct TileAxis {
   int32_t dest, source, taps, stride, dilation, pad;
   int32_t tile, tiles;            // outputs of a tile along the axis; how many there are
   int32_t dest_first, dest_step;  // where output o lies in the tensor: dest_first + o * dest_step
-  // Scattered: a cell's taps are `tap_step` apart, theirs places in the source -source_step.
+  // Scattered: the taps that meet an output are `tap_step` apart, the cells that they read `source_step`.
+  // `common` divides stride and dilation, `inverse` is 1 / (dilation / common) modulo tap_step, and the taps reach back
+  // over at most `before` strides.
   int32_t tap_step, source_step, common, inverse, before;
   Divisor32 by_stride, by_common, by_step;
 };

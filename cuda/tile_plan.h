@@ -133,8 +133,8 @@ constexpr int64_t kMostTileLength = 1024;
 constexpr double kBlockOverhead = 4096;    // bytes that could move while a block starts and ends: a guess
 constexpr double kBlocksAtOnce = 4 * 132;  // fewer do not fill a large device
 
-// Chooses tile and planes for the least traffic; false: not even the smallest tile fits. `bytes`, if given, gets what all
-// blocks together move.
+// Chooses tile and planes for the least traffic; false: not even the smallest tile fits. `bytes`, if given, gets what
+// all blocks together move.
 inline bool plan_tile(const ConvProblem& p, const TileWish& wish, Tile* g, double* bytes = nullptr) {
   *g = Tile{};
   const bool backward = p.pass == Pass::kBackwardData;
@@ -193,8 +193,8 @@ inline bool plan_tile(const ConvProblem& p, const TileWish& wish, Tile* g, doubl
   return true;
 }
 
-// The widest pieces in which a box of a tensor can move: its neighbours in memory must be neighbours in the box, and both
-// ends aligned. `first`: where the box of tile 0 begins along a row.
+// The widest pieces in which a box of a tensor can move: its neighbours in memory must be neighbours in the box, and
+// both ends aligned. `first`: where the box of tile 0 begins along a row.
 inline int32_t piece_of(const Box& box, int64_t element, const void* data, const Image& at, int64_t channels,
                         int64_t first, int64_t tile_step) {
   for (int64_t piece = 16 / element; piece > 1; piece /= 2) {
