@@ -50,7 +50,8 @@ class Place:
     """PyTorch, its device and current stream, and a workspace that grows."""
 
     def __init__(self, torch: Any, device: str = "cuda") -> None:
-        self.torch, self.device, self._memory = torch, device, None
+        self.torch, self.device = torch, device
+        self._memory: Tensor = None
         self.stream = torch.cuda.current_stream().cuda_stream if device == "cuda" else 0
 
     def allocate(self, size: int) -> int:
@@ -142,7 +143,8 @@ class Convolution:
         else:
             inner, outer, groups = self.p.c // groups, self.p.k // groups, min(SLICE, groups)
             x, w, dy = x[:, : groups * inner], w[: groups * outer], dy[:, : groups * outer]
-        return self._convolution(*(t.contiguous().double() for t in (x, w, dy)), groups)
+        x, w, dy = (t.contiguous().double() for t in (x, w, dy))
+        return self._convolution(x, w, dy, groups)
 
     def part(self, result: Tensor) -> Tensor:
         if self.problem.pass_ != "bwd_filter":

@@ -5,6 +5,7 @@ built from the checkout.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.metadata
@@ -12,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +108,9 @@ def versions() -> dict[str, str]:
         cudnn = torch.backends.cudnn.version()
         if cudnn:
             found["cudnn"] = str(cudnn)
-    for package in importlib.metadata.packages_distributions().get("cupy", []):
-        found["cupy"] = importlib.metadata.version(package)
+    for package in ("cupy", "cupy-cuda12x", "cupy-cuda13x"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found["cupy"] = importlib.metadata.version(package)
     return found
 
 
@@ -131,13 +134,19 @@ def is_current(library: Path, root: Path = ROOT) -> bool:
     return library.stat().st_mtime > max((root / name).stat().st_mtime for name in files)
 
 
+def _tool(name: str) -> str:
+    """A program of this Python's environment, else the one on PATH."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.is_file() else name
+
+
 def build(architecture: int, with_library: bool) -> Path | None:
     """Build the checks, and the library if it is wanted; the library's path.
 
     Raises:
         MissingError: a compiler, or what it says.
     """
-    words = ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DCMAKE_BUILD_TYPE=Release", "-DFASTCONV_PYTHON=OFF"]
+    words = [_tool("cmake"), "-S", str(ROOT), "-B", str(BUILD), "-DCMAKE_BUILD_TYPE=Release", "-DFASTCONV_PYTHON=OFF"]
     words += ["-DFASTCONV_ISAS=scalar", "-DFASTCONV_CUDA_HOST=ON"]  # the checks: plain C++, against `reference`
     words += [f"-DFASTCONV_CUDA={'on' if with_library else 'off'}", f"-DCMAKE_CUDA_ARCHITECTURES={architecture}-real"]
     if shutil.which("ninja") and not (BUILD / "CMakeCache.txt").exists():
@@ -145,7 +154,10 @@ def build(architecture: int, with_library: bool) -> Path | None:
     _run(words, "configuring build/gpu")
     targets = [*CHECKS, *(["fastconv_cuda"] if with_library else [])]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    _run(["cmake", "--build", str(BUILD), "-j", str(cores), "--target", *targets], "building " + ", ".join(targets))
+    _run(
+        [_tool("cmake"), "--build", str(BUILD), "-j", str(cores), "--target", *targets],
+        "building " + ", ".join(targets),
+    )
     return BUILD / "cuda" / LIBRARY if with_library else None
 
 

@@ -69,7 +69,7 @@ def check(words: list[str], seconds: float) -> dict[str, Any]:
         entry = read(-1, (late.stdout or b"").decode(errors="replace"))
         return {**entry, "ended": f"it did not end within {seconds:.0f} s", "late": True, "passed": False}
     except OSError as error:
-        return {"runs": 0, "failures": 0, "passed": False, "ended": f"it did not start: {error}"}
+        return {"runs": 0, "failures": 0, "passed": False, "late": True, "ended": f"it did not start: {error}"}
     return read(done.returncode, done.stdout.decode(errors="replace"))
 
 
@@ -88,7 +88,11 @@ def find_sanitizer() -> str | None:
 
 
 def sanitize(library: Path, seed: int, seconds: float) -> dict[str, Any]:
-    """Tool -> status and tail of its output, on a sample of the problems; or why it did not run."""
+    """Tool and check -> status and tail of its output, on a sample of the problems; or why it did not run.
+
+    Args:
+        seconds: of each of the four runs, which go side by side.
+    """
     program = find_sanitizer()
     if program is None:
         return {"did not run": "compute-sanitizer was not found"}
@@ -99,8 +103,10 @@ def sanitize(library: Path, seed: int, seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for tool in ("memcheck", "racecheck"):
         for name, words in (("check_cuda", convolutions), ("check_cuda_pool", pools)):
-            found[f"{tool} {name}"] = _sanitized([program, "--tool", tool, "--error-exitcode", "99", *words], seconds)
-    return found
+            found[f"{tool} {name}"] = [program, "--tool", tool, "--error-exitcode", "99", *words]
+    with ThreadPoolExecutor(len(found)) as workers:
+        entries = workers.map(lambda words: _sanitized(words, seconds), found.values())
+        return dict(zip(found, entries, strict=True))
 
 
 def _sanitized(words: list[str], seconds: float) -> dict[str, Any]:

@@ -29,7 +29,9 @@ KIND = "gpu"
 STAGES = ("parity", "sanitizer", "timing")
 BUDGET = 480.0
 LEAST_SECONDS = 20.0  # no stage begins with less than this
-SANITIZER_SHARE = 0.15  # of the budget, for each of its four runs a quarter
+# Of the time that is left, at most; what did not end is not verified, and is taken up again with --resume.
+PARITY_SHARE = 0.6
+SANITIZER_SHARE = 0.2
 
 
 class Progress:
@@ -125,10 +127,10 @@ def check_values(work: Report, library: Path) -> None:
     if not names or work.out_of_time("the parity stage"):
         return
     work.progress.stage(f"parity, seed {seed}: {', '.join(names)}")
-    found = gpu_parity.parity(library, names, seed, work.seconds_left)
+    found = gpu_parity.parity(library, names, seed, PARITY_SHARE * work.seconds_left)
     parity |= found
     for name, entry in found.items():
-        said = "passed" if entry["passed"] else entry.get("ended", "FAILED")
+        said = "passed" if entry["passed"] else entry.get("ended", "FAILED" if entry["failures"] else "not passed")
         print(f"  {name}: {entry['runs']} runs, {entry['failures']} failures: {said}")
         for failure in entry.get("failed", [])[:3]:
             print(f"    {failure}")
@@ -140,7 +142,7 @@ def check_memory(work: Report, library: Path) -> None:
     if "sanitizer" in work.result or work.out_of_time("compute-sanitizer"):
         return
     work.progress.stage("compute-sanitizer on a sample")
-    seconds = max(LEAST_SECONDS, work.seconds_left * SANITIZER_SHARE / 4)
+    seconds = max(LEAST_SECONDS, SANITIZER_SHARE * work.seconds_left)
     work.result["sanitizer"] = found = gpu_parity.sanitize(library, work.result["seed"], seconds)
     for name, entry in found.items():
         text = entry if isinstance(entry, str) else entry.get("did not run") or f"status {entry['status']}"

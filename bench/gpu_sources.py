@@ -2,10 +2,10 @@
 """Which files the kernels of an algorithm are made of, and one number over them: what was verified on a GPU is verified
 as long as that number stays.
 
-The files of an algorithm are those in cuda/ whose names begin as its name does (winograd_f2x2_3x3: winograd.cu,
-winograd_images.cu, ..., where there is none for more of the name), everything that they include from this repository, and for every header the file of the same name that has its functions. Of their text comments and white space do not
-count, so that a better comment costs nothing. The estimate of an algorithm is in its files: a new price makes it
-"changed" too.
+The files of an algorithm are those in cuda/ whose names begin as its name does (winograd_f2x2_3x3 has winograd.cu and
+winograd_*.cu, where none begins with more of it), what they include from this repository, and for every header the .cu
+file of its name, which has its functions. Of their text comments and white space do not count, so that a better comment
+costs nothing. The estimate of an algorithm is in its files: a new price makes it "changed" too.
 """
 
 from __future__ import annotations
@@ -16,29 +16,36 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CUDA = "cuda"
+ALGORITHMS = (  # as in cuda/registry.cc
+    "depthwise",
+    "direct",
+    "grouped",
+    "im2col_gemm",
+    "implicit_gemm",
+    "implicit_gemm_tf32",
+    "pointwise_1x1",
+    "winograd_f2x2_3x3",
+    "winograd_f4x4_3x3",
+)
 POOL = "pool"  # all of pooling counts as one: check_cuda_pool tests it as one
 ALWAYS = ("csrc/algorithm.h", "csrc/problem.h")
 # A comment, or a text in which a comment's signs mean nothing.
 _WORDS = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\s+', re.DOTALL)
 _INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
-_ALGORITHM = re.compile(r"^(?:extern )?const Algorithm k\w+ = \{\s*(?:\"(\w+)\"|(k\w+))", re.MULTILINE)
+_REGISTERED = re.compile(r"&k(\w+)")
 
 
 def algorithms(root: Path = ROOT) -> list[str]:
-    """The names of the algorithms that cuda/ defines, and "pool", sorted."""
-    names = []
-    for path in sorted((root / CUDA).glob("*.cu")):
-        text = path.read_text(encoding="utf-8")
-        for literal, constant in _ALGORITHM.findall(text):
-            names.append(literal or _constant(constant, path, root))
-    return [*sorted(names), POOL]
+    """The names of the algorithms, and "pool", sorted.
 
-
-def _constant(name: str, path: Path, root: Path) -> str:
-    for file in closure([str(path.relative_to(root))], root):
-        if found := re.search(rf'\b{name}\b(?:\[\])? = "(\w+)"', (root / file).read_text(encoding="utf-8")):
-            return found[1]
-    raise LookupError(f"{path.name} calls an algorithm {name}, which has no text")
+    Raises:
+        LookupError: the registry has others.
+    """
+    registry = (root / CUDA / "registry.cc").read_text(encoding="utf-8")
+    registered = sorted(name.lower() for name in _REGISTERED.findall(registry))
+    if registered != sorted(name.replace("_", "") for name in ALGORITHMS):
+        raise LookupError(f"cuda/registry.cc has {', '.join(registered)}; bench/gpu_sources.py {', '.join(ALGORITHMS)}")
+    return sorted([*ALGORITHMS, POOL])
 
 
 def files_of(algorithm: str, root: Path = ROOT) -> list[str]:

@@ -108,7 +108,7 @@ def lines(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     for name, entry in result["summary"].items():
         mean, target = entry["mean"], entry["target"]
         cells = [titles[name], f"{target:.1f}" if target else "-", f"{mean:.2f}" if mean else ""]
-        cells += [{True: "yes", False: "no"}.get(entry.get("met"), "")]  # type: ignore[call-overload]
+        cells += [{True: "yes", False: "no"}.get(entry.get("met"), "")]
         cells += [f"{entry['counted']} of {entry['rows']}" if mean else ""]
         cells += [f"{entry['worst_ratio']:.2f}: {entry['worst']}" if "worst" in entry else ""]
         cells += [f"{100 * shares[name]['mean']:.0f} %" if name in shares else ""]

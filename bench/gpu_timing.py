@@ -71,15 +71,15 @@ class Clock:
 
 
 @contextlib.contextmanager
-def numerics(torch: Any, mode: str) -> Iterator[None]:
-    """PyTorch with TF32 where the mode allows it and nowhere else, and cuDNN's search on."""
+def numerics(torch: Any, mode: str, search: bool = True) -> Iterator[None]:
+    """PyTorch with TF32 where the mode allows it and nowhere else, and cuDNN's search for the fastest algorithm."""
     backends = ((torch.backends.cudnn, "allow_tf32"), (torch.backends.cuda.matmul, "allow_tf32"))
     before = [getattr(where, name) for where, name in backends]
     searching = torch.backends.cudnn.benchmark
     try:
         for where, name in backends:
             setattr(where, name, mode == "tf32")
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = search
         yield
     finally:
         for (where, name), value in zip(backends, before, strict=True):
@@ -119,7 +119,8 @@ class Rows:
             case = self._alive(row, "case", lambda: case_of(self.place, c, problem))
             if case is None:
                 return row
-            reference = self._alive(row, "case", case.reference)
+            with numerics(self.torch, problem.mode, search=False):
+                reference = self._alive(row, "case", case.reference)
             if reference is None:
                 return row
             limit, calls = LIMITS[problem.mode], {}

@@ -55,7 +55,7 @@ algorithms before others; `_core.device_info(0)["verified"]` names them.
 CLASSES = """## Speed
 
 PyTorch's time over ours: same layout and dtype, cuDNN with its search on, geometric mean of a class's rows. Above 1
-ours is faster. Empty: not run. *met* also needs every row of the class, with a right result. *of a copy*: of the
+ours is faster. Empty: not run. *met* also needs every row run, and ours right. *of a copy*: of the
 bandwidth of a device-to-device copy of the same bytes, without gradients of filters and with filters up to 7;
 depthwise is to reach 85 %. *choice lost*: how much longer the chosen algorithm takes than the best, on average.
 """

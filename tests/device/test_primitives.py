@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Primitives on arrays of a device against the same calls on NumPy arrays."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import fastconv as fc
+from fastconv import _core
 from tolerance import assert_close
 
 GEOMETRIES = [
@@ -175,3 +179,11 @@ def test_errors_name_the_argument(cp, rng):
         fc.conv2d(cp.asarray(x).astype("int32"), cp.asarray(w))
     with pytest.raises(fc.ProblemError, match="w has 3 channels per group"):
         fc.conv2d(cp.asarray(x[:, :2]), cp.asarray(w))
+
+
+def test_the_library_names_what_is_verified(cp):
+    header = Path(__file__).parents[2] / "cuda" / "verified.h"
+    listed = re.search(r"kVerifiedNames\[\] = \{(.*)nullptr\}", header.read_text(encoding="utf-8"))[1]
+    about = _core.device_info(0)
+    assert about["verified"] == re.findall(r'"(\w+)"', listed)
+    assert set(about["verified"]) <= {*about["algorithms"], "pool"}
