@@ -25,6 +25,8 @@ namespace fastconv::cuda {
 // The kernels of cuda/ are not linked: there is nothing for the table but the device itself.
 const Algorithm* const kAlgorithms[] = {nullptr};
 const int32_t kAlgorithmCount = 0;
+const char* const* const kVerified = nullptr;
+const int32_t kVerifiedCount = 0;
 int pool(const PoolProblem*, const PoolContext*) { return 1; }
 int scatter_positions(const PositionContext*) { return 1; }
 
