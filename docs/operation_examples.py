@@ -110,6 +110,7 @@ FAMILIES: dict[str, dict[str, Example]] = {
         **_unary("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos"),
         "clip": Example(lambda x: ops.clip(x, 0.7, 0.9), ((2, 3),)),
         "cast": Example(lambda x: ops.cast(x, x.dtype), ((2, 3),), words=("astype",)),
+        "to": Example(lambda x: ops.to(x, "cpu"), ((2, 3),), words=("ops.to(",)),
         **_unary("sum", "mean", "var", "std", "max", "min", "amax", "amin"),
         "argmax": Example(ops.argmax, ((2, 3),), words=("x.argmax",)),
         "argmin": Example(ops.argmin, ((2, 3),), words=("x.argmin",)),

@@ -173,6 +173,7 @@ SHAPES = [
     Op("pad", lambda x: ops.pad(x, [(1, 2), (0, 1)], 0.5), lambda x: np.pad(x, [(1, 2), (0, 1)], constant_values=0.5),
        lambda t, x: t.nn.functional.pad(x, (0, 1, 1, 2), value=0.5), [((2, 3),), ((0, 2),)]),
     Op("astype", lambda x: x.astype(np.float64) * 2.0, lambda x: x * 2, lambda t, x: x.double() * 2, ONE),
+    Op("to", lambda x: x.to("cpu") * 2.0, lambda x: x * 2, lambda t, x: x.to("cpu") * 2, ONE),
 ]  # fmt: skip
 PRODUCTS = [
     Op("matmul", ops.matmul, np.matmul, lambda t, a, b: a @ b, [
