@@ -30,8 +30,8 @@ def open_library(path: str | None = None) -> str:
         path = path or os.path.join(os.path.dirname(_core.__file__), LIBRARY)
         if not os.path.exists(path):
             raise DeviceError(
-                "fastconv was built without its CUDA library; install it with FASTCONV_CUDA=on pip install fastconv "
-                "--no-binary fastconv, where nvcc 12.4 or later is"
+                "fastconv was built without its CUDA library; build it from the source with "
+                "FASTCONV_CUDA=on pip install . (README.md, On a GPU)"
             )
         _opened = _core.device_open_library(path)
     return _opened
