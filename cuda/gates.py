@@ -82,7 +82,7 @@ def instructions(library: str) -> dict[tuple[str, str], set[str]]:
     return found
 
 
-def judge(library: str) -> tuple[str, list[str]]:
+def examine(library: str) -> tuple[str, list[str]]:
     """The table of a library, and what is wrong with it whatever the table says."""
     used, has = resources(library), instructions(library)
     rows, wrong = [], []
@@ -102,10 +102,10 @@ def judge(library: str) -> tuple[str, list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library")
+    parser.add_argument("compiled", metavar="LIBRARY")
     parser.add_argument("--write", action="store_true", help="renew gates.txt")
     options = parser.parse_args()
-    table, wrong = judge(options.library)
+    table, wrong = examine(options.compiled)
     kernels = table.count("\nsm_")
     if options.write:
         TABLE.write_text(table)

@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the drivers that compare a backend library with the CPU share: the library, its memory, numbers that are drawn, and
+// What the drivers that compare a backend library with the CPU share besides device_buffer.h: numbers that are drawn, and
 // tensors of every dtype as vectors of what is computed with.
 #pragma once
 
-#include <dlfcn.h>
-
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 #include <vector>
 
-#include "../../cuda/backend.h"
+#include "../native/device_buffer.h"
 #include "convert.h"
 
 namespace fastconv::check {
@@ -34,57 +30,24 @@ class Draw {
   uint64_t state_;
 };
 
-// The library, opened; ends the process where that fails. `cpu`: whose kernels convert halves.
+// The backend's first device. `cpu`: whose kernels convert halves.
 struct Device {
-  const Backend* backend = nullptr;
+  const Backend* backend;
   DeviceAttributes attributes;
   const Machine& machine;
 
-  Device(const char* library, const Machine& cpu) : machine(cpu) {
-    void* const handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-    const auto entry = handle ? reinterpret_cast<BackendEntry>(dlsym(handle, kBackendSymbol)) : nullptr;
-    backend = entry ? entry(kBackendAbi) : nullptr;
-    int count = 0;
-    if (!backend || backend->device_count(&count) || backend->attributes(0, &attributes)) {
-      printf("%s: %s\n", library, backend ? backend->last_error() : entry ? "another ABI" : dlerror());
-      exit(2);
-    }
+  Device(const char* path, const Machine& cpu) : backend(&open_backend(path)), machine(cpu) {
+    if (backend->attributes(0, &attributes)) fail(path, backend->last_error());
   }
 };
 
 typedef std::vector<unsigned char> Bytes;
 
-// Device memory, filled with what is a NaN in every dtype.
-class OnDevice {
+class OnDevice : public DeviceBuffer {
  public:
-  OnDevice(const Device& device, int64_t bytes) : device_(device), bytes_(bytes) {
-    need(device.backend->allocate(0, bytes, nullptr, &data_));
-    if (bytes) need(device.backend->fill(data_, 0xff, bytes, nullptr));
-  }
-  OnDevice(const Device& device, const Bytes& bytes) : OnDevice(device, static_cast<int64_t>(bytes.size())) {
-    put(bytes);
-  }
-  ~OnDevice() { device_.backend->release(0, data_, nullptr); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
-  void put(const Bytes& bytes) {
-    if (bytes_) need(device_.backend->copy(data_, bytes.data(), bytes_, nullptr));
-  }
-  Bytes get() const {
-    Bytes bytes(static_cast<size_t>(bytes_));
-    if (bytes_) need(device_.backend->copy(bytes.data(), data_, bytes_, nullptr));
-    return bytes;
-  }
-  void* data() const { return data_; }
-
- private:
-  void need(int status) const {
-    if (status) printf("%s\n", device_.backend->last_error()), exit(2);
-  }
-  const Device& device_;
-  int64_t bytes_;
-  void* data_ = nullptr;
+  template <class Content>
+  OnDevice(const Device& device, const Content& content) : DeviceBuffer(*device.backend, content) {}
+  Bytes get() const { return values(); }
 };
 
 template <class U>

@@ -38,7 +38,7 @@ class DeviceBuffer {
   }
   DeviceBuffer(const Backend& backend, const std::vector<unsigned char>& values)
       : DeviceBuffer(backend, static_cast<int64_t>(values.size())) {
-    if (bytes_ && backend_.copy(data_, values.data(), bytes_, nullptr)) fail("copy", backend_.last_error());
+    put(values);
   }
   ~DeviceBuffer() {
     if (backend_.release(0, data_, nullptr)) fail("release", backend_.last_error());
@@ -46,6 +46,9 @@ class DeviceBuffer {
   DeviceBuffer(const DeviceBuffer&) = delete;
   DeviceBuffer& operator=(const DeviceBuffer&) = delete;
 
+  void put(const std::vector<unsigned char>& values) {
+    if (bytes_ && backend_.copy(data_, values.data(), bytes_, nullptr)) fail("copy", backend_.last_error());
+  }
   void* data() const { return data_; }
   std::vector<unsigned char> values() const {
     std::vector<unsigned char> result(static_cast<size_t>(bytes_));

@@ -7,7 +7,7 @@ a call can be captured into a CUDA graph. `arrays.native` chooses between this p
 """
 
 from .conv import Plan, channel_sum, conv_backward_data, conv_backward_filter, conv_forward
-from .library import describe, imported, is_name, is_on_device, moved, open_library
+from .opening import describe, imported, is_name, is_on_device, moved, open_library
 from .pool import (
     gather_positions,
     last_positions,
