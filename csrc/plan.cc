@@ -37,10 +37,10 @@ struct Key {
   const Machine* machine;
   const Algorithm* algorithm;
   double precision;
-  int64_t max_workspace;
+  int64_t max_workspace, tuning;
   int32_t threads, batch_invariant, packed, unused;
 };
-static_assert(sizeof(Key) == sizeof(ConvProblem) + 48, "no padding bytes: the bytes are hashed and compared");
+static_assert(sizeof(Key) == sizeof(ConvProblem) + 56, "no padding bytes: the bytes are hashed and compared");
 
 struct KeyHash {
   size_t operator()(const Key& key) const {
@@ -104,6 +104,13 @@ void limit_workspace(const Options& o, Choice* c) {
            c->algorithm->name, c->workspace_bytes, o.max_workspace);
 }
 
+// What the choice looks at: one image where it is not to depend on how many there are.
+ConvProblem as_judged(const ConvProblem& p, const Options& o) {
+  ConvProblem judged = p;
+  if (o.batch_invariant && p.pass != Pass::kBackwardFilter && p.n > 1) judged.n = 1;
+  return judged;
+}
+
 // Whether `algorithm` may run; fills estimate, slots and workspace, or failure and text.
 Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options& o, int threads, bool packed) {
   Choice c;
@@ -120,8 +127,7 @@ Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options&
              algorithm.error_factor, o.precision);
     return c;
   }
-  ConvProblem judged = p;
-  if (o.batch_invariant && p.pass != Pass::kBackwardFilter && p.n > 1) judged.n = 1;
+  const ConvProblem judged = as_judged(p, o);
   if (device) {
     algorithm.estimate(&judged, o.machine, &c.estimate);
     c.workspace_bytes = algorithm.workspace_bytes(&p, o.machine, 1, packed);
@@ -158,6 +164,15 @@ Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool pac
     return best;
   }
   if (o.algorithm) return consider(*o.algorithm, p, o, threads, packed);
+  if (const auto* names = o.tuning ? o.tuning->find(as_judged(p, o), *o.machine, packed) : nullptr)
+    for (const std::string& name : *names) {
+      const Algorithm* algorithm = find_algorithm(*o.machine, name.c_str());
+      if (!algorithm) continue;
+      Choice c = consider(*algorithm, p, o, threads, packed);
+      if (c.failure != Failure::kNone) continue;
+      c.tuned = true;
+      return c;
+    }
   best.failure = Failure::kUnsupported;
   for (int i = 0; i < o.machine->algorithm_count; ++i) {
     const Choice c = consider(*o.machine->algorithms[i], p, o, threads, packed);
@@ -176,9 +191,10 @@ std::map<int64_t, std::vector<TraceEntry>>& traces() {
   return *map;
 }
 
-void record(const ConvProblem& p, const char* algorithm, double seconds) {
+void record(const ConvProblem& p, const Options& o, const Choice& choice, double seconds) {
   const std::lock_guard<std::mutex> lock(trace_mutex);
-  for (auto& [handle, entries] : traces()) entries.push_back({p, algorithm, seconds});
+  for (auto& [handle, entries] : traces())
+    entries.push_back({p, choice.algorithm->name, seconds, choice.tuned ? o.tuning->hash() : ""});
 }
 
 }  // namespace
@@ -192,6 +208,7 @@ Choice choose(const ConvProblem& problem, const Options& options, bool packed) {
   key.algorithm = options.algorithm;
   key.precision = options.precision;
   key.max_workspace = options.max_workspace;
+  key.tuning = options.tuning ? options.tuning->serial() : 0;
   key.threads = threads;
   key.batch_invariant = options.batch_invariant;
   key.packed = packed;
@@ -227,8 +244,7 @@ bool run_choice(const ConvProblem& problem, const Options& options, Choice* choi
     return false;
   }
   if (traced)
-    record(problem, choice->algorithm->name,
-           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    record(problem, options, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return true;
 }
 
@@ -243,8 +259,7 @@ bool run_on_device(const ConvProblem& problem, const Options& options, Choice* c
   if (choice->algorithm->run(&problem, context) != 0) return false;
   if (traced) {
     if (!finish(context->stream, choice->text)) return false;
-    record(problem, choice->algorithm->name,
-           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    record(problem, options, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   choice->failure = Failure::kNone;
   return true;

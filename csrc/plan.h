@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // From a problem to a run: validate once, keep the algorithms that do not refuse, take the named one or the cheapest by
-// estimate, remember the choice. The choice is a pure function of problem, options, instruction set and version.
+// estimate, remember the choice. The choice is a pure function of problem, options, instruction set and version; a tuning
+// file that somebody loaded is one of the options.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "algorithm.h"
+#include "tuning.h"
 
 namespace fastconv {
 
@@ -17,6 +20,7 @@ struct Options {
   int64_t max_workspace = -1;            // bytes; negative: no limit
   int threads = 0;                       // 0: default_threads()
   bool batch_invariant = false;          // the choice ignores n
+  std::shared_ptr<const Tuning> tuning;  // goes before the estimates where it knows the class of shapes
 };
 
 enum class Failure { kNone, kProblem, kUnsupported, kWorkspace, kDevice };
@@ -27,7 +31,8 @@ struct Choice {
   const Algorithm* algorithm = nullptr;
   Estimate estimate;
   int64_t workspace_bytes = 0;
-  int slots = 1;  // threads, as many as the work is worth and the workspace limit allows
+  int slots = 1;       // threads, as many as the work is worth and the workspace limit allows
+  bool tuned = false;  // by the tuning, not by the estimates
 };
 
 // `packed`: weights will be handed over packed.
@@ -62,6 +67,7 @@ struct TraceEntry {
   ConvProblem problem;
   const char* algorithm;
   double seconds;
+  std::string tuning;  // the hash of the tuning that chose; empty: an estimate or the caller did
 };
 int64_t trace_start();
 std::vector<TraceEntry> trace_stop(int64_t handle);

@@ -102,6 +102,7 @@ py::list stop(int64_t handle) {
     row["problem"] = entry.problem;
     row["algorithm"] = entry.algorithm;
     row["seconds"] = entry.seconds;
+    row["tuning"] = entry.tuning.empty() ? py::object(py::none()) : py::object(py::str(entry.tuning));
     list.append(row);
   }
   return list;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "../machine.h"
+#include "../plan.h"
 #include "../registry.h"
 #include "arrays.h"
 #include "conv_arguments.h"
@@ -54,7 +55,7 @@ py::tuple image_shape(const ConvProblem& p, Layout layout, int64_t channels, con
 }
 
 Options make_options(const py::object& algorithm, double precision, int64_t max_workspace, int threads,
-                     bool batch_invariant, const py::object& isa) {
+                     bool batch_invariant, const py::object& isa, std::shared_ptr<Tuning> tuning) {
   Options o;
   char text[kTextCapacity];
   o.machine = find_machine(isa.is_none() ? nullptr : isa.cast<std::string>().c_str(), text);
@@ -74,6 +75,7 @@ Options make_options(const py::object& algorithm, double precision, int64_t max_
   o.max_workspace = max_workspace;
   o.threads = threads;
   o.batch_invariant = batch_invariant;
+  o.tuning = std::move(tuning);
   return o;
 }
 
@@ -170,10 +172,23 @@ void register_problem(py::module_& m) {
                         return p;
                       }));
 
+  m.def("shape_class", &shape_class, py::arg("problem"));
+  typedef std::vector<std::tuple<std::string, ConvProblem, bool, std::vector<std::string>>> Entries;
+  py::class_<Tuning, std::shared_ptr<Tuning>>(m, "Tuning", "What a tuning file says, for the machines of this process.")
+      .def(py::init([](const std::string& hash, const Entries& entries) {
+             auto tuning = std::make_shared<Tuning>(hash);
+             for (const auto& [label, problem, packed, algorithms] : entries)
+               tuning->add(label, problem, packed, algorithms);
+             return tuning;
+           }),
+           py::arg("hash"), py::arg("entries"))
+      .def_property_readonly("hash", &Tuning::hash)
+      .def("__len__", &Tuning::size);
+
   py::class_<Options>(m, "Options", "What a caller may ask of the choice; immutable.")
       .def(py::init(&make_options), py::arg("algorithm") = py::none(), py::arg("precision") = 8.0,
            py::arg("max_workspace") = -1, py::arg("threads") = 0, py::arg("batch_invariant") = false,
-           py::arg("isa") = py::none())
+           py::arg("isa") = py::none(), py::arg("tuning") = std::shared_ptr<Tuning>())
       .def_property_readonly("algorithm",
                              [](const Options& o) -> py::object {
                                return o.algorithm ? py::object(py::str(o.algorithm->name)) : py::none();
@@ -182,7 +197,8 @@ void register_problem(py::module_& m) {
       .def_readonly("max_workspace", &Options::max_workspace)
       .def_readonly("threads", &Options::threads)
       .def_readonly("batch_invariant", &Options::batch_invariant)
-      .def_property_readonly("isa", [](const Options& o) { return o.machine->kernels->isa; });
+      .def_property_readonly("isa", [](const Options& o) { return o.machine->kernels->isa; })
+      .def_property_readonly("tuning", [](const Options& o) { return std::const_pointer_cast<Tuning>(o.tuning); });
 }
 
 }  // namespace fastconv
