@@ -99,12 +99,13 @@ from .unpooling import (
 )
 
 # Loaded at first use, so that `import fastconv` stays light.
-_MODULES = ("data", "filters", "models", "nn", "optim", "ops", "plot", "random", "reference", "schedule", "train")
+_MODULES = ("data", "filters", "models", "nn", "optim", "ops", "plot", "random", "reference", "schedule", "train", "tuning")
 _FUNCTIONS = {
     "convolve": "filters",
     "correlate": "filters",
     "gradcheck": "numeric_grad",
     "gradgradcheck": "numeric_grad",
+    "tune": "tuning.measure",
 }
 
 

@@ -107,6 +107,7 @@ class Options:
         threads: int = 0,
         batch_invariant: bool = False,
         isa: str | None = None,
+        tuning: Tuning | None = None,
     ) -> None: ...
     @property
     def algorithm(self) -> str | None: ...
@@ -120,6 +121,22 @@ class Options:
     def batch_invariant(self) -> bool: ...
     @property
     def isa(self) -> str | None: ...
+    @property
+    def tuning(self) -> Tuning | None: ...
+
+class Tuning:
+    """What a tuning file says, for the machines of this process.
+
+    entries: (instruction set or sm_90, class of shapes, whether weights come packed, algorithms, the fastest first).
+    """
+
+    def __init__(self, hash: str, entries: list[tuple[str, ConvProblem, bool, list[str]]]) -> None: ...
+    @property
+    def hash(self) -> str: ...
+    def __len__(self) -> int: ...
+
+# The largest member of the class of shapes that a tuning holds for.
+def shape_class(problem: ConvProblem) -> ConvProblem: ...
 
 class Plan:
     """A forward convolution with its weights copied and packed; `plan(x)` takes any batch."""

@@ -28,11 +28,14 @@ class Settings(NamedTuple):
     threads: int = 0  # 0: as many as the machine grants
     batch_invariant: bool = False
     isa: str | None = None
+    tuning: Any = None  # a tuning.Tuning: which algorithms were fastest; it goes before the estimates
 
 
 @functools.lru_cache(maxsize=256)
-def _native(settings: Settings) -> _core.Options:
-    return _core.Options(*settings)
+def native(settings: Settings) -> _core.Options:
+    """What the native functions take; the same object for equal settings."""
+    tuning = None if settings.tuning is None else settings.tuning.native()
+    return _core.Options(*settings._replace(tuning=tuning))
 
 
 def _updated(settings: Settings, changes: dict[str, Any]) -> Settings:
@@ -48,6 +51,10 @@ def _updated(settings: Settings, changes: dict[str, Any]) -> Settings:
         changes["max_workspace"] = _bytes(changes["max_workspace"])
     if "threads" in changes and (isinstance(changes["threads"], bool) or changes["threads"] < 0):
         raise ProblemError(f"options: threads is {changes['threads']}; expected 0 (all) or more")
+    if changes.get("tuning") is not None:
+        from .tuning.table import as_tuning  # rarely wanted
+
+        changes["tuning"] = as_tuning(changes["tuning"])
     return settings._replace(**changes)
 
 
@@ -69,16 +76,24 @@ def _bytes(value: int | None) -> int:
     return int(value)
 
 
-# Read once; whether an algorithm has this name is for the native module to say, when it is used.
-_process = _updated(Settings(), {"algorithm": os.environ.get("FASTCONV_ALGORITHM") or None})
-_process_options: _core.Options | None = None  # made at first use, so that a wrong name is no import error
+# Of the whole process; made at first use, so that a wrong name or an unreadable file in the environment is no import error.
+_process: Settings | None = None
+_process_options: _core.Options | None = None
 _active: ContextVar[tuple[Settings, _core.Options] | None] = ContextVar("fastconv_options", default=None)
+
+
+def _process_settings() -> Settings:
+    global _process
+    if _process is None:
+        named = {"algorithm": "FASTCONV_ALGORITHM", "tuning": "FASTCONV_TUNING"}
+        _process = _updated(Settings(), {field: os.environ.get(name) or None for field, name in named.items()})
+    return _process
 
 
 def settings() -> Settings:
     """The values that hold here."""
     active = _active.get()
-    return _process if active is None else active[0]
+    return _process_settings() if active is None else active[0]
 
 
 def current() -> _core.Options:
@@ -88,7 +103,7 @@ def current() -> _core.Options:
     if active is not None:
         return active[1]
     if _process_options is None:
-        _process_options = _native(_process)
+        _process_options = native(_process_settings())
     return _process_options
 
 
@@ -96,7 +111,7 @@ def with_algorithm(algorithm: str | None) -> _core.Options:
     """The current options, with `algorithm` if one is named."""
     if algorithm is None:
         return current()
-    return _native(_updated(settings(), {"algorithm": algorithm}))
+    return native(_updated(settings(), {"algorithm": algorithm}))
 
 
 @contextlib.contextmanager
@@ -112,6 +127,8 @@ def options(**changes: Any) -> Iterator[Settings]:
         threads: how many threads one call may use; 0 means all.
         batch_invariant: choose without looking at the batch size: an image gives the same bits in any batch.
         isa: the instruction set of the kernels, as in `fc.info()["isas"]`.
+        tuning: a `fc.tuning.Tuning` or the path of its file: for the classes of shapes that it knows, the algorithm that
+            was fastest. None: the estimates choose. FASTCONV_TUNING=FILE does so for the whole process.
 
     Raises:
         TypeError: an unknown name.
@@ -122,7 +139,7 @@ def options(**changes: Any) -> Iterator[Settings]:
         ...     y = fc.conv2d(x, w)
     """
     wanted = _updated(settings(), changes)
-    token = _active.set((wanted, _native(wanted)))
+    token = _active.set((wanted, native(wanted)))
     try:
         yield wanted
     finally:
@@ -132,5 +149,5 @@ def options(**changes: Any) -> Iterator[Settings]:
 def set_options(**changes: Any) -> None:
     """The same for the whole process, wherever no `with options(...)` holds."""
     global _process, _process_options
-    wanted = _updated(_process, changes)
-    _process, _process_options = wanted, _native(wanted)
+    wanted = _updated(_process_settings(), changes)
+    _process, _process_options = wanted, native(wanted)

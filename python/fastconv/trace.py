@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import _core, device
+from .options import settings
 
 OPTIONAL_PACKAGES = ("rich", "matplotlib", "PIL", "ml_dtypes", "safetensors", "cupy", "torch", "onnx")
 
@@ -15,7 +16,8 @@ class Trace:
     """The convolutions that ran inside a `with fc.trace()` block.
 
     Attributes:
-        calls: one dictionary per call, in order: problem (text form), algorithm, seconds. Complete after the block.
+        calls: one dictionary per call, in order: problem (text form), algorithm, seconds, and
+            tuning, the hash of the tuning file that chose (None: an estimate or the caller did). Complete after the block.
     """
 
     def __init__(self) -> None:
@@ -76,12 +78,20 @@ def _lines(entries: Mapping[str, Any], indent: str) -> Iterator[str]:
 def info() -> Report:
     """The version, the machine and its instruction sets, threads, caches, algorithms, and which extras are there.
 
-    "cuda" describes the devices, or says in a sentence what is missing.
+    "cuda" describes the devices, or says in a sentence what is missing; "tuning" is the hash of the tuning file in effect
+    and where it came from.
     """
     from . import __version__
 
     found = {name: "installed" if importlib.util.find_spec(name) else "missing" for name in OPTIONAL_PACKAGES}
-    return Report({**_core.info(), "version": __version__, "cuda": device.describe(), "optional packages": found})
+    tuning = settings().tuning
+    return Report({
+        **_core.info(),
+        "version": __version__,
+        "cuda": device.describe(),
+        "tuning": "none" if tuning is None else f"{tuning.hash} ({tuning.path or 'of this process'})",
+        "optional packages": found,
+    })
 
 
 def cache_info() -> Report:

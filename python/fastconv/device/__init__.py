@@ -7,7 +7,7 @@ a call can be captured into a CUDA graph. `arrays.native` chooses between this p
 """
 
 from .conv import Plan, channel_sum, conv_backward_data, conv_backward_filter, conv_forward
-from .opening import describe, imported, is_name, is_on_device, moved, open_library
+from .opening import describe, imported, infos, is_name, is_on_device, moved, open_library
 from .pool import (
     gather_positions,
     last_positions,
@@ -28,6 +28,7 @@ __all__ = [
     "describe",
     "gather_positions",
     "imported",
+    "infos",
     "is_name",
     "is_on_device",
     "last_positions",

@@ -37,17 +37,26 @@ def open_library(path: str | None = None) -> str:
     return _opened
 
 
+def infos() -> list[dict[str, Any]]:
+    """What is known of each device, in the order of their numbers.
+
+    Raises:
+        DeviceError: what is missing, in a sentence.
+    """
+    open_library()
+    return [_core.device_info(i) for i in range(_core.device_count())]
+
+
 def describe() -> str:
     """The devices in a sentence, or what is missing."""
     try:
-        open_library()
-        infos = [_core.device_info(i) for i in range(_core.device_count())]
+        found = infos()
     except DeviceError as error:
         return str(error)
     return "; ".join(
         f"{d['name']}, compute capability {d['architecture'] / 10}, {d['multiprocessors']} multiprocessors, "
         f"{d['memory_bytes'] / 2**30:.0f} GiB"
-        for d in infos
+        for d in found
     )
 
 

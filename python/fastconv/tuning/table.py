@@ -11,6 +11,7 @@ was timed, the problem that was timed, and the medians in seconds. Lines are sor
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core, device
-from .._core import ConvProblem, ProblemError
+from .._core import ConvProblem, DeviceError, ProblemError
 from ..trace import align
 
 FORMAT = "# fastconv tuning 1"
@@ -93,16 +94,22 @@ class Tuning:
 
     Attributes:
         sections: Section -> {(kind, class): Entry}.
-        path: the file it was loaded from, or None.
+        path: the file it was loaded from or is kept in, or None.
+        skipped: what `fc.tune` did not time -> why.
+        hash: of the content, 12 hexadecimal digits, as `fc.info()` and traces show it.
     """
 
     def __init__(
-        self, sections: Mapping[Section, Mapping[tuple[str, str], Entry]], path: str | None = None
+        self,
+        sections: Mapping[Section, Mapping[tuple[str, str], Entry]],
+        path: str | None = None,
+        skipped: Mapping[str, str] | None = None,
     ) -> None:
         self.sections = {
             section: {key: sections[section][key] for key in sorted(sections[section])} for section in sorted(sections)
         }
         self.path = path
+        self.skipped = dict(skipped or {})
         self.hash = hashlib.sha256(self.text().encode()).hexdigest()[:12]
         self._native: _core.Tuning | None = None
 
@@ -186,9 +193,9 @@ def _cpu() -> str:
 def _machines() -> dict[str, list[str]]:
     """The GPUs by architecture: sm_90 -> their names."""
     found: dict[str, list[str]] = {}
-    described = device.describe()
-    for one in described.get("devices", ()) if isinstance(described, Mapping) else ():
-        found.setdefault(f"sm_{one['architecture']}", []).append(one["name"].replace('"', "'"))
+    with contextlib.suppress(DeviceError):
+        for one in device.infos():
+            found.setdefault(f"sm_{one['architecture']}", []).append(one["name"].replace('"', "'"))
     return found
 
 
