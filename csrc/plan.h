@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "algorithm.h"
+#include "phases.h"
 
 namespace fastconv {
 
@@ -26,7 +27,7 @@ struct Choice {
   char text[kTextCapacity] = "";
   const Algorithm* algorithm = nullptr;
   Estimate estimate;
-  int64_t workspace_bytes = 0;
+  int64_t workspace_bytes = 0;  // what a run leases, never more than max_workspace
   int slots = 1;  // threads, as many as the work is worth and the workspace limit allows
 };
 
@@ -49,21 +50,32 @@ struct Candidate {
   char reason[kTextCapacity];
   int64_t workspace_bytes, packed_bytes;
   Estimate estimate;
+  int slots;
+  int64_t multiplications;  // counts.h
+  // To and from memory: the tensors once, and the workspace that all threads share written and read once. What a thread
+  // has for itself is taken to stay in its cache. Of a device the whole workspace counts.
+  int64_t bytes_moved;
+  TakenHalves takes_halves;
 };
 std::vector<Candidate> candidates(const ConvProblem& problem, const Options& options);
 
 struct PlanCacheState {
-  int64_t entries, limit, hits, misses;
+  int64_t entries, limit, hits, misses, bytes;
 };
 PlanCacheState plan_cache_state();
+void clear_plan_cache();  // hits and misses begin anew
 
 // Tracing: every run between start and stop, of the whole process.
 struct TraceEntry {
   ConvProblem problem;
   const char* algorithm;
   double seconds;
+  int slots;
+  int64_t workspace_bytes;
+  bool has_phases;
+  double phases[kPhaseCount];  // seconds, of all threads together
 };
-int64_t trace_start();
+int64_t trace_start(bool phases);  // with phases: of every run on the CPU, at a few per cent of its time
 std::vector<TraceEntry> trace_stop(int64_t handle);
 
 }  // namespace fastconv

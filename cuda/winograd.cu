@@ -238,7 +238,10 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
             const Blocking b(m, *p);
             return p->pass == Pass::kBackwardFilter ? run_filter(b, *r) : run_images(b, *r);
           },
-          [](const ConvProblem*) { return TakenHalves::kAll; }};
+          [](const ConvProblem*) { return TakenHalves::kAll; },
+          [](const ConvProblem* p, const Machine*) {
+            return (m + 2) * (m + 2) * WinogradTiles(*p, m).count * p->k * (p->c / p->groups);
+          }};
 }
 
 }  // namespace

@@ -44,7 +44,8 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
         return winograd_pack(FORM(*p), *p, *r->machine, r->parallel, r->w, packed);
       },
       [](const ConvProblem* p, const RunContext* r) { return winograd_run(FORM(*p), *p, *r); },
-      [](const ConvProblem*) { return TakenHalves::kAll; }};
+      [](const ConvProblem*) { return TakenHalves::kAll; },
+      [](const ConvProblem* p, const Machine* m) { return winograd_multiplications(FORM(*p), *p, *m); }};
 }
 
 }  // namespace

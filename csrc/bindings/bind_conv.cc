@@ -151,6 +151,13 @@ py::list rows_of(const std::vector<Candidate>& candidates) {
     py::dict work;
     for (int i = 0; i < c.estimate.terms; ++i) work[c.estimate.work[i]] = c.estimate.seconds[i];
     row["estimated_work"] = work;
+    const auto number = [&](auto value) { return c.supported ? py::object(py::cast(value)) : py::none(); };
+    row["threads"] = number(c.slots);
+    row["multiplications"] = number(c.multiplications);
+    row["bytes_moved"] = number(c.bytes_moved);
+    constexpr const char* kTaken[] = {"none", "images", "weights", "all"};
+    row["takes_halves"] = number(kTaken[static_cast<int>(c.takes_halves)]);
+    row["same_over_isas"] = c.algorithm->same_over_isas != 0;
     row["error_factor"] = c.algorithm->error_factor;
     row["exact_on_integers"] = c.algorithm->exact_on_integers != 0;
     list.append(row);
