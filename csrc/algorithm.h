@@ -68,11 +68,14 @@ struct RunContext {
 
 enum class TakenHalves : int32_t { kNone, kImages, kWeights, kAll };  // images: x, y and the residual
 
+// Which instruction sets give the same bits of the same problem, in every pass.
+enum class SameBits : int32_t { kOne, kAvx, kAll };  // kAvx: avx2 and avx512
+
 struct Algorithm {
   const char* name;
   double error_factor;        // error against float64 over that of plain float32 summation
   int32_t exact_on_integers;  // bit-equal to `reference` while all sums stay below 2^24
-  int32_t same_over_isas;     // the same bits on every instruction set
+  SameBits same_bits;         // across instruction sets
   // Returns true and writes one sentence when it cannot compute the problem. What it does not refuse must be right.
   bool (*why_not)(const ConvProblem* problem, const Machine* machine, char* text);
   // Adds the kinds of work that take the seconds on one core; from the problem and the machine table alone.

@@ -126,8 +126,7 @@ class HalfRun {
       inner.workspace = worker(0);
       inner.pad_value = pad_value();
       status = algorithm.run(&stored, &inner);
-      if (filter && taken == TakenHalves::kImages)
-        write(r.parallel, dense_runs(filter_elements(p)), w, r.w);
+      if (filter && taken == TakenHalves::kImages) write(r.parallel, dense_runs(filter_elements(p)), w, r.w);
     } else if (slices.count() == 1) {
       compute(slices.whole(), r.parallel, worker(0), takes_w(taken) ? r.w : w);
       if (filter && !takes_w(taken)) write(r.parallel, dense_runs(filter_elements(p)), w, r.w);

@@ -28,7 +28,7 @@ struct Choice {
   const Algorithm* algorithm = nullptr;
   Estimate estimate;
   int64_t workspace_bytes = 0;  // what a run leases, never more than max_workspace
-  int slots = 1;  // threads, as many as the work is worth and the workspace limit allows
+  int slots = 1;                // threads, as many as the work is worth and the workspace limit allows
 };
 
 // `packed`: weights will be handed over packed.

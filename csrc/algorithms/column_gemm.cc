@@ -156,7 +156,8 @@ class Multiplication {
         const PhaseScope gathering(r.phases, Phase::kInput);
         if (gathered_from < i.columns)
           pack_columns(kernels, grid, read_layout, read, i.column + gathered_from, i.columns - gathered_from,
-                       i.group * b.channels + channel, gathered, panels + gathered_from * gathered * tap_count, scratch);
+                       i.group * b.channels + channel, gathered, panels + gathered_from * gathered * tap_count,
+                       scratch);
         if (folds)
           fold_border(p, read_layout, read.at(0), i.column, i.columns, i.group * b.channels + channel, gathered,
                       kernels.nr, panels);

@@ -329,7 +329,7 @@ int64_t multiplications(const ConvProblem* p, const Machine*) { return gathered_
 }  // namespace
 
 extern const Algorithm kGrouped;
-const Algorithm kGrouped = {"grouped",       1.0,          1,       0,   why_not,     estimate,
-                            workspace_bytes, packed_bytes, nullptr, run, takes_halves, multiplications};
+const Algorithm kGrouped = {"grouped",    1.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                            packed_bytes, nullptr, run, takes_halves,   multiplications};
 
 }  // namespace fastconv

@@ -354,7 +354,7 @@ int64_t multiplications(const ConvProblem* p, const Machine* m) {
 }  // namespace
 
 extern const Algorithm kImplicitGemm;
-const Algorithm kImplicitGemm = {"implicit_gemm", 1.0,          1,    0,   why_not,     estimate,
-                                 workspace_bytes, packed_bytes, pack, run, takes_halves, multiplications};
+const Algorithm kImplicitGemm = {"implicit_gemm", 1.0,  1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                                 packed_bytes,    pack, run, takes_halves,   multiplications};
 
 }  // namespace fastconv

@@ -12,8 +12,9 @@ namespace fastconv {
 
 // dst[tap][channel][row of the block] for channels first .. first + count.
 template <class T>
-void implicit_pack_channels(const ConvProblem& p, const Machine& m, const ImplicitBlocking<T>& b, const ColumnGrid& grid,
-                   const Stored<T>& w, int64_t group, int64_t block, int64_t first, int64_t count, T* dst) {
+void implicit_pack_channels(const ConvProblem& p, const Machine& m, const ImplicitBlocking<T>& b,
+                            const ColumnGrid& grid, const Stored<T>& w, int64_t group, int64_t block, int64_t first,
+                            int64_t count, T* dst) {
   const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
   const int64_t rows = std::min(width, b.rows - begin);
   const int64_t of_group = group * b.rows * b.channels * b.all_taps, pitch = b.channels * b.all_taps;

@@ -78,7 +78,7 @@ int64_t multiplications(const ConvProblem* p, const Machine*) { return column_ge
 }  // namespace
 
 extern const Algorithm kPointwise1x1;
-const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,          1,    0,   why_not,     estimate,
-                                 workspace_bytes, packed_bytes, pack, run, takes_halves, multiplications};
+const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,  1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                                 packed_bytes,    pack, run, takes_halves,   multiplications};
 
 }  // namespace fastconv

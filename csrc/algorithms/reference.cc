@@ -252,6 +252,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kReference;
-const Algorithm kReference = {"reference", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, nullptr, run, nullptr, multiplications};
+const Algorithm kReference = {"reference",  1.0,     1,   SameBits::kAll, why_not,        estimate, workspace_bytes,
+                              packed_bytes, nullptr, run, nullptr,        multiplications};
 
 }  // namespace fastconv

@@ -157,7 +157,8 @@ py::list rows_of(const std::vector<Candidate>& candidates) {
     row["bytes_moved"] = number(c.bytes_moved);
     constexpr const char* kTaken[] = {"none", "images", "weights", "all"};
     row["takes_halves"] = number(kTaken[static_cast<int>(c.takes_halves)]);
-    row["same_over_isas"] = c.algorithm->same_over_isas != 0;
+    constexpr const char* kSame[] = {"one", "avx", "all"};
+    row["same_bits"] = kSame[static_cast<int>(c.algorithm->same_bits)];
     row["error_factor"] = c.algorithm->error_factor;
     row["exact_on_integers"] = c.algorithm->exact_on_integers != 0;
     list.append(row);
