@@ -166,6 +166,16 @@ py::list rows_of(const std::vector<Candidate>& candidates) {
   return list;
 }
 
+py::dict speeds_of(const Machine& machine) {
+  py::dict d;
+  d["flops_f32"] = machine.flops_f32;
+  d["flops_f64"] = machine.flops_f64;
+  d["flops_f16"] = is_device(machine) ? machine.flops_f16 : machine.flops_f32;  // halves are summed in float32
+  d["flops_tf32"] = machine.flops_tf32;
+  d["bytes_per_second"] = machine.bytes_per_second;
+  return d;
+}
+
 namespace {
 
 py::list algorithms(const ConvProblem& p, const Options& options) { return rows_of(candidates(p, options)); }
@@ -179,6 +189,7 @@ std::string chosen(const ConvProblem& p, const Options& options) {
 }  // namespace
 
 void register_conv(py::module_& m) {
+  m.def("machine_speeds", [](const Options& options) { return speeds_of(*options.machine); }, py::arg("options"));
   m.def(
       "output_size",
       [](int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin, int64_t pad_end,
