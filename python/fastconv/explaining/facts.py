@@ -12,17 +12,17 @@ _KINDS = {
     "conversions": ("conversions",),
     "weights": ("weights", "weights turned", "packing", "filters", "filters made", "phases packed"),
     "input": (
-        "input tiles", "input cells", "input pixels", "input rows", "input rows of pixels", "columns", "columns
-        turned", "halo", "halo lines", "halo rows", "halo turned", "rows of panels", "gathered", "filter gathered",
-        "lists", "places", "lanes", "lanes apart", "lanes moved", "lanes turned", "plane rows", "planes turned",
-        "planes apart", "gradients", "gradients turned", "gradients to pixels", "gradient rows", "filter columns",
-        "filter halo", "filter halo lines", "filter halo turned", "filter plane rows", "filter planes turned", "filter
-        planes apart", "phases halo", "phases halo lines", "phases halo turned",
+        "input tiles", "input cells", "input pixels", "input rows", "input rows of pixels", "columns",
+        "columns turned", "halo", "halo lines", "halo rows", "halo turned", "rows of panels", "gathered",
+        "filter gathered", "lists", "places", "lanes", "lanes apart", "lanes moved", "lanes turned", "plane rows",
+        "planes turned", "planes apart", "gradients", "gradients turned", "gradients to pixels", "gradient rows",
+        "filter columns", "filter halo", "filter halo lines", "filter halo turned", "filter plane rows",
+        "filter planes turned", "filter planes apart", "phases halo", "phases halo lines", "phases halo turned",
     ),
     "output": (
-        "output tiles", "output cells", "output pixels", "output rows", "output rows of pixels", "moved", "moved
-        apart", "moved to pixels", "stored", "stored in place", "spread", "scattered", "turned", "pixels of phases",
-        "rows of phases", "rows of units", "filters turned", "weights straight",
+        "output tiles", "output cells", "output pixels", "output rows", "output rows of pixels", "moved",
+        "moved apart", "moved to pixels", "stored", "stored in place", "spread", "scattered", "turned",
+        "pixels of phases", "rows of phases", "rows of units", "filters turned", "weights straight",
     ),
     "sums": ("sums", "filter totals", "pieces"),
     "memory": ("memory", "bytes", "filter bytes", "tensors", "slabs"),

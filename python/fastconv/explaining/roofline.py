@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ..explain import Explanation
 
 _WIDTH, _HEIGHT = 860, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 30, 24, 56
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 190, 34, 56  # names stand at the right
 _LINE = 17  # between two labels
 
 
@@ -121,24 +121,18 @@ def _roof(axes: _Axes, peak: float, bandwidth: float) -> list[str]:
 def _dots(axes: _Axes, shown: list[dict[str, Any]]) -> list[str]:
     """A circle for each point, filled where it was measured, and a column of names with lines to them."""
     placed = sorted(((axes.x(p["x"]), axes.y(p["y"]), p) for p in shown), key=lambda at: at[1])
-    low, high = _TOP + 28.0, float(_HEIGHT - _BOTTOM - 6)
-    rightmost = max(x for x, _, _ in placed)
-    longest = max(len(p["name"]) for p in shown) * 7.6
-    beside = (
-        rightmost + 26 if rightmost + 26 + longest < _WIDTH - _RIGHT else min(x for x, _, _ in placed) - 26 - longest
-    )
-    labels = spread([y for _, y, _ in placed], low, high)
+    beside = _WIDTH - _RIGHT + 16
+    labels = spread([y for _, y, _ in placed], _TOP + 6.0, float(_HEIGHT - _BOTTOM))
     parts = []
     for (x, y, p), label in zip(placed, labels, strict=True):
         word = f"{p['name']}: {p['y']:.3g} GFLOP/s{'' if p['measured'] else ' (predicted)'}"
         kind = "chosen" if p["chosen"] else "other"
         shape = "" if p["measured"] else " guess"
-        near = beside - 5 if beside > x else beside + longest + 3
-        parts.append(f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{near:.1f}" y2="{label:.1f}"/>')
+        parts.append(f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{beside - 5}" y2="{label:.1f}"/>')
         parts.append(
             f'<circle class="{kind}{shape}" cx="{x:.1f}" cy="{y:.1f}" r="6"><title>{escape(word)}</title></circle>'
         )
-        parts.append(f'<text class="name {kind}word" x="{beside:.1f}" y="{label + 4:.1f}">{escape(p["name"])}</text>')
+        parts.append(f'<text class="name {kind}word" x="{beside}" y="{label + 4:.1f}">{escape(p["name"])}</text>')
     return parts
 
 
@@ -159,8 +153,8 @@ def legend(e: "Explanation") -> str:
     threads = max((row["threads"] for row in e.usable), default=1)
     whose = "of the device" if e.device != "cpu" else f"of {threads} core{'s' if threads > 1 else ''}"
     return (
-        f"Speeds {whose}, from the library's table; {words.count(e.problem.macs)} multiply-adds are the problem's, but a "
+        f"Speeds {whose}, from the library's table. {words.count(e.problem.macs)} multiply-adds are the problem's; a "
         "point counts those that its algorithm really does, and the bytes that it moves. Filled: measured; hollow: "
-        "predicted. A point below the roof leaves something of the machine unused; one above it runs on a faster machine "
-        "than the table's."
+        "predicted. What is missing up to the roof the machine leaves unused; a point above it was measured on a faster "
+        "machine than the table's."
     )
