@@ -10,6 +10,7 @@ namespace fastconv {
 
 struct KernelTable;
 struct Algorithm;
+struct PhaseTimes;
 
 // Work is handed out as numbered items; `slot` < slots is the worker's index for per-worker scratch.
 // Which worker runs which item is unspecified: results must not depend on it.
@@ -61,15 +62,20 @@ struct RunContext {
   int64_t y_batch_pitch, y_channel_pitch;
   double alpha;      // the activation's parameter
   double pad_value;  // PaddingMode::kConstant
+
+  PhaseTimes* phases;  // phases.h; null: nobody measures
 };
 
 enum class TakenHalves : int32_t { kNone, kImages, kWeights, kAll };  // images: x, y and the residual
+
+// Which instruction sets give the same bits of the same problem, in every pass.
+enum class SameBits : int32_t { kOne, kAvx, kAll };  // kAvx: avx2 and avx512
 
 struct Algorithm {
   const char* name;
   double error_factor;        // error against float64 over that of plain float32 summation
   int32_t exact_on_integers;  // bit-equal to `reference` while all sums stay below 2^24
-  int32_t reserved;
+  SameBits same_bits;         // across instruction sets
   // Returns true and writes one sentence when it cannot compute the problem. What it does not refuse must be right.
   bool (*why_not)(const ConvProblem* problem, const Machine* machine, char* text);
   // Adds the kinds of work that take the seconds on one core; from the problem and the machine table alone.
@@ -85,6 +91,8 @@ struct Algorithm {
   // and go as float32 copies (half_problem.h): the problem is one of the dtype of x and y. `pack` takes w in the
   // problem's dtype wherever `run` takes it as it is.
   TakenHalves (*takes_halves)(const ConvProblem* problem) = nullptr;
+  // How many multiplications it makes, in the sense of counts.h; null: multiply_adds(problem).
+  int64_t (*multiplications)(const ConvProblem* problem, const Machine* machine) = nullptr;
 };
 
 }  // namespace fastconv

@@ -11,6 +11,7 @@
 #include "half_slices.h"
 #include "machine.h"
 #include "parallel.h"
+#include "phases.h"
 #include "prices.h"
 #include "rounding.h"
 #include "workspace.h"
@@ -114,6 +115,7 @@ class HalfRun {
     if (room.packed) {
       RunContext inner = r;
       inner.w = w;
+      const PhaseScope packing(r.phases, Phase::kWeights);
       algorithm.pack(&p, &inner, own_packed);
       packed = own_packed;
     }
@@ -124,11 +126,10 @@ class HalfRun {
       inner.workspace = worker(0);
       inner.pad_value = pad_value();
       status = algorithm.run(&stored, &inner);
-      if (filter && taken == TakenHalves::kImages)
-        narrow(machine, r.parallel, dtype, dense_runs(filter_elements(p)), w, r.w);
+      if (filter && taken == TakenHalves::kImages) write(r.parallel, dense_runs(filter_elements(p)), w, r.w);
     } else if (slices.count() == 1) {
       compute(slices.whole(), r.parallel, worker(0), takes_w(taken) ? r.w : w);
-      if (filter && !takes_w(taken)) narrow(machine, r.parallel, dtype, dense_runs(filter_elements(p)), w, r.w);
+      if (filter && !takes_w(taken)) write(r.parallel, dense_runs(filter_elements(p)), w, r.w);
     } else if (filter) {
       add_slices(static_cast<float*>(own_packed));
     } else {
@@ -147,7 +148,13 @@ class HalfRun {
   double pad_value() const { return rounded_to(machine, dtype, static_cast<float>(r.pad_value)); }
   int64_t group_weights() const { return filter_elements(p) / p.groups; }
   void read(const Parallel& parallel, const Runs& runs, const void* half, float* single) const {
+    const PhaseScope converting(r.phases, Phase::kConversions);
     widen(machine, parallel, dtype, runs, half, single);
+  }
+
+  void write(const Parallel& parallel, const Runs& runs, const float* single, void* half) const {
+    const PhaseScope converting(r.phases, Phase::kConversions);
+    narrow(machine, parallel, dtype, runs, single, static_cast<uint16_t*>(half));
   }
 
   // Backward-filter: parts of the slices by blocks of groups, sums[part][weight].
@@ -169,7 +176,7 @@ class HalfRun {
     parallel_for(r.parallel, ceil_div(all, kShare), [&](int64_t item, int) {
       const int64_t begin = item * kShare, count = std::min(kShare, all - begin);
       if (slices.parts > 1) kernels.reduce(count, slices.parts, sums + begin, pitch, sums + begin);
-      narrow(machine, make_parallel(1), dtype, dense_runs(count), sums + begin, static_cast<uint16_t*>(r.w) + begin);
+      write(make_parallel(1), dense_runs(count), sums + begin, static_cast<uint16_t*>(r.w) + begin);
     });
   }
 
@@ -203,8 +210,8 @@ class HalfRun {
       inner.residual = residual;
     }
     if (const int failed = algorithm.run(&q, &inner)) status = failed;
-    if (forward) narrow(machine, parallel, dtype, y_runs, y, static_cast<uint16_t*>(r.y) + y_at);
-    if (data) narrow(machine, parallel, dtype, x_runs, x, static_cast<uint16_t*>(r.x) + x_at);
+    if (forward) write(parallel, y_runs, y, static_cast<uint16_t*>(r.y) + y_at);
+    if (data) write(parallel, x_runs, x, static_cast<uint16_t*>(r.x) + x_at);
   }
 
   // Where a slice begins in a tensor.

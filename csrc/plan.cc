@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cinttypes>
@@ -81,7 +82,13 @@ class ChoiceCache {
   }
   PlanCacheState state() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return {static_cast<int64_t>(order_.size()), kLimit, hits_, misses_};
+    const int64_t entries = static_cast<int64_t>(order_.size());
+    return {entries, kLimit, hits_, misses_, entries * static_cast<int64_t>(sizeof(Key) + sizeof(Choice))};
+  }
+  void clear() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    index_.clear(), order_.clear();
+    hits_ = misses_ = 0;
   }
 
  private:
@@ -97,8 +104,14 @@ ChoiceCache& choice_cache() {
   return *cache;
 }
 
+// From the bytes that are needed to those that are leased.
 void limit_workspace(const Options& o, Choice* c) {
-  if (o.max_workspace < 0 || c->workspace_bytes <= o.max_workspace) return;
+  if (o.max_workspace < 0 || c->workspace_bytes <= o.max_workspace) {
+    if (is_device(*o.machine) || c->workspace_bytes == 0) return;
+    c->workspace_bytes = block_size(c->workspace_bytes);
+    if (o.max_workspace >= 0) c->workspace_bytes = std::min(c->workspace_bytes, o.max_workspace);
+    return;
+  }
   c->failure = Failure::kWorkspace;
   snprintf(c->text, sizeof c->text, "%s needs %" PRId64 " bytes of workspace; max_workspace is %" PRId64,
            c->algorithm->name, c->workspace_bytes, o.max_workspace);
@@ -170,7 +183,7 @@ Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool pac
       if (!algorithm) continue;
       Choice c = consider(*algorithm, p, o, threads, packed);
       if (c.failure != Failure::kNone) continue;
-      c.tuned = true;
+      snprintf(c.tuning, sizeof c.tuning, "%s", o.tuning->hash().c_str());
       return c;
     }
   best.failure = Failure::kUnsupported;
@@ -183,18 +196,29 @@ Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool pac
   return best;
 }
 
-// Traces that are running. The flag keeps the untraced path free of the lock.
-std::atomic<int> active_traces{0};
+// Traces that are running. The flags keep the untraced path free of the lock.
+std::atomic<int> active_traces{0}, active_phase_traces{0};
 std::mutex trace_mutex;
-std::map<int64_t, std::vector<TraceEntry>>& traces() {
-  static auto* map = new std::map<int64_t, std::vector<TraceEntry>>;
+struct Trace {
+  bool phases;
+  std::vector<TraceEntry> entries;
+};
+std::map<int64_t, Trace>& traces() {
+  static auto* map = new std::map<int64_t, Trace>;
   return *map;
 }
 
-void record(const ConvProblem& p, const Options& o, const Choice& choice, double seconds) {
+void record(const ConvProblem& p, const Choice& choice, double seconds, const PhaseTimes* phases) {
+  TraceEntry entry = {p, choice.algorithm->name, seconds, choice.slots, choice.workspace_bytes, phases != nullptr, {},
+                      ""};
+  memcpy(entry.tuning, choice.tuning, sizeof entry.tuning);
+  for (int i = 0; phases && i < kPhaseCount; ++i)
+    entry.phases[i] = 1e-9 * static_cast<double>(phases->nanoseconds[i].load());
   const std::lock_guard<std::mutex> lock(trace_mutex);
-  for (auto& [handle, entries] : traces())
-    entries.push_back({p, choice.algorithm->name, seconds, choice.tuned ? o.tuning->hash() : ""});
+  for (auto& [handle, trace] : traces()) {
+    trace.entries.push_back(entry);
+    if (!trace.phases) trace.entries.back().has_phases = false;
+  }
 }
 
 }  // namespace
@@ -238,13 +262,16 @@ bool run_choice(const ConvProblem& problem, const Options& options, Choice* choi
   context->workspace = workspace.data();
   context->error = choice->text;
   const bool traced = active_traces.load(std::memory_order_relaxed) > 0;
+  PhaseTimes phases;
+  if (traced && active_phase_traces.load(std::memory_order_relaxed) > 0) context->phases = &phases;
   const auto start = traced ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
   if (run(*choice->algorithm, problem, *context) != 0) {
     choice->failure = Failure::kDevice;
     return false;
   }
   if (traced)
-    record(problem, options, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    record(problem, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+           context->phases);
   return true;
 }
 
@@ -259,11 +286,32 @@ bool run_on_device(const ConvProblem& problem, const Options& options, Choice* c
   if (choice->algorithm->run(&problem, context) != 0) return false;
   if (traced) {
     if (!finish(context->stream, choice->text)) return false;
-    record(problem, options, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    record(problem, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), nullptr);
   }
   choice->failure = Failure::kNone;
   return true;
 }
+
+namespace {
+void describe(const ConvProblem& p, const Options& o, const Choice& choice, Candidate* c) {
+  const Machine& m = *o.machine;
+  const Algorithm& algorithm = *choice.algorithm;
+  const ConvProblem computed = is_device(m) ? p : computed_problem(p);
+  c->workspace_bytes = choice.workspace_bytes;
+  c->estimate = choice.estimate;
+  c->slots = choice.slots;
+  c->packed_bytes = is_device(m) ? algorithm.packed_bytes(&p, &m) : packed_bytes(algorithm, p, m);
+  c->multiplications = algorithm.multiplications ? algorithm.multiplications(&computed, &m) : multiply_adds(p);
+  c->takes_halves = algorithm.takes_halves ? algorithm.takes_halves(&computed) : TakenHalves::kNone;
+  int64_t shared = choice.workspace_bytes;
+  if (!is_device(m)) {  // a thread more takes a thread's share more
+    const int64_t one = workspace_bytes(algorithm, p, m, 1, false);
+    shared = 2 * one - workspace_bytes(algorithm, p, m, 2, false);
+  }
+  const int64_t residual = p.epilogue & kEpilogueResidual ? p.n * p.k * y_plane(p) * element_size(p.dtype) : 0;
+  c->bytes_moved = tensor_bytes(p) + residual + 2 * std::max<int64_t>(0, shared);
+}
+}  // namespace
 
 std::vector<Candidate> candidates(const ConvProblem& problem, const Options& options) {
   std::vector<Candidate> list;
@@ -271,23 +319,25 @@ std::vector<Candidate> candidates(const ConvProblem& problem, const Options& opt
   for (int i = 0; i < options.machine->algorithm_count; ++i) {
     const Algorithm& algorithm = *options.machine->algorithms[i];
     const Choice c = consider(algorithm, problem, options, threads, false);
-    Candidate candidate = {&algorithm, c.failure == Failure::kNone, "", c.workspace_bytes, 0, c.estimate};
+    Candidate candidate{};
+    candidate.algorithm = &algorithm;
+    candidate.supported = c.failure == Failure::kNone;
     snprintf(candidate.reason, sizeof candidate.reason, "%s", c.text);
-    if (candidate.supported)
-      candidate.packed_bytes = is_device(*options.machine) ? algorithm.packed_bytes(&problem, options.machine)
-                                                           : packed_bytes(algorithm, problem, *options.machine);
+    if (candidate.supported) describe(problem, options, c, &candidate);
     list.push_back(candidate);
   }
   return list;
 }
 
 PlanCacheState plan_cache_state() { return choice_cache().state(); }
+void clear_plan_cache() { choice_cache().clear(); }
 
-int64_t trace_start() {
+int64_t trace_start(bool phases) {
   static int64_t last = 0;
   const std::lock_guard<std::mutex> lock(trace_mutex);
-  traces()[++last];
+  traces()[++last].phases = phases;
   active_traces.fetch_add(1);
+  if (phases) active_phase_traces.fetch_add(1);
   return last;
 }
 
@@ -295,7 +345,8 @@ std::vector<TraceEntry> trace_stop(int64_t handle) {
   const std::lock_guard<std::mutex> lock(trace_mutex);
   const auto found = traces().find(handle);
   if (found == traces().end()) return {};
-  std::vector<TraceEntry> entries = std::move(found->second);
+  std::vector<TraceEntry> entries = std::move(found->second.entries);
+  if (found->second.phases) active_phase_traces.fetch_sub(1);
   traces().erase(found);
   active_traces.fetch_sub(1);
   return entries;

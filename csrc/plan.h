@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "algorithm.h"
+#include "phases.h"
 #include "tuning.h"
 
 namespace fastconv {
@@ -30,9 +31,9 @@ struct Choice {
   char text[kTextCapacity] = "";
   const Algorithm* algorithm = nullptr;
   Estimate estimate;
-  int64_t workspace_bytes = 0;
-  int slots = 1;       // threads, as many as the work is worth and the workspace limit allows
-  bool tuned = false;  // by the tuning, not by the estimates
+  int64_t workspace_bytes = 0;      // what a run leases, never more than max_workspace
+  int slots = 1;                    // threads, as many as the work is worth and the workspace limit allows
+  char tuning[kHashCapacity] = "";  // the hash of the tuning that chose; empty: the estimates or the caller did
 };
 
 // `packed`: weights will be handed over packed.
@@ -54,22 +55,33 @@ struct Candidate {
   char reason[kTextCapacity];
   int64_t workspace_bytes, packed_bytes;
   Estimate estimate;
+  int slots;
+  int64_t multiplications;  // counts.h
+  // To and from memory: the tensors once, and the workspace that all threads share written and read once. What a thread
+  // has for itself is taken to stay in its cache. Of a device the whole workspace counts.
+  int64_t bytes_moved;
+  TakenHalves takes_halves;
 };
 std::vector<Candidate> candidates(const ConvProblem& problem, const Options& options);
 
 struct PlanCacheState {
-  int64_t entries, limit, hits, misses;
+  int64_t entries, limit, hits, misses, bytes;
 };
 PlanCacheState plan_cache_state();
+void clear_plan_cache();  // hits and misses begin anew
 
 // Tracing: every run between start and stop, of the whole process.
 struct TraceEntry {
   ConvProblem problem;
   const char* algorithm;
   double seconds;
-  std::string tuning;  // the hash of the tuning that chose; empty: an estimate or the caller did
+  int slots;
+  int64_t workspace_bytes;
+  bool has_phases;
+  double phases[kPhaseCount];  // seconds, of all threads together
+  char tuning[kHashCapacity];  // as in Choice
 };
-int64_t trace_start();
+int64_t trace_start(bool phases);  // with phases: of every run on the CPU, at a few per cent of its time
 std::vector<TraceEntry> trace_stop(int64_t handle);
 
 }  // namespace fastconv

@@ -23,7 +23,7 @@ bool refuse(const ConvProblem*, const Machine*, char* text) {
   return true;
 }
 const Algorithm kImplicitGemmTf32 = {
-    "implicit_gemm_tf32", 8192, 0, 0, refuse, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+    "implicit_gemm_tf32", 8192, 0, SameBits::kOne, refuse, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
 

@@ -21,6 +21,8 @@ ConvProblem shape_class(const ConvProblem& problem);
 // The name by which entries speak of a machine: an instruction set, or sm_90.
 std::string machine_label(const Machine& machine);
 
+inline constexpr size_t kHashCapacity = 16;  // of a tuning's hash, with its end
+
 class Tuning {
  public:
   explicit Tuning(std::string hash);

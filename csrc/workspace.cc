@@ -15,8 +15,7 @@ class BlockCache {
  public:
   explicit BlockCache(int64_t limit) : limit_(limit) {}
 
-  void* acquire(int64_t bytes) {
-    const int64_t size = rounded(bytes);
+  void* acquire(int64_t size) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       used_ += size;
@@ -40,8 +39,7 @@ class BlockCache {
     return block;
   }
 
-  void release(void* block, int64_t bytes) {
-    const int64_t size = rounded(bytes);
+  void release(void* block, int64_t size) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       used_ -= size;
@@ -55,14 +53,15 @@ class BlockCache {
     return {held_, used_, limit_};
   }
 
- private:
-  // Four sizes per power of two: one block serves similar shapes, at most a quarter is wasted.
-  static int64_t rounded(int64_t bytes) {
-    int64_t step = 64;
-    while (step * 8 <= bytes) step *= 2;
-    return (bytes + step - 1) / step * step;
+  void trim() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& [size, blocks] : free_)
+      for (void* block : blocks) std::free(block);
+    free_.clear();
+    held_ = 0;
   }
 
+ private:
   static void* allocate(int64_t size) {
     constexpr int64_t kHuge = 2 << 20;
     void* block = nullptr;
@@ -81,19 +80,18 @@ class BlockCache {
     return true;
   }
 
-  void trim() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (auto& [size, blocks] : free_)
-      for (void* block : blocks) std::free(block);
-    free_.clear();
-    held_ = 0;
-  }
-
   const int64_t limit_;
   std::mutex mutex_;
   std::map<int64_t, std::vector<void*>> free_;
   int64_t held_ = 0, used_ = 0;
 };
+
+// Four sizes per power of two.
+int64_t block_size(int64_t bytes) {
+  int64_t step = 64;
+  while (step * 8 <= bytes) step *= 2;
+  return (bytes + step - 1) / step * step;
+}
 
 // Never destroyed: arrays that Python frees at exit still come back here.
 BlockCache& workspace_cache() {
@@ -107,5 +105,6 @@ BlockCache& output_cache() {
 void* acquire_block(BlockCache& cache, int64_t bytes) { return cache.acquire(bytes); }
 void release_block(BlockCache& cache, void* block, int64_t bytes) { cache.release(block, bytes); }
 CacheState cache_state(BlockCache& cache) { return cache.state(); }
+void clear(BlockCache& cache) { cache.trim(); }
 
 }  // namespace fastconv

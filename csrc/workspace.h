@@ -13,6 +13,9 @@ class BlockCache;
 BlockCache& workspace_cache();  // scratch of a call
 BlockCache& output_cache();     // results handed to the caller
 
+// What is acquired for `bytes` bytes, so that one block serves similar shapes: at most a quarter more.
+int64_t block_size(int64_t bytes);
+
 // Null when there is no memory. `bytes` of release must be those of acquire.
 void* acquire_block(BlockCache& cache, int64_t bytes);
 void release_block(BlockCache& cache, void* block, int64_t bytes);
@@ -23,6 +26,7 @@ struct CacheState {
   int64_t limit_bytes;
 };
 CacheState cache_state(BlockCache& cache);
+void clear(BlockCache& cache);  // gives back what is kept and unused
 
 // A lease for the length of a scope.
 class Workspace {

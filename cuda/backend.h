@@ -12,7 +12,7 @@ namespace fastconv {
 
 // Raised with every change of this file, algorithm.h, pool_buffers.h or problem.h. The loader refuses a library of another
 // number.
-inline constexpr int32_t kBackendAbi = 4;
+inline constexpr int32_t kBackendAbi = 5;
 
 struct DeviceAttributes {
   char name[64];

@@ -172,6 +172,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kDirect;
-const Algorithm kDirect = {"direct", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, nullptr, run};
+const Algorithm kDirect = {"direct",     1.0,     1,  SameBits::kOne, why_not, estimate, workspace_bytes,
+                           packed_bytes, nullptr, run};
 
 }  // namespace fastconv::cuda

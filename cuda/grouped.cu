@@ -62,6 +62,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kGrouped;
-const Algorithm kGrouped = {"grouped", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, nullptr, run};
+const Algorithm kGrouped = {"grouped",    1.0,     1,  SameBits::kOne, why_not, estimate, workspace_bytes,
+                            packed_bytes, nullptr, run};
 
 }  // namespace fastconv::cuda

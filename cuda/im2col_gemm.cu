@@ -300,6 +300,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kIm2colGemm;
-const Algorithm kIm2colGemm = {"im2col_gemm", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run};
+const Algorithm kIm2colGemm = {"im2col_gemm", 1.0,  1,  SameBits::kOne, why_not, estimate, workspace_bytes,
+                               packed_bytes,  pack, run};
 
 }  // namespace fastconv::cuda

@@ -309,8 +309,9 @@ FilterSharing filter_sharing_of(const ConvProblem& p) {
 
 // float32: see StrictProduct. tf32 keeps 11 bits of 24.
 extern const Algorithm kImplicitGemm, kImplicitGemmTf32;
-const Algorithm kImplicitGemm = {kName, 2.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run};
-const Algorithm kImplicitGemmTf32 = {kTf32Name,       8192.0,       1,    0,       why_not_tf32, estimate_tf32,
+const Algorithm kImplicitGemm = {kName,        2.0,  1,  SameBits::kOne, why_not, estimate, workspace_bytes,
+                                 packed_bytes, pack, run};
+const Algorithm kImplicitGemmTf32 = {kTf32Name,       8192.0,       1,    SameBits::kOne, why_not_tf32, estimate_tf32,
                                      workspace_bytes, packed_bytes, pack, run_tf32};
 
 }  // namespace fastconv::cuda

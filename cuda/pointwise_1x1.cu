@@ -168,7 +168,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kPointwise1x1;
-const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,          1,       0,  why_not, estimate,
-                                 workspace_bytes, packed_bytes, nullptr, run};
+const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,     1,  SameBits::kOne, why_not, estimate, workspace_bytes,
+                                 packed_bytes,    nullptr, run};
 
 }  // namespace fastconv::cuda

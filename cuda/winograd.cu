@@ -222,7 +222,7 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
   return {NAME,
           error_factor,
           exact_on_integers,
-          0,
+          SameBits::kOne,
           [](const ConvProblem* p, const Machine*, char* text) { return why_not(NAME, *p, text); },
           [](const ConvProblem* p, const Machine* machine, Estimate* e) { estimate(m, *p, *machine, e); },
           [](const ConvProblem* p, const Machine*, int, bool packed) { return Room(Blocking(m, *p), packed).all(); },
@@ -238,7 +238,10 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
             const Blocking b(m, *p);
             return p->pass == Pass::kBackwardFilter ? run_filter(b, *r) : run_images(b, *r);
           },
-          [](const ConvProblem*) { return TakenHalves::kAll; }};
+          [](const ConvProblem*) { return TakenHalves::kAll; },
+          [](const ConvProblem* p, const Machine*) {
+            return (m + 2) * (m + 2) * WinogradTiles(*p, m).count * p->k * (p->c / p->groups);
+          }};
 }
 
 }  // namespace

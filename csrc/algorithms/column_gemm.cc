@@ -18,8 +18,10 @@
 
 #include <algorithm>
 
+#include "../counts.h"
 #include "../machine.h"
 #include "../parallel.h"
+#include "../phases.h"
 #include "../strip_store.h"
 #include "../weight_rows.h"
 #include "column_gemm_blocking.h"
@@ -150,12 +152,16 @@ class Multiplication {
     for (int64_t channel = 0; channel < b.channels; channel += b.channel_block) {
       const int64_t channels = std::min(b.channel_block, b.channels - channel);
       const int64_t gathered = i.groups > 1 ? i.groups * b.channels : channels;
-      if (gathered_from < i.columns)
-        pack_columns(kernels, grid, read_layout, read, i.column + gathered_from, i.columns - gathered_from,
-                     i.group * b.channels + channel, gathered, panels + gathered_from * gathered * tap_count, scratch);
-      if (folds)
-        fold_border(p, read_layout, read.at(0), i.column, i.columns, i.group * b.channels + channel, gathered,
-                    kernels.nr, panels);
+      {
+        const PhaseScope gathering(r.phases, Phase::kInput);
+        if (gathered_from < i.columns)
+          pack_columns(kernels, grid, read_layout, read, i.column + gathered_from, i.columns - gathered_from,
+                       i.group * b.channels + channel, gathered, panels + gathered_from * gathered * tap_count,
+                       scratch);
+        if (folds)
+          fold_border(p, read_layout, read.at(0), i.column, i.columns, i.group * b.channels + channel, gathered,
+                      kernels.nr, panels);
+      }
       for (int64_t g = 0; g < i.groups; ++g) {
         const int64_t channel0 = (i.group + g) * b.rows + first_row;
         T* c = direct ? store.row(i.column, channel0) : strip;
@@ -166,7 +172,8 @@ class Multiplication {
         const bool last = channel + channels == b.channels;
         // Enough pieces to fill a share of L2, then every panel (in L1) against all of them.
         const int64_t block = std::max<int64_t>(1, kRowElements / (channels * tap_count * kernels.mr + 1));
-        for (int64_t from = i.first_piece; from < i.last_piece; from += block)
+        for (int64_t from = i.first_piece; from < i.last_piece; from += block) {
+          const PhaseScope multiplying(r.phases, Phase::kProducts);
           for (int64_t j = 0; j < i.columns; j += kernels.nr) {
             T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
             const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
@@ -184,6 +191,8 @@ class Multiplication {
               if (last && direct) store.finish_in_place(rows, columns, tile, channel0 + begin - first_row);
             }
           }
+        }
+        const PhaseScope storing(r.phases, Phase::kOutput);
         if (last && !direct)
           store.move(grid, i.column, i.columns, channel0, last_row - first_row, strip, b.strip_columns, residual_strip);
       }
@@ -207,6 +216,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   char* workspace = static_cast<char*>(r.workspace);
   const T* packed = static_cast<const T*>(r.packed_w);
   if (!packed) {
+    const PhaseScope packing(r.phases, Phase::kWeights);
     pack_as(p, *r.machine, r.parallel, Stored<T>(*r.machine, r.w_dtype, r.w), reinterpret_cast<T*>(workspace));
     packed = reinterpret_cast<const T*>(workspace);
     workspace += aligned(column_gemm_packed_bytes(p));
@@ -306,6 +316,8 @@ TakenHalves column_gemm_takes_halves(const ConvProblem* p) {
   const bool adds = p->pass == Pass::kBackwardData && shows_cells(p->padding_mode);
   return adds || copies_stay_near(*p) ? TakenHalves::kWeights : TakenHalves::kAll;
 }
+
+int64_t column_gemm_multiplications(const ConvProblem& p) { return gathered_products(p, !folds_border(p)); }
 
 void column_gemm_run(const ConvProblem& p, const RunContext& r) {
   if (p.dtype == DType::kFloat64)

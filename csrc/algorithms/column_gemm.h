@@ -13,6 +13,7 @@ void column_gemm_pack(const ConvProblem& problem, const Machine& machine, const 
 void column_gemm_run(const ConvProblem& problem, const RunContext& context);
 // Only w where gradients of padding are added to the tensors themselves.
 TakenHalves column_gemm_takes_halves(const ConvProblem* problem);
+int64_t column_gemm_multiplications(const ConvProblem& p);  // of all passes
 // Seconds on one core.
 void column_gemm_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);
 

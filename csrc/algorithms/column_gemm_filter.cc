@@ -13,6 +13,7 @@
 #include "../halo.h"
 #include "../machine.h"
 #include "../parallel.h"
+#include "../phases.h"
 #include "../rounding.h"
 #include "column_gemm.h"
 
@@ -103,6 +104,7 @@ class FilterGradient {
     if (b.parts == 1) return;
     constexpr int64_t kReduceBlock = 4096;
     parallel_for(r.parallel, ceil_div(weights, kReduceBlock), [&](int64_t item, int) {
+      const PhaseScope adding(r.phases, Phase::kSums);
       const int64_t begin = item * kReduceBlock;
       kernels.reduce(std::min(kReduceBlock, weights - begin), b.parts, sums + begin, pitch, w + begin);
     });
@@ -125,14 +127,9 @@ class FilterGradient {
     const int64_t first = part * b.blocks / b.parts, last = (part + 1) * b.blocks / b.parts;
     for (int64_t block = first; block < last; ++block) {
       const int64_t pixel = block * kPixelBlock, depth = std::min(kPixelBlock, b.pixels - pixel);
-      pack_columns(kernels, y_grid, y_layout, y, pixel, depth, group * b.rows + row, rows, gathered, halo);
-      for (int64_t i = 0; i < pieces; ++i) {
-        const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
-        turn(depth, rows, begin, size, size, gathered, left + begin * depth);
-      }
-      pack_columns(kernels, x_grid, x_layout, x, pixel, depth, group * b.channels + channel, channels, gathered, halo);
-      for (int64_t j = 0; j < columns; j += kernels.nr)
-        turn(depth, columns, j, std::min<int64_t>(kernels.nr, columns - j), kernels.nr, gathered, right + j * depth);
+      gather(pixel, depth, group * b.rows + row, rows, pieces, group * b.channels + channel, channels, gathered, halo,
+             left, right);
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       for (int64_t i = 0; i < pieces; ++i) {
         const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
         for (int64_t j = 0; j < columns; j += kernels.nr)
@@ -141,6 +138,21 @@ class FilterGradient {
                        block > first);
       }
     }
+  }
+
+  // Both factors of a block of pixels.
+  void gather(int64_t pixel, int64_t depth, int64_t row, int64_t rows, int64_t pieces, int64_t channel,
+              int64_t channels, T* gathered, T* halo, T* left, T* right) const {
+    const PhaseScope gathering(r.phases, Phase::kInput);
+    const int64_t columns = channels * b.filter;
+    pack_columns(kernels, y_grid, y_layout, y, pixel, depth, row, rows, gathered, halo);
+    for (int64_t i = 0; i < pieces; ++i) {
+      const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
+      turn(depth, rows, begin, size, size, gathered, left + begin * depth);
+    }
+    pack_columns(kernels, x_grid, x_layout, x, pixel, depth, channel, channels, gathered, halo);
+    for (int64_t j = 0; j < columns; j += kernels.nr)
+      turn(depth, columns, j, std::min<int64_t>(kernels.nr, columns - j), kernels.nr, gathered, right + j * depth);
   }
 
   // dst[pixel][width] from lines begin .. begin + size of panels[pixel / nr][lines][nr].

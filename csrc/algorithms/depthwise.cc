@@ -14,6 +14,7 @@
 #include <cstdio>
 
 #include "../border.h"
+#include "../counts.h"
 #include "../halo.h"
 #include "../machine.h"
 #include "../parallel.h"
@@ -335,6 +336,11 @@ int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool)
 
 int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
 
+int64_t multiplications(const ConvProblem* p, const Machine*) {
+  if (depthwise_planes_serve(*p) || depthwise_filter_serves(*p)) return products_of_rows(*p);
+  return depthwise_pixels_serve(*p) ? products_inside(*p) : gathered_products(*p, true);
+}
+
 TakenHalves takes_halves(const ConvProblem* p) {
   return DepthwiseStage::serves(*p) ? TakenHalves::kImages : TakenHalves::kNone;
 }
@@ -362,7 +368,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kDepthwise;
-const Algorithm kDepthwise = {"depthwise",     1.0,          1,       0,   why_not,     estimate,
-                              workspace_bytes, packed_bytes, nullptr, run, takes_halves};
+const Algorithm kDepthwise = {"depthwise",  1.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                              packed_bytes, nullptr, run, takes_halves,   multiplications};
 
 }  // namespace fastconv

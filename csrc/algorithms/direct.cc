@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "../counts.h"
 #include "../parallel.h"
 
 namespace fastconv {
@@ -346,6 +347,11 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
 void estimate(const ConvProblem* p, const Machine* m, Estimate* e) { direct_estimate(*p, *m, e); }
 int64_t workspace_bytes(const ConvProblem*, const Machine*, int, bool) { return 0; }
 int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
+int64_t multiplications(const ConvProblem* p, const Machine*) {
+  const bool last = p->x_layout == Layout::kChannelsLast || p->y_layout == Layout::kChannelsLast;
+  if (p->pass == Pass::kBackwardFilter && last) return products_inside(*p);
+  return p->pass != Pass::kBackwardData && reads_padding(*p) ? multiply_adds(*p) : products_of_rows(*p);
+}
 
 int run(const ConvProblem* p, const RunContext* r) {
   if (p->pass == Pass::kBackwardFilter)
@@ -360,6 +366,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kDirect;
-const Algorithm kDirect = {"direct", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, nullptr, run};
+const Algorithm kDirect = {"direct",     1.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                           packed_bytes, nullptr, run, nullptr,        multiplications};
 
 }  // namespace fastconv

@@ -12,6 +12,7 @@
 
 #include <cstdio>
 
+#include "../counts.h"
 #include "../parallel.h"
 #include "../strip_store.h"
 
@@ -323,10 +324,12 @@ TakenHalves takes_halves(const ConvProblem* p) {
   return adds ? TakenHalves::kNone : TakenHalves::kImages;
 }
 
+int64_t multiplications(const ConvProblem* p, const Machine*) { return gathered_products(*p, true); }
+
 }  // namespace
 
 extern const Algorithm kGrouped;
-const Algorithm kGrouped = {"grouped",       1.0,          1,       0,   why_not,     estimate,
-                            workspace_bytes, packed_bytes, nullptr, run, takes_halves};
+const Algorithm kGrouped = {"grouped",    1.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                            packed_bytes, nullptr, run, takes_halves,   multiplications};
 
 }  // namespace fastconv

@@ -41,10 +41,13 @@ int run(const ConvProblem* p, const RunContext* r) {
   return 0;
 }
 
+int64_t multiplications(const ConvProblem* p, const Machine*) { return column_gemm_multiplications(*p); }
+
 }  // namespace
 
 extern const Algorithm kIm2colGemm;
 const Algorithm kIm2colGemm = {
-    "im2col_gemm", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, pack, run, column_gemm_takes_halves};
+    "im2col_gemm", 1.0,  1,   SameBits::kAvx,           why_not,        estimate, workspace_bytes,
+    packed_bytes,  pack, run, column_gemm_takes_halves, multiplications};
 
 }  // namespace fastconv

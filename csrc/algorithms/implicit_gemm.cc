@@ -21,13 +21,15 @@
 #include <cstdio>
 #include <type_traits>
 
+#include "../counts.h"
 #include "../machine.h"
 #include "../parallel.h"
+#include "../phases.h"
 #include "../strip_store.h"
-#include "../weight_rows.h"
 #include "implicit_gemm_blocking.h"
 #include "implicit_gemm_data.h"
 #include "implicit_gemm_filter.h"
+#include "implicit_gemm_pack.h"
 #include "implicit_gemm_places.h"
 
 namespace fastconv {
@@ -37,60 +39,6 @@ constexpr int64_t kLineBytes = 64;
 
 template <class T>
 using Blocking = ImplicitBlocking<T>;
-
-// dst[tap][channel][row of the block] for channels first .. first + count.
-template <class T>
-void pack_channels(const ConvProblem& p, const Machine& m, const Blocking<T>& b, const ColumnGrid& grid,
-                   const Stored<T>& w, int64_t group, int64_t block, int64_t first, int64_t count, T* dst) {
-  const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
-  const int64_t rows = std::min(width, b.rows - begin);
-  const int64_t of_group = group * b.rows * b.channels * b.all_taps, pitch = b.channels * b.all_taps;
-  if (!b.forward)
-    return pack_gradient_rows(p, gemm_kernels<T>(m), grid, w, of_group + (first * b.rows + begin) * b.all_taps, b.rows,
-                              count, b.all_taps, rows, width, 1, count, dst);
-  const int64_t from = of_group + (begin * b.channels + first) * b.all_taps, lanes = b.tiles.lanes;
-  if (!w.is_half())
-    return b.tiles.reorder(rows, count, b.all_taps, width, w.at(from), pitch, dst, width, count * width);
-  // A vector of rows and a few channels at a time; of many taps, less than that.
-  const int64_t most = std::max<int64_t>(1, Stored<T>::kRoom / (lanes * b.all_taps));
-  const bool whole = lanes * b.all_taps <= Stored<T>::kRoom;
-  for (int64_t row = 0; row < width; row += lanes)
-    for (int64_t c = 0, some; c < count; c += some) {
-      some = std::min(most, count - c);
-      const int64_t here = std::clamp(rows - row, int64_t{0}, lanes), at = from + row * pitch + c * b.all_taps;
-      T* to = dst + row + c * width;
-      if (here < lanes || !whole)
-        for (int64_t i = 0; i < b.all_taps * some; ++i)
-          std::fill_n(to + (i / some * count + i % some) * width, lanes, T(0));
-      w.each_rows(
-          here, some * b.all_taps, at, pitch, [&](int64_t first, int64_t rows_here, const T* src, int64_t src_pitch) {
-            if (whole)
-              return b.tiles.reorder(rows_here, some, b.all_taps, lanes, src, src_pitch, to, width, count * width);
-            for (int64_t i = 0; i < rows_here; ++i)
-              for (int64_t tap = 0; tap < b.all_taps; ++tap)
-                to[tap * count * width + first + i] = src[i * src_pitch + tap];
-          });
-    }
-}
-
-// dst[group][phase][block of rows][block of channels][tap][channel][row of the block]
-template <class T>
-void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const Stored<T>& w, void* packed) {
-  const Blocking<T> b(p, m);
-  each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
-    parallel_for(parallel, b.groups * b.row_blocks, [&](int64_t item, int) {
-      const int64_t group = item / b.row_blocks, block = item % b.row_blocks;
-      const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
-      T* dst = static_cast<T*>(packed) + group * b.group_elements() +
-               (before * b.vectors * b.tiles.lanes + begin * grid.taps()) * b.channels;
-      for (int64_t c = 0; c < b.channels; c += b.channel_block) {
-        const int64_t count = std::min(b.channel_block, b.channels - c);
-        pack_channels(p, m, b, grid, w, group, block, c, count, dst);
-        dst += count * grid.taps() * width;
-      }
-    });
-  });
-}
 
 template <class T>
 class Product {
@@ -188,6 +136,7 @@ class Product {
                         ? std::max<int64_t>(1, kLineBytes / static_cast<int64_t>(sizeof(T)) / grid.axis[2].step)
                         : 0;
       multiply(grid, i, source, at, offsets, fresh, block);
+      const PhaseScope storing(r.phases, Phase::kOutput);
       if (in_place)
         finish_pixels(i.pixels, rows, sums_places, channel);
       else if (b.writing == Writing::kRows) {
@@ -202,6 +151,7 @@ class Product {
   }
 
   void find_source(const ColumnGrid& grid, const Item& i, T* halo, int64_t* tap_offsets, PixelSource<T>* source) const {
+    const PhaseScope gathering(r.phases, Phase::kInput);
     const int64_t first = i.group * b.channels;
     if (grid.taps() == 0) return;
     switch (b.reading) {
@@ -238,7 +188,8 @@ class Product {
       if (moves)
         block.source = weights.at((i.group * b.channels + c) * b.rows + b.block_begin(at));
       else if (!packed)
-        pack_channels(p, *r.machine, b, grid, weights, i.group, at, c, count, fresh);
+        pack_fresh(grid, i.group, at, c, count, fresh);
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       if (!packed) w = fresh;
       if (listed != count) {
         for (int64_t tap = 0; tap < (source.tap_offsets ? tap_count : 1); ++tap)
@@ -266,6 +217,11 @@ class Product {
         block.accumulate = true;
       }
     }
+  }
+
+  void pack_fresh(const ColumnGrid& grid, int64_t group, int64_t at, int64_t c, int64_t count, T* fresh) const {
+    const PhaseScope packing(r.phases, Phase::kWeights);
+    implicit_pack_channels(p, *r.machine, b, grid, weights, group, at, c, count, fresh);
   }
 
   // For the unpacked weights of the channels from `c` on.
@@ -321,7 +277,8 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   char* workspace = static_cast<char*>(r.workspace);
   const T* packed = static_cast<const T*>(r.packed_w);
   if (!packed && !Blocking<T>(p, *r.machine).packs_blocks) {
-    pack_as<T>(p, *r.machine, r.parallel, Stored<T>(*r.machine, r.w_dtype, r.w), workspace);
+    const PhaseScope packing(r.phases, Phase::kWeights);
+    implicit_pack<T>(p, *r.machine, r.parallel, Stored<T>(*r.machine, r.w_dtype, r.w), workspace);
     packed = reinterpret_cast<const T*>(workspace);
     workspace += aligned(packed_as<T>(p, *r.machine));
   }
@@ -367,8 +324,8 @@ int pack(const ConvProblem* p, const RunContext* r, void* packed) {
   if (is_phased(p, &m))
     implicit_data_pack(*p, m, r->parallel, r->w, packed);
   else
-    is_double(p) ? pack_as(*p, m, r->parallel, Stored<double>(m, p->dtype, r->w), packed)
-                 : pack_as(*p, m, r->parallel, Stored<float>(m, p->dtype, r->w), packed);
+    is_double(p) ? implicit_pack(*p, m, r->parallel, Stored<double>(m, p->dtype, r->w), packed)
+                 : implicit_pack(*p, m, r->parallel, Stored<float>(m, p->dtype, r->w), packed);
   return 0;
 }
 
@@ -390,10 +347,14 @@ int run(const ConvProblem* p, const RunContext* r) {
   return 0;
 }
 
+int64_t multiplications(const ConvProblem* p, const Machine* m) {
+  return is_phased(p, m) ? implicit_data_multiplications(*p, *m) : gathered_products(*p, false);
+}
+
 }  // namespace
 
 extern const Algorithm kImplicitGemm;
-const Algorithm kImplicitGemm = {"implicit_gemm", 1.0,          1,    0,   why_not,     estimate,
-                                 workspace_bytes, packed_bytes, pack, run, takes_halves};
+const Algorithm kImplicitGemm = {"implicit_gemm", 1.0,  1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                                 packed_bytes,    pack, run, takes_halves,   multiplications};
 
 }  // namespace fastconv

@@ -14,6 +14,7 @@ void implicit_data_pack(const ConvProblem& problem, const Machine& machine, cons
                         void* packed);
 void implicit_data_run(const ConvProblem& problem, const RunContext& context);
 // implicit_gemm_data_estimate.cc
+int64_t implicit_data_multiplications(const ConvProblem& problem, const Machine& machine);
 void implicit_data_estimate(const ConvProblem& problem, const Machine& machine, Estimate* estimate);
 
 }  // namespace fastconv

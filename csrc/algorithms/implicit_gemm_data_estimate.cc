@@ -36,10 +36,23 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   e->add(last ? "pixels of phases" : b.pixel_lanes ? "rows of units" : "rows of phases", written * 0.3e-9);
 }
 
+// Lanes are pixels: units of one phase of the columns meet the taps of all of them. Every phase has the grid points of the
+// largest.
+template <class T>
+int64_t multiplications_as(const ConvProblem& p, const Machine& m) {
+  const DataBlocking<T> b(p, m);
+  const int64_t taps = b.pixel_lanes ? b.row_taps * b.used_count * b.phase_total[2] : b.all_taps;
+  return p.n * b.joined.columns() * b.groups * b.channels * b.k * taps;
+}
+
 }  // namespace
 
 void implicit_data_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
   p.dtype == DType::kFloat64 ? estimate_as<double>(p, m, e) : estimate_as<float>(p, m, e);
+}
+
+int64_t implicit_data_multiplications(const ConvProblem& p, const Machine& m) {
+  return p.dtype == DType::kFloat64 ? multiplications_as<double>(p, m) : multiplications_as<float>(p, m);
 }
 
 }  // namespace fastconv

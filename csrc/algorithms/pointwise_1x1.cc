@@ -73,10 +73,12 @@ TakenHalves takes_halves(const ConvProblem* p) {
   return p->pass == Pass::kBackwardFilter ? implicit_filter_takes_halves(p) : column_gemm_takes_halves(p);
 }
 
+int64_t multiplications(const ConvProblem* p, const Machine*) { return column_gemm_multiplications(*p); }
+
 }  // namespace
 
 extern const Algorithm kPointwise1x1;
-const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,          1,    0,   why_not,     estimate,
-                                 workspace_bytes, packed_bytes, pack, run, takes_halves};
+const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,  1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                                 packed_bytes,    pack, run, takes_halves,   multiplications};
 
 }  // namespace fastconv

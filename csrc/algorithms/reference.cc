@@ -10,6 +10,7 @@
 #include <cstdio>
 
 #include "../algorithm.h"
+#include "../counts.h"
 #include "../machine.h"
 #include "../parallel.h"
 
@@ -216,6 +217,7 @@ int64_t sums_of(const ConvProblem& p) {
 }
 int64_t workspace_bytes(const ConvProblem* p, const Machine*, int slots, bool) { return sums_of(*p) * 16 * slots; }
 int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
+int64_t multiplications(const ConvProblem* p, const Machine*) { return products_inside(*p); }
 
 template <class T>
 void run_as(const ConvProblem& p, const RunContext& r) {
@@ -250,6 +252,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kReference;
-const Algorithm kReference = {"reference", 1.0, 1, 0, why_not, estimate, workspace_bytes, packed_bytes, nullptr, run};
+const Algorithm kReference = {"reference",  1.0,     1,   SameBits::kAll, why_not,        estimate, workspace_bytes,
+                              packed_bytes, nullptr, run, nullptr,        multiplications};
 
 }  // namespace fastconv

@@ -19,6 +19,7 @@
 #include <cstdio>
 
 #include "../parallel.h"
+#include "../phases.h"
 
 namespace fastconv {
 namespace {
@@ -154,6 +155,7 @@ class Run {
     if (g.tiles == 0) return;
     if (r.packed_w && !b.keeps_whole) filter.turned = static_cast<const float*>(r.packed_w);
     if (room.whole > 0) {
+      const PhaseScope transforming(r.phases, Phase::kWeights);
       transform_whole(b, filter, r.parallel, reinterpret_cast<float*>(workspace));
       whole = reinterpret_cast<const float*>(workspace);
     } else if (b.schedule != Schedule::kFusedWeight) {
@@ -214,6 +216,7 @@ class Run {
   }
 
   void transform_input(int64_t block, int64_t group, int64_t i, float* v, float* rest) const {
+    const PhaseScope transforming(r.phases, Phase::kInput);
     const int64_t tap = i / g.read_blocks();
     input.transform(block * b.block, block_tiles(block), group, tap, i % g.read_blocks(), v + i * b.v_block_pitch(),
                     b.v_pitch(), rest);
@@ -233,6 +236,7 @@ class Run {
   }
 
   void multiply(int64_t group, int64_t piece, int64_t tiles, const float* v, float* products) const {
+    const PhaseScope multiplying(r.phases, Phase::kProducts);
     const int64_t vectors = b.piece_vector(piece + 1) - b.piece_vector(piece);
     const float* u = whole + b.piece_offset(group, piece);
     for (int64_t point = 0; point < g.points; ++point)
@@ -249,9 +253,13 @@ class Run {
     for (int64_t tap = 0; tap < g.depth_taps; ++tap)
       for (int64_t c = 0; c < g.read; c += kChunk) {
         const int64_t channels = std::min(kChunk, g.read - c);
-        for (int64_t i = 0; i < channels; i += g.lanes)
-          filter.transform(group, vector, vectors, tap, c + i, std::min(g.lanes, channels - i),
-                           s.u + i / g.lanes * block_pitch, pitch);
+        {
+          const PhaseScope transforming(r.phases, Phase::kWeights);
+          for (int64_t i = 0; i < channels; i += g.lanes)
+            filter.transform(group, vector, vectors, tap, c + i, std::min(g.lanes, channels - i),
+                             s.u + i / g.lanes * block_pitch, pitch);
+        }
+        const PhaseScope multiplying(r.phases, Phase::kProducts);
         const int64_t next = std::min(kChunk, g.read - c - channels);  // turned weights come from memory: ask early
         for (int64_t point = 0; point < g.points; ++point) {
           filter.prefetch(group, vector, vectors, c + channels, next, point);
@@ -262,6 +270,7 @@ class Run {
   }
 
   void finish(int64_t block, int64_t tiles, int64_t group, int64_t piece, const Scratch& s) const {
+    const PhaseScope transforming(r.phases, Phase::kOutput);
     const int64_t vector = b.piece_vector(piece), vectors = b.piece_vector(piece + 1) - vector;
     output.transform(block * b.block, tiles, group, vector * g.lanes, vectors, s.products, b.v_pitch(),
                      b.v_block_pitch(), s.rest);
@@ -329,6 +338,11 @@ int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p,
   if (p.pass == Pass::kBackwardFilter) return winograd_filter_workspace(form, p, m, slots);
   const Room room(Blocking(form, p, m), packed);
   return room.shared() + slots * room.each();
+}
+
+int64_t winograd_multiplications(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
+  const WinogradGeometry g(form, p, m);
+  return g.points * g.tiles * g.groups * g.written * g.read * g.depth_taps;
 }
 
 int64_t winograd_packed_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m) {

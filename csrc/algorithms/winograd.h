@@ -317,6 +317,7 @@ bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProb
 void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e);
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
                                  bool packed);
+int64_t winograd_multiplications(const WinogradForm& form, const ConvProblem& p, const Machine& m);  // of all passes
 int64_t winograd_packed_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m);
 int winograd_pack(const WinogradForm& form, const ConvProblem& p, const Machine& m, const Parallel& parallel,
                   const void* w, void* packed);

@@ -16,6 +16,7 @@
 // w depends on how they are batched, like any sum over them.
 #include "../halo.h"
 #include "../parallel.h"
+#include "../phases.h"
 #include "winograd.h"
 
 namespace fastconv {
@@ -188,6 +189,7 @@ class FilterRun {
                  [&](int64_t i, int slot) { transform_block(at, group, slab, i, scratch(slot)); });
   }
   void transform_block(const Place& at, int64_t group, int64_t slab, int64_t i, float* rest) const {
+    const PhaseScope transforming(r.phases, Phase::kInput);
     const int64_t first = slab * b.slab, tiles = tiles_of(slab);
     if (i < b.v_blocks)
       return input.transform(first, tiles, group, i / g.read_blocks(), i % g.read_blocks(), at.v + i * b.slab * g.lanes,
@@ -208,6 +210,7 @@ class FilterRun {
   // The products of `points` points, rows from `row` on and one group of blocks of V; u is their place.
   void multiply(const Place& at, int64_t tiles, int64_t point, int64_t points, int64_t row, int64_t rows, int64_t block,
                 int64_t blocks, float* to, int64_t u_point, int64_t u_row, bool accumulate) const {
+    const PhaseScope multiplying(r.phases, Phase::kProducts);
     const int64_t chunks = b.chunks(tiles);
     // Of one point, the other blocks come next.
     const bool ends = points > 1 || block + blocks == b.v_blocks;
@@ -258,6 +261,7 @@ class FilterRun {
     parallel_for(r.parallel, ceil_div(g.written, kRows), [&](int64_t item, int) {
       const int64_t row = item * kRows, rows = std::min(kRows, g.written - row);
       for (int64_t value = 0; value < g.filters && b.parts > 1; ++value) {
+        const PhaseScope adding(r.phases, Phase::kSums);
         float* sum = u + value * b.u_point() + row * b.u_width();
         gradient.kernels.reduce(rows * b.u_width(), b.parts, sum, room.u / 4, sum);
       }
@@ -285,6 +289,7 @@ class FilterRun {
 
   void filter(int64_t row, int64_t rows, int64_t block, const float* from, int64_t u_point, int64_t u_row,
               int64_t w) const {
+    const PhaseScope transforming(r.phases, Phase::kOutput);
     const int64_t channel = block % g.read_blocks() * g.lanes, channels = std::min(g.lanes, g.read - channel);
     const int64_t taps = g.all_taps(), plane = g.r[0] * g.r[1];
     w += (row * g.read + channel) * taps + block / g.read_blocks() * plane;

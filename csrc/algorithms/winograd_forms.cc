@@ -28,12 +28,12 @@ constexpr char kNameF2x23x3[] = "winograd_f2x2_3x3", kNameF4x43x3[] = "winograd_
                kNameStride2[] = "winograd_f4x4_3x3_s2";
 
 template <const char* NAME, const WinogradForm& (*FORM)(const ConvProblem&)>
-constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
+constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers, SameBits same_bits) {
   return {
       NAME,
       error_factor,
       exact_on_integers,
-      0,
+      same_bits,
       [](const ConvProblem* p, const Machine* m, char* text) { return winograd_why_not(NAME, FORM(*p), *p, *m, text); },
       [](const ConvProblem* p, const Machine* m, Estimate* e) { winograd_estimate(FORM(*p), *p, *m, e); },
       [](const ConvProblem* p, const Machine* m, int slots, bool packed) {
@@ -44,16 +44,17 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
         return winograd_pack(FORM(*p), *p, *r->machine, r->parallel, r->w, packed);
       },
       [](const ConvProblem* p, const RunContext* r) { return winograd_run(FORM(*p), *p, *r); },
-      [](const ConvProblem*) { return TakenHalves::kAll; }};
+      [](const ConvProblem*) { return TakenHalves::kAll; },
+      [](const ConvProblem* p, const Machine* m) { return winograd_multiplications(FORM(*p), *p, *m); }};
 }
 
 }  // namespace
 
 extern const Algorithm kWinogradF2x23x3, kWinogradF4x43x3, kWinogradF2x25x5, kWinogradF43, kWinogradStride2;
-const Algorithm kWinogradF2x23x3 = algorithm_of<kNameF2x23x3, always<kF2x23x3>>(2.5, 1);
-const Algorithm kWinogradF4x43x3 = algorithm_of<kNameF4x43x3, always<kF4x43x3>>(7.0, 0);
-const Algorithm kWinogradF2x25x5 = algorithm_of<kNameF2x25x5, always<kF2x25x5>>(7.0, 0);
-const Algorithm kWinogradF43 = algorithm_of<kNameF43, along>(4.0, 0);
-const Algorithm kWinogradStride2 = algorithm_of<kNameStride2, always<kStride2>>(4.0, 0);
+const Algorithm kWinogradF2x23x3 = algorithm_of<kNameF2x23x3, always<kF2x23x3>>(2.5, 1, SameBits::kAvx);
+const Algorithm kWinogradF4x43x3 = algorithm_of<kNameF4x43x3, always<kF4x43x3>>(7.0, 0, SameBits::kAvx);
+const Algorithm kWinogradF2x25x5 = algorithm_of<kNameF2x25x5, always<kF2x25x5>>(7.0, 0, SameBits::kOne);
+const Algorithm kWinogradF43 = algorithm_of<kNameF43, along>(4.0, 0, SameBits::kAvx);
+const Algorithm kWinogradStride2 = algorithm_of<kNameStride2, always<kStride2>>(4.0, 0, SameBits::kOne);
 
 }  // namespace fastconv

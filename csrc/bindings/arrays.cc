@@ -222,6 +222,7 @@ py::array make_output(DType dtype, const Shape& shape) {
   };
   int64_t bytes;
   if (__builtin_mul_overflow(std::max<int64_t>(elements, 1), size, &bytes)) throw std::bad_alloc();
+  bytes = block_size(bytes);
   void* data = acquire_block(output_cache(), bytes);
   if (!data) throw std::bad_alloc();
   const py::capsule owner(new Block{data, bytes}, [](void* pointer) {

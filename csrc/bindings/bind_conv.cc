@@ -151,11 +151,29 @@ py::list rows_of(const std::vector<Candidate>& candidates) {
     py::dict work;
     for (int i = 0; i < c.estimate.terms; ++i) work[c.estimate.work[i]] = c.estimate.seconds[i];
     row["estimated_work"] = work;
+    const auto number = [&](auto value) { return c.supported ? py::object(py::cast(value)) : py::none(); };
+    row["threads"] = number(c.slots);
+    row["multiplications"] = number(c.multiplications);
+    row["bytes_moved"] = number(c.bytes_moved);
+    constexpr const char* kTaken[] = {"none", "images", "weights", "all"};
+    row["takes_halves"] = number(kTaken[static_cast<int>(c.takes_halves)]);
+    constexpr const char* kSame[] = {"one", "avx", "all"};
+    row["same_bits"] = kSame[static_cast<int>(c.algorithm->same_bits)];
     row["error_factor"] = c.algorithm->error_factor;
     row["exact_on_integers"] = c.algorithm->exact_on_integers != 0;
     list.append(row);
   }
   return list;
+}
+
+py::dict speeds_of(const Machine& machine) {
+  py::dict d;
+  d["flops_f32"] = machine.flops_f32;
+  d["flops_f64"] = machine.flops_f64;
+  d["flops_f16"] = is_device(machine) ? machine.flops_f16 : machine.flops_f32;  // halves are summed in float32
+  d["flops_tf32"] = machine.flops_tf32;
+  d["bytes_per_second"] = machine.bytes_per_second;
+  return d;
 }
 
 namespace {
@@ -171,6 +189,7 @@ std::string chosen(const ConvProblem& p, const Options& options) {
 }  // namespace
 
 void register_conv(py::module_& m) {
+  m.def("machine_speeds", [](const Options& options) { return speeds_of(*options.machine); }, py::arg("options"));
   m.def(
       "output_size",
       [](int64_t size, int64_t filter, int64_t stride, int64_t dilation, int64_t pad_begin, int64_t pad_end,

@@ -34,6 +34,7 @@ py::dict device_info(int ordinal) {
   d["architecture"] = device.machine.architecture;
   d["multiprocessors"] = device.machine.multiprocessors;
   d["memory_bytes"] = device.memory_bytes;
+  d["speeds"] = speeds_of(device.machine);
   py::list names;
   for (int i = 0; i < device.machine.algorithm_count; ++i) names.append(device.machine.algorithms[i]->name);
   d["algorithms"] = names;

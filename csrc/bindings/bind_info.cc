@@ -70,6 +70,7 @@ py::dict cache_info() {
   choices["limit"] = plans.limit;
   choices["hits"] = plans.hits;
   choices["misses"] = plans.misses;
+  choices["bytes"] = plans.bytes;
   py::dict d;
   d["choices"] = choices;
   d["workspace"] = state_of(cache_state(workspace_cache()));
@@ -102,7 +103,15 @@ py::list stop(int64_t handle) {
     row["problem"] = entry.problem;
     row["algorithm"] = entry.algorithm;
     row["seconds"] = entry.seconds;
-    row["tuning"] = entry.tuning.empty() ? py::object(py::none()) : py::object(py::str(entry.tuning));
+    row["tuning"] = entry.tuning[0] ? py::object(py::str(entry.tuning)) : py::object(py::none());
+    row["threads"] = entry.slots;
+    row["workspace_bytes"] = entry.workspace_bytes;
+    if (entry.has_phases) {
+      py::dict phases;
+      for (int i = 0; i < kPhaseCount; ++i)
+        if (entry.phases[i] > 0) phases[kPhaseNames[i]] = entry.phases[i];
+      row["phases"] = phases;
+    }
     list.append(row);
   }
   return list;
@@ -114,6 +123,11 @@ void register_info(py::module_& m) {
   check_environment();
   m.def("info", &info);
   m.def("cache_info", &cache_info);
+  m.def("clear_cache", [] {
+    clear_plan_cache();
+    clear(workspace_cache());
+    clear(output_cache());
+  });
   m.def(
       "set_threads",
       [](int threads) {
@@ -124,7 +138,7 @@ void register_info(py::module_& m) {
       py::arg("threads"));
   m.def("get_threads", &default_threads);
   m.def("fma_peak", &fma_peak, py::arg("seconds"), py::arg("threads"));
-  m.def("trace_start", &trace_start);
+  m.def("trace_start", &trace_start, py::arg("phases") = false);
   m.def("trace_stop", &stop, py::arg("handle"));
 }
 

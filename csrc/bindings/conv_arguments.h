@@ -34,5 +34,6 @@ ConvProblem problem_of(Pass pass, const Shape& x_shape, const Shape& w_shape, La
                        const Geometry& g);
 Activation activation_named(const std::string& name);
 py::list rows_of(const std::vector<Candidate>& candidates);  // what `algorithms` answers
+py::dict speeds_of(const Machine& machine);                  // of the committed table, in FLOP/s and bytes/s
 
 }  // namespace fastconv

@@ -87,7 +87,7 @@ from .pooling import (
 from .primitives import conv1d, conv2d, conv3d, plan
 from .random import manual_seed
 from .response import local_response_norm, local_response_norm_backward
-from .trace import Trace, cache_info, info, trace
+from .trace import Trace, cache_info, clear_cache, info, trace
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .unpooling import (
     max_unpool1d,
@@ -160,6 +160,7 @@ __all__ = [
     "avg_pool3d_backward",
     "cache_info",
     "causal_conv1d",
+    "clear_cache",
     "col2im",
     "conv1d",
     "conv1d_backward",

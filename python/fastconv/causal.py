@@ -83,7 +83,7 @@ def _choice(options: Settings, channels: int, w_shape: tuple[int, ...], dilation
     reach = (w_shape[-1] - 1) * dilation
     x_shape = (1, channels, NOMINAL_LENGTH) if layout == "channels_first" else (1, NOMINAL_LENGTH, channels)
     g = conv_geometry("causal_conv1d", 1, x_shape, w_shape, 1, ((reach, 0),), dilation, groups, layout)
-    strict = _core.Options(*options._replace(precision=1.0))
+    strict = native(options._replace(precision=1.0, tuning=None))
     forward = problem("fwd", g, layout, dtype)
     chosen = _core.choose(forward, strict)
     rows = {p: _core.algorithms(forward.with_pass(p), strict) for p in ("fwd", "bwd_data", "bwd_filter")}

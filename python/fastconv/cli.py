@@ -68,9 +68,17 @@ def _explain(options: argparse.Namespace) -> int:
     import fastconv as fc
 
     try:
-        explanation = fc.explain(" ".join(options.problem), measure=options.measure)
+        explanation = fc.explain(
+            " ".join(options.problem),
+            device=options.device,
+            measure=options.measure,
+            errors=options.errors,
+            budget=options.budget,
+        )
     except fc.ProblemError as error:
         raise UsageError(str(error)) from error
+    if options.html:
+        Path(options.html).write_text(explanation.to_html(), encoding="utf-8")
     print(json.dumps(explanation.to_dict(), indent=2, default=str) if options.json else explanation)
     return 0
 
@@ -298,6 +306,12 @@ def _add_explain(commands: Any) -> None:
     command = _add(commands, "explain", _explain, "which algorithm computes a convolution, and why", text, example)
     command.add_argument("problem", nargs="+", metavar="PROBLEM", help=f'e.g. "{_EXPLAINED}"')
     command.add_argument("--measure", action="store_true", help="also time each algorithm on this machine")
+    command.add_argument("--errors", action="store_true", help="compare each algorithm with float64")
+    command.add_argument(
+        "--budget", type=_positive, metavar="S", default=1.0, help="seconds for measuring in all (default: %(default)s)"
+    )
+    command.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1 (default: %(default)s)")
+    command.add_argument("--html", metavar="FILE", help="also write a page with a picture of the roofline")
     command.add_argument("--json", action="store_true", help="as JSON")
 
 

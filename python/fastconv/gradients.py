@@ -10,14 +10,14 @@ from . import _core
 from .arrays import as_native, native, same_kind
 from .geometry import check_padding_mode, conv_geometry, expect_shape
 from .half import in_float32
-from .options import with_algorithm
+from .options import Precision, chosen
 from .primitives import checked_output
 
 Array = Any
 
 
 def _backward_data(caller: str, rank: int, dy: Array, w: Array, x_shape: Any, stride: Any, padding: Any,
-                   dilation: Any, groups: int, padding_mode: str, layout: str, algorithm: str | None,
+                   dilation: Any, groups: int, padding_mode: str, layout: str, options: _core.Options,
                    out: Array) -> Array:  # fmt: skip
     dy = as_native(dy, "dy", caller)
     w = as_native(w, "w", caller, dy.dtype)
@@ -27,7 +27,7 @@ def _backward_data(caller: str, rank: int, dy: Array, w: Array, x_shape: Any, st
     check_padding_mode(padding_mode, caller)
     expect_shape("dy", caller, dy.shape, g.y_shape if g.batched else g.y_shape[1:])
     dx = native(dy).conv_backward_data(dy.reshape(g.y_shape), w, g.x_shape, g.stride, g.pad_begin, g.pad_end,
-                                       g.dilation, g.groups, padding_mode, layout, with_algorithm(algorithm),
+                                       g.dilation, g.groups, padding_mode, layout, options,
                                        checked_output(out, caller, x_shape, dy.dtype, g.batched))  # fmt: skip
     if out is not None:
         return out
@@ -36,7 +36,7 @@ def _backward_data(caller: str, rank: int, dy: Array, w: Array, x_shape: Any, st
 
 def _backward_filter(caller: str, rank: int, dy: Array, x: Array, w_shape: Any, stride: Any, padding: Any,
                      dilation: Any, groups: int, padding_mode: str, pad_value: float, layout: str,
-                     algorithm: str | None, out: Array) -> Array:  # fmt: skip
+                     options: _core.Options, out: Array) -> Array:  # fmt: skip
     dy = as_native(dy, "dy", caller)
     x = as_native(x, "x", caller, dy.dtype)
     same_kind(caller, dy=dy, x=x, out=out)
@@ -46,14 +46,13 @@ def _backward_filter(caller: str, rank: int, dy: Array, x: Array, w_shape: Any, 
     expect_shape("dy", caller, dy.shape, g.y_shape if g.batched else g.y_shape[1:])
     dw = native(dy).conv_backward_filter(dy.reshape(g.y_shape), x.reshape(g.x_shape), w_shape, g.stride, g.pad_begin,
                                     g.pad_end, g.dilation, g.groups, padding_mode, pad_value, layout,
-                                    with_algorithm(algorithm),
-                                    checked_output(out, caller, w_shape, dy.dtype, True))  # fmt: skip
+                                    options, checked_output(out, caller, w_shape, dy.dtype, True))  # fmt: skip
     return dw if out is None else out
 
 
 def _backward(caller: str, rank: int, dy: Array, x: Array, w: Array, stride: Any, padding: Any, dilation: Any,
               groups: int, needs: tuple[bool, bool, bool], padding_mode: str, pad_value: float, layout: str,
-              algorithm: str | None) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+              options: _core.Options) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     dy = as_native(dy, "dy", caller)
     x, w = as_native(x, "x", caller, dy.dtype), as_native(w, "w", caller, dy.dtype)
     same_kind(caller, dy=dy, x=x, w=w)
@@ -64,10 +63,10 @@ def _backward(caller: str, rank: int, dy: Array, x: Array, w: Array, stride: Any
     dx = dw = db = None
     if needs[0]:
         dx = _backward_data(caller, rank, dy, w, x.shape, stride, padding, dilation, groups, padding_mode, layout,
-                            algorithm, None)  # fmt: skip
+                            options, None)  # fmt: skip
     if needs[1]:
         dw = _backward_filter(caller, rank, dy, x, w.shape, stride, padding, dilation, groups, padding_mode,
-                              pad_value, layout, algorithm, None)  # fmt: skip
+                              pad_value, layout, options, None)  # fmt: skip
     if needs[2]:
         db = bias_gradient(dy.reshape(g.y_shape), layout)
     return dx, dw, db
@@ -84,33 +83,36 @@ def bias_gradient(dy: Array, layout: str) -> Array:
 def conv1d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                     groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True), *,
                     padding_mode: str = "zeros", pad_value: float = 0.0, layout: str = "channels_first",
-                    algorithm: str | None = None) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+                    algorithm: str | None = None, precision: Precision = None) -> tuple[Array | None, Array | None,
+                    Array | None]:  # fmt: skip
     """(dx, dw, db) of `fc.conv1d`. Arguments as for `fc.conv2d_backward`."""
     return _backward("conv1d_backward", 1, dy, x, w, stride, padding, dilation, groups, needs, padding_mode,
-                     pad_value, layout, algorithm)  # fmt: skip
+                     pad_value, layout, chosen(algorithm, precision))  # fmt: skip
 
 
 def conv1d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                          groups: int = 1, *, padding_mode: str = "zeros", layout: str = "channels_first",
-                         algorithm: str | None = None, out: Array | None = None) -> Array:  # fmt: skip
+                         algorithm: str | None = None, precision: Precision = None,
+                         out: Array | None = None) -> Array:  # fmt: skip
     """dx of `fc.conv1d`. Arguments as for `fc.conv2d_backward_data`."""
     return _backward_data("conv1d_backward_data", 1, dy, w, x_shape, stride, padding, dilation, groups,
-                          padding_mode, layout, algorithm, out)  # fmt: skip
+                          padding_mode, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
 def conv1d_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0,
-                           layout: str = "channels_first", algorithm: str | None = None,
+                           layout: str = "channels_first", algorithm: str | None = None, precision: Precision = None,
                            out: Array | None = None) -> Array:  # fmt: skip
     """dw of `fc.conv1d`. Arguments as for `fc.conv2d_backward_filter`."""
     return _backward_filter("conv1d_backward_filter", 1, dy, x, w_shape, stride, padding, dilation, groups,
-                            padding_mode, pad_value, layout, algorithm, out)  # fmt: skip
+                            padding_mode, pad_value, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
 def conv2d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                     groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True), *,
                     padding_mode: str = "zeros", pad_value: float = 0.0, layout: str = "channels_first",
-                    algorithm: str | None = None) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+                    algorithm: str | None = None, precision: Precision = None) -> tuple[Array | None, Array | None,
+                    Array | None]:  # fmt: skip
     """(dx, dw, db) of `fc.conv2d`; None where `needs` is False.
 
     Args:
@@ -123,12 +125,13 @@ def conv2d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any
         ProblemError, UnsupportedError, WorkspaceError, TypeError: as `fc.conv2d`.
     """
     return _backward("conv2d_backward", 2, dy, x, w, stride, padding, dilation, groups, needs, padding_mode,
-                     pad_value, layout, algorithm)  # fmt: skip
+                     pad_value, layout, chosen(algorithm, precision))  # fmt: skip
 
 
 def conv2d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                          groups: int = 1, *, padding_mode: str = "zeros", layout: str = "channels_first",
-                         algorithm: str | None = None, out: Array | None = None) -> Array:  # fmt: skip
+                         algorithm: str | None = None, precision: Precision = None,
+                         out: Array | None = None) -> Array:  # fmt: skip
     """dx of `fc.conv2d`: what each pixel of x contributed to.
 
     Args:
@@ -138,12 +141,12 @@ def conv2d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, pad
         The others: as for `fc.conv2d`.
     """
     return _backward_data("conv2d_backward_data", 2, dy, w, x_shape, stride, padding, dilation, groups,
-                          padding_mode, layout, algorithm, out)  # fmt: skip
+                          padding_mode, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
 def conv2d_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0,
-                           layout: str = "channels_first", algorithm: str | None = None,
+                           layout: str = "channels_first", algorithm: str | None = None, precision: Precision = None,
                            out: Array | None = None) -> Array:  # fmt: skip
     """dw of `fc.conv2d`, summed over the batch; zeros for an empty batch.
 
@@ -154,30 +157,32 @@ def conv2d_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any = 1, p
         The others: as for `fc.conv2d`.
     """
     return _backward_filter("conv2d_backward_filter", 2, dy, x, w_shape, stride, padding, dilation, groups,
-                            padding_mode, pad_value, layout, algorithm, out)  # fmt: skip
+                            padding_mode, pad_value, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
 def conv3d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                     groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True), *,
                     padding_mode: str = "zeros", pad_value: float = 0.0, layout: str = "channels_first",
-                    algorithm: str | None = None) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+                    algorithm: str | None = None, precision: Precision = None) -> tuple[Array | None, Array | None,
+                    Array | None]:  # fmt: skip
     """(dx, dw, db) of `fc.conv3d`. Arguments as for `fc.conv2d_backward`."""
     return _backward("conv3d_backward", 3, dy, x, w, stride, padding, dilation, groups, needs, padding_mode,
-                     pad_value, layout, algorithm)  # fmt: skip
+                     pad_value, layout, chosen(algorithm, precision))  # fmt: skip
 
 
 def conv3d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                          groups: int = 1, *, padding_mode: str = "zeros", layout: str = "channels_first",
-                         algorithm: str | None = None, out: Array | None = None) -> Array:  # fmt: skip
+                         algorithm: str | None = None, precision: Precision = None,
+                         out: Array | None = None) -> Array:  # fmt: skip
     """dx of `fc.conv3d`. Arguments as for `fc.conv2d_backward_data`."""
     return _backward_data("conv3d_backward_data", 3, dy, w, x_shape, stride, padding, dilation, groups,
-                          padding_mode, layout, algorithm, out)  # fmt: skip
+                          padding_mode, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
 def conv3d_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0,
-                           layout: str = "channels_first", algorithm: str | None = None,
+                           layout: str = "channels_first", algorithm: str | None = None, precision: Precision = None,
                            out: Array | None = None) -> Array:  # fmt: skip
     """dw of `fc.conv3d`. Arguments as for `fc.conv2d_backward_filter`."""
     return _backward_filter("conv3d_backward_filter", 3, dy, x, w_shape, stride, padding, dilation, groups,
-                            padding_mode, pad_value, layout, algorithm, out)  # fmt: skip
+                            padding_mode, pad_value, layout, chosen(algorithm, precision), out)  # fmt: skip

@@ -17,6 +17,7 @@ from ._core import ProblemError
 
 # Names for the largest accepted error factor: an algorithm's error over that of plain summation in the same dtype.
 PRECISIONS = {"strict": 1.0, "default": 8.0, "fast": 32.0, "tf32": 16384.0}
+Precision = str | float | None  # as an argument; None: what the options in force say
 
 
 class Settings(NamedTuple):
@@ -107,11 +108,12 @@ def current() -> _core.Options:
     return _process_options
 
 
-def with_algorithm(algorithm: str | None) -> _core.Options:
-    """The current options, with `algorithm` if one is named."""
-    if algorithm is None:
+def chosen(algorithm: str | None, precision: Precision = None) -> _core.Options:
+    """The current options, with what a call asks for itself; None: as they are."""
+    if algorithm is None and precision is None:
         return current()
-    return native(_updated(settings(), {"algorithm": algorithm}))
+    asked = {"algorithm": algorithm, "precision": precision}
+    return native(_updated(settings(), {name: value for name, value in asked.items() if value is not None}))
 
 
 @contextlib.contextmanager

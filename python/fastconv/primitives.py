@@ -13,7 +13,7 @@ import numpy as np
 from . import _core, ops
 from .arrays import FLOATS, as_native, dtype_word, native, same_kind
 from .geometry import ConvGeometry, activation_words, check_padding_mode, conv_geometry, expect_shape
-from .options import current, with_algorithm
+from .options import Precision, chosen
 from .tensor import Tensor
 
 Array = Any
@@ -22,14 +22,14 @@ _ndarray = np.ndarray
 
 def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: Any, padding: Any, dilation: Any,
              groups: int, padding_mode: str, pad_value: float, activation: Any, residual: Array, layout: str,
-             algorithm: str | None, out: Array) -> Any:  # fmt: skip
+             options: _core.Options, out: Array) -> Any:  # fmt: skip
     if not (type(x) is _ndarray and type(w) is _ndarray and (bias is None or type(bias) is _ndarray)
             and x.dtype in FLOATS and w.dtype == x.dtype):  # fmt: skip
         if any(isinstance(a, Tensor) for a in (x, w, bias, residual)):
             if out is not None:
                 raise TypeError(f"{caller}: out is for arrays; a Tensor's result is always new")
             return ops.conv(caller, rank, x, w, bias, stride, padding, dilation, groups, padding_mode, pad_value,
-                            activation, residual, layout, algorithm)  # fmt: skip
+                            activation, residual, layout, options)  # fmt: skip
         x = as_native(x, "x", caller)
         w = as_native(w, "w", caller, x.dtype)
     g: ConvGeometry = conv_geometry(caller, rank, x.shape, w.shape, stride, padding, dilation, groups, layout)
@@ -46,7 +46,6 @@ def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: An
     if not (type(x) is type(w) is _ndarray):
         same_kind(caller, x=x, w=w, bias=bias, residual=residual, out=out)
     kind, alpha = ("none", 0.0) if activation is None else activation_words(activation, caller)
-    options = current() if algorithm is None else with_algorithm(algorithm)
     if out is None and g.batched and type(x) is _ndarray:
         return _core.conv_forward(x, w, bias, residual, g.stride, g.pad_begin, g.pad_end, g.dilation, g.groups,
                                   padding_mode, pad_value, kind, alpha, layout, options, None)  # fmt: skip
@@ -82,6 +81,7 @@ def plan(
     residual: bool = False,
     layout: str = "channels_first",
     algorithm: str | None = None,
+    precision: Precision = None,
 ) -> Any:
     """A forward convolution with its weights copied and packed once: `y = plan(x)`, for any batch size.
 
@@ -114,8 +114,8 @@ def plan(
     g = conv_geometry("plan", rank, x_shape, w.shape, stride, padding, dilation, groups, layout)
     p = problem("fwd", g, layout, w.dtype, padding_mode, kind, bias is not None, residual)
     if isinstance(w, _ndarray):
-        return _core.Plan(p, w, bias, alpha, pad_value, with_algorithm(algorithm))
-    return native(w).Plan(p, w, bias, alpha, pad_value, with_algorithm(algorithm), layout)
+        return _core.Plan(p, w, bias, alpha, pad_value, chosen(algorithm, precision))
+    return native(w).Plan(p, w, bias, alpha, pad_value, chosen(algorithm, precision), layout)
 
 
 def problem(pass_: str, g: ConvGeometry, layout: str, dtype: Any, padding_mode: str = "zeros",
@@ -134,18 +134,20 @@ def problem(pass_: str, g: ConvGeometry, layout: str, dtype: Any, padding_mode: 
 def conv1d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0, activation: Any = None,
            residual: Array | None = None, layout: str = "channels_first", algorithm: str | None = None,
+           precision: Precision = None,
            out: Array | None = None) -> Any:  # fmt: skip
     """Convolution over one axis: x (N, C, W), w (K, C/groups, S) -> (N, K, Q). Arguments as for `fc.conv2d`.
 
     padding="causal" pads the past only: output q sees inputs up to q.
     """
     return _forward("conv1d", 1, x, w, bias, stride, padding, dilation, groups, padding_mode, pad_value, activation,
-                    residual, layout, algorithm, out)  # fmt: skip
+                    residual, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
 def conv2d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0, activation: Any = None,
            residual: Array | None = None, layout: str = "channels_first", algorithm: str | None = None,
+           precision: Precision = None,
            out: Array | None = None) -> Any:  # fmt: skip
     """y = activation(conv(x, w) + bias + residual): cross-correlation, as in every deep-learning framework.
 
@@ -164,6 +166,7 @@ def conv2d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, paddi
         residual: added before the activation; the shape of y.
         layout: "channels_first" or "channels_last"; speaks of x, y and residual.
         algorithm: the name of one (see `fc.algorithms`); None takes the cheapest estimate.
+        precision: which algorithms may be chosen, as in `fc.options`; None: as the options in force say.
         out: the array to write y to; it is returned.
 
     Returns:
@@ -179,13 +182,14 @@ def conv2d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, paddi
         >>> y = fc.conv2d(image, filters, bias, padding="same", activation="relu")
     """
     return _forward("conv2d", 2, x, w, bias, stride, padding, dilation, groups, padding_mode, pad_value, activation,
-                    residual, layout, algorithm, out)  # fmt: skip
+                    residual, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
 def conv3d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0, activation: Any = None,
            residual: Array | None = None, layout: str = "channels_first", algorithm: str | None = None,
+           precision: Precision = None,
            out: Array | None = None) -> Any:  # fmt: skip
     """Convolution over three axes: x (N, C, D, H, W), w (K, C/groups, T, R, S). Arguments as for `fc.conv2d`."""
     return _forward("conv3d", 3, x, w, bias, stride, padding, dilation, groups, padding_mode, pad_value, activation,
-                    residual, layout, algorithm, out)  # fmt: skip
+                    residual, layout, chosen(algorithm, precision), out)  # fmt: skip

@@ -16,8 +16,9 @@ class Trace:
     """The convolutions that ran inside a `with fc.trace()` block.
 
     Attributes:
-        calls: one dictionary per call, in order: problem (text form), algorithm, seconds, and
-            tuning, the hash of the tuning file that chose (None: an estimate or the caller did). Complete after the block.
+        calls: one dictionary per call, in order: problem, algorithm, seconds, threads, workspace_bytes, tuning
+            (the hash of the tuning file that chose; None: an estimate or the caller did), and with `phases=True` on the CPU phases: seconds by phase, of all threads together; empty where the algorithm is of
+            one piece. Complete after the block.
     """
 
     def __init__(self) -> None:
@@ -39,8 +40,12 @@ class Trace:
 
 
 @contextlib.contextmanager
-def trace() -> Iterator[Trace]:
-    """Record which algorithm computes which convolution, and for how long.
+def trace(phases: bool = False) -> Iterator[Trace]:
+    """Record which algorithm computes which convolution of this process, and for how long.
+
+    Args:
+        phases: also read the clock between the phases of each call (weights, input, products, output, ...), which
+            takes a few per cent of its time.
 
     Example:
         >>> with fc.trace() as t:
@@ -48,7 +53,7 @@ def trace() -> Iterator[Trace]:
         >>> print(t.table())
     """
     result = Trace()
-    handle = _core.trace_start()
+    handle = _core.trace_start(phases)
     try:
         yield result
     finally:
@@ -95,8 +100,18 @@ def info() -> Report:
 
 
 def cache_info() -> Report:
-    """The sizes and hit counts of the plan cache and of the output allocator's cache."""
+    """What is kept between calls.
+
+    Returns:
+        choices: which algorithm a problem under its options takes: entries, limit, hits, misses, bytes. workspace and
+        outputs: memory for scratch and for results: held_bytes (kept, unused), used_bytes (lent now), limit_bytes.
+    """
     return Report(_core.cache_info())
+
+
+def clear_cache() -> None:
+    """Forget the choices, count their hits anew, and give back the memory that is kept unused."""
+    _core.clear_cache()
 
 
 def align(rows: list[list[str]], right: tuple[int, ...] = ()) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
+from . import _core, ops
 from .arrays import as_native, native
 from .geometry import activation_words, expect_shape
-from .options import with_algorithm
+from .options import Precision, chosen
 from .primitives import checked_output
 from .tensor import Tensor
 from .transposed_geometry import transposed_geometry
@@ -21,13 +21,13 @@ Array = Any
 
 
 def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: Any, padding: Any, output_padding: Any,
-             groups: int, dilation: Any, output_size: Any, activation: Any, layout: str, algorithm: str | None,
-             out: Array) -> Any:  # fmt: skip
+             groups: int, dilation: Any, output_size: Any, activation: Any, layout: str,
+             options: _core.Options, out: Array) -> Any:  # fmt: skip
     if any(isinstance(a, Tensor) for a in (x, w, bias)):
         if out is not None:
             raise TypeError(f"{caller}: out is for arrays; a Tensor's result is always new")
         return ops.conv_transpose(caller, rank, x, w, bias, stride, padding, output_padding, groups, dilation,
-                                  output_size, activation, layout, algorithm)  # fmt: skip
+                                  output_size, activation, layout, options)  # fmt: skip
     x = as_native(x, "x", caller)
     w = as_native(w, "w", caller, x.dtype)
     t = transposed_geometry(caller, rank, x.shape, w.shape, stride, padding, output_padding, groups, dilation,
@@ -42,7 +42,7 @@ def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: An
         x = np.pad(x, t.widths(layout))
     y_shape = g.x_shape if g.batched else g.x_shape[1:]
     y = native(x).conv_backward_data(x, w, g.x_shape, g.stride, g.pad_begin, g.pad_end, g.dilation, g.groups, "zeros",
-                                 layout, with_algorithm(algorithm),
+                                 layout, options,
                                  checked_output(out, caller, y_shape, x.dtype, g.batched), bias, kind,
                                  alpha)  # fmt: skip
     if out is not None:
@@ -53,15 +53,17 @@ def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: An
 def conv_transpose1d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0,
                      output_padding: Any = 0, groups: int = 1, dilation: Any = 1, *, output_size: Any = None,
                      activation: Any = None, layout: str = "channels_first", algorithm: str | None = None,
+                     precision: Precision = None,
                      out: Array | None = None) -> Any:  # fmt: skip
     """Transposed convolution over one axis: x (N, C, W), w (C, K/groups, S). Arguments as for `fc.conv_transpose2d`."""
     return _forward("conv_transpose1d", 1, x, w, bias, stride, padding, output_padding, groups, dilation, output_size,
-                    activation, layout, algorithm, out)  # fmt: skip
+                    activation, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
 def conv_transpose2d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0,
                      output_padding: Any = 0, groups: int = 1, dilation: Any = 1, *, output_size: Any = None,
                      activation: Any = None, layout: str = "channels_first", algorithm: str | None = None,
+                     precision: Precision = None,
                      out: Array | None = None) -> Any:  # fmt: skip
     """y = activation(conv_transpose(x, w) + bias): each pixel of x adds its multiple of the filter to y.
 
@@ -81,7 +83,7 @@ def conv_transpose2d(x: Array, w: Array, bias: Array | None = None, stride: Any 
         groups: the channels of x and y are split into this many independent groups.
         output_size: the spatial size of y (an int, one per axis, or a whole shape), instead of output_padding: several
             sizes of y, up to a stride apart, belong to one size of x.
-        activation, layout, algorithm, out: as for `fc.conv2d`.
+        activation, layout, algorithm, precision, out: as for `fc.conv2d`.
 
     Returns:
         y, the kind of x: (N, K, P, Q) with P = (H - 1) * stride - top - bottom + (R - 1) * dilation + 1 +
@@ -94,14 +96,15 @@ def conv_transpose2d(x: Array, w: Array, bias: Array | None = None, stride: Any 
         >>> y = fc.conv_transpose2d(x, w, bias, stride=2, padding="same", activation="relu")
     """
     return _forward("conv_transpose2d", 2, x, w, bias, stride, padding, output_padding, groups, dilation, output_size,
-                    activation, layout, algorithm, out)  # fmt: skip
+                    activation, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
 def conv_transpose3d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0,
                      output_padding: Any = 0, groups: int = 1, dilation: Any = 1, *, output_size: Any = None,
                      activation: Any = None, layout: str = "channels_first", algorithm: str | None = None,
+                     precision: Precision = None,
                      out: Array | None = None) -> Any:  # fmt: skip
     """Transposed convolution over three axes: x (N, C, D, H, W), w (C, K/groups, T, R, S). Arguments as for
     `fc.conv_transpose2d`."""
     return _forward("conv_transpose3d", 3, x, w, bias, stride, padding, output_padding, groups, dilation, output_size,
-                    activation, layout, algorithm, out)  # fmt: skip
+                    activation, layout, chosen(algorithm, precision), out)  # fmt: skip

@@ -7,7 +7,7 @@ a call can be captured into a CUDA graph. `arrays.native` chooses between this p
 """
 
 from .conv import Plan, channel_sum, conv_backward_data, conv_backward_filter, conv_forward
-from .opening import describe, imported, infos, is_name, is_on_device, moved, open_library
+from .opening import describe, imported, infos, is_name, is_on_device, moved, numbered, open_library
 from .pool import (
     gather_positions,
     last_positions,
@@ -33,6 +33,7 @@ __all__ = [
     "is_on_device",
     "last_positions",
     "moved",
+    "numbered",
     "offset_positions",
     "open_library",
     "pool_backward",

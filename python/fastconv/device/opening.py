@@ -101,18 +101,28 @@ def moved(x: Any, where: str) -> Any:
     """
     if where == "cpu":
         return importlib.import_module("cupy").asnumpy(x) if kind_of(x) == "cupy" else x
-    number = where.removeprefix("cuda").removeprefix(":") or "0"
-    open_library()
-    if not number.isdecimal() or int(number) >= _core.device_count():
-        raise ProblemError(f"to: device is {where!r}; expected cpu, cuda or cuda:0 to {_core.device_count() - 1}")
+    number = numbered(where, "to")
     try:
         xp = importlib.import_module("cupy")
     except ImportError as error:
         raise DeviceError("to: CuPy, whose arrays those on a device are, is missing; use pip install cupy") from error
-    if kind_of(x) == "cupy" and x.device.id == int(number):
+    if kind_of(x) == "cupy" and x.device.id == number:
         return x
-    with xp.cuda.Device(int(number)):
+    with xp.cuda.Device(number):
         return xp.asarray(x)
+
+
+def numbered(where: str, caller: str) -> int:
+    """The number of the CUDA device that is named "cuda" or "cuda:1", whose library is open afterwards.
+
+    Raises:
+        ProblemError: there is no such device. DeviceError: what is missing, in a sentence.
+    """
+    number = where.removeprefix("cuda").removeprefix(":") or "0"
+    open_library()
+    if not number.isdecimal() or int(number) >= _core.device_count():
+        raise ProblemError(f"{caller}: device is {where!r}; expected cpu, cuda or cuda:0 to {_core.device_count() - 1}")
+    return int(number)
 
 
 def is_on_device(x: Any) -> bool:

@@ -35,10 +35,11 @@ class CausalConv1d(_ConvBase):
         *,
         activation: Any = None,
         layout: str = "channels_first",
+        algorithm: str | None = None,
     ) -> None:
         per_group, _ = self.channels(in_channels, out_channels, groups)
         super().__init__(in_channels, out_channels, kernel_size, 1, 0, dilation, groups, bias,
-                         (out_channels, per_group), dtype, activation, layout)  # fmt: skip
+                         (out_channels, per_group), dtype, activation, layout, algorithm)  # fmt: skip
 
     def forward(self, x: Any) -> Tensor:
         return self.step(x)[0]
@@ -46,7 +47,7 @@ class CausalConv1d(_ConvBase):
     def step(self, x: Any, state: Any = None) -> tuple[Tensor, Tensor]:
         """(y, state): the next piece of a sequence, after the state of the one before; None at the beginning."""
         return causal_conv1d(as_tensor(x), self.weight, self.bias, state, self.dilation, self.groups,
-                             activation=self.activation, layout=self.layout)  # fmt: skip
+                             activation=self.activation, layout=self.layout, algorithm=self.algorithm)  # fmt: skip
 
     def stream(self) -> "CausalStream":
         """A new sequence, to be fed piece by piece."""

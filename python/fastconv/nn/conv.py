@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolution layers and their transposes: PyTorch's names, argument order, state_dict keys and initial values.
 
-Beyond PyTorch's they take an activation, fused into the convolution, a layout, and every padding of `fc.conv2d`.
+Beyond PyTorch's they take an activation, fused into the convolution, a layout, every padding of `fc.conv2d`, and its
+`algorithm` and `precision`, which hold for the gradients too.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from .. import primitives, transposed
 from .._core import ProblemError
 from ..geometry import LAYOUTS, activation_words, as_int, check_padding_mode, per_axis
+from ..options import Precision, chosen
 from ..tensor import Tensor, as_tensor
 from . import init
 from .module import Module, Parameter
@@ -23,9 +25,11 @@ class _ConvBase(Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
                  groups: int, bias: bool, weight_channels: tuple[int, int], dtype: Any, activation: Any,
-                 layout: str) -> None:  # fmt: skip
+                 layout: str, algorithm: str | None = None, precision: Precision = None) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__
+        chosen(algorithm, precision)  # an unknown name is said here, not at the first call
+        self.algorithm, self.precision = algorithm, precision
         activation_words(activation, name)
         if layout not in LAYOUTS:
             raise ProblemError(f"{name}: layout is {layout!r}; expected one of {LAYOUTS}")
@@ -58,7 +62,8 @@ class _ConvBase(Module):
         ones, zeros = (1,) * self.rank, (0,) * self.rank
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
         usual = {"padding": zeros, "dilation": ones, "output_padding": zeros, "groups": 1, "bias": True,
-                 "padding_mode": "zeros", "activation": None, "layout": "channels_first"}  # fmt: skip
+                 "padding_mode": "zeros", "activation": None, "layout": "channels_first",
+                 "algorithm": None, "precision": None}  # fmt: skip
         for name, value in usual.items():
             own = getattr(self, name, value) if name != "bias" else self.bias is not None
             if own != value:
@@ -83,18 +88,20 @@ class _Conv(_ConvBase):
         pad_value: float = 0.0,
         activation: Any = None,
         layout: str = "channels_first",
+        algorithm: str | None = None,
+        precision: Precision = None,
     ) -> None:
         check_padding_mode(padding_mode, type(self).__name__)
         per_group, _ = self.channels(in_channels, out_channels, groups)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-                         (out_channels, per_group), dtype, activation, layout)  # fmt: skip
+                         (out_channels, per_group), dtype, activation, layout, algorithm, precision)  # fmt: skip
         self.padding_mode, self.pad_value = padding_mode, pad_value
 
     def forward(self, x: Any) -> Tensor:
         convolve = (primitives.conv1d, primitives.conv2d, primitives.conv3d)[self.rank - 1]
         return convolve(as_tensor(x), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups,
                         padding_mode=self.padding_mode, pad_value=self.pad_value, activation=self.activation,
-                        layout=self.layout)  # fmt: skip
+                        layout=self.layout, algorithm=self.algorithm, precision=self.precision)  # fmt: skip
 
 
 class Conv1d(_Conv):
@@ -132,6 +139,8 @@ class _ConvTranspose(_ConvBase):
         *,
         activation: Any = None,
         layout: str = "channels_first",
+        algorithm: str | None = None,
+        precision: Precision = None,
     ) -> None:
         name = type(self).__name__
         if padding_mode != "zeros":
@@ -140,7 +149,7 @@ class _ConvTranspose(_ConvBase):
             )
         _, per_group = self.channels(in_channels, out_channels, groups)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-                         (in_channels, per_group), dtype, activation, layout)  # fmt: skip
+                         (in_channels, per_group), dtype, activation, layout, algorithm, precision)  # fmt: skip
         self.output_padding = per_axis(output_padding, "output_padding", name, self.rank, 0)
         self.padding_mode = padding_mode
 
@@ -150,7 +159,8 @@ class _ConvTranspose(_ConvBase):
         extra = self.output_padding if output_size is None else 0
         return transpose[self.rank - 1](as_tensor(x), self.weight, self.bias, self.stride, self.padding, extra,
                                         self.groups, self.dilation, output_size=output_size,
-                                        activation=self.activation, layout=self.layout)  # fmt: skip
+                                        activation=self.activation, layout=self.layout, algorithm=self.algorithm,
+                                        precision=self.precision)  # fmt: skip
 
 
 class ConvTranspose1d(_ConvTranspose):

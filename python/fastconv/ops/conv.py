@@ -19,7 +19,6 @@ from .. import _core
 from ..arrays import as_native, native, same_kind
 from ..autograd import Context, Function, is_grad_enabled
 from ..geometry import activation_words, check_padding_mode, conv_geometry, expect_shape
-from ..options import with_algorithm
 from ..tensor import Tensor, as_tensor, plain
 from .activation_formulas import saves_input
 from .activations import ActivationBackward
@@ -163,7 +162,7 @@ def bias_tensor(bias: Any, caller: str, dtype: Any, channels: int) -> Tensor | N
 
 def conv(caller: str, rank: int, x: Any, w: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int,
          padding_mode: str, pad_value: float, activation: Any, residual: Any, layout: str,
-         algorithm: str | None) -> Tensor:  # fmt: skip
+         options: _core.Options) -> Tensor:  # fmt: skip
     """`fc.conv2d` and its family for tensors; arrays among the arguments are constants."""
     x, w = as_tensor(x), as_tensor(w)
     as_native(x.data, "x", caller)
@@ -179,7 +178,7 @@ def conv(caller: str, rank: int, x: Any, w: Any, bias: Any, stride: Any, padding
         residual = reshape(residual, g.y_shape)
     same_kind(caller, x=x.data, w=w.data, bias=plain(bias), residual=plain(residual))
     static = Static(g.x_shape, g.w_shape, g.stride, g.pad_begin, g.pad_end, g.dilation, g.groups, padding_mode,
-                    pad_value, layout, with_algorithm(algorithm))  # fmt: skip
+                    pad_value, layout, options)  # fmt: skip
     fused = fuses(kind, alpha, x, w, bias, residual)
     y = Conv.apply(reshape(x, g.x_shape), w, bias, residual, static=static, kind=kind if fused else "none",
                    alpha=alpha)  # fmt: skip

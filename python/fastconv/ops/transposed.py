@@ -3,9 +3,9 @@
 
 from typing import Any
 
+from .. import _core
 from ..arrays import as_native
 from ..geometry import activation_words
-from ..options import with_algorithm
 from ..tensor import Tensor, as_tensor
 from ..transposed_geometry import transposed_geometry
 from .activations import activation as apply_activation
@@ -16,7 +16,7 @@ from .shape import reshape
 
 def conv_transpose(caller: str, rank: int, x: Any, w: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
                    groups: int, dilation: Any, output_size: Any, activation: Any, layout: str,
-                   algorithm: str | None) -> Tensor:  # fmt: skip
+                   options: _core.Options) -> Tensor:  # fmt: skip
     """`fc.conv_transpose2d` and its family for tensors; arrays among the arguments are constants."""
     x, w = as_tensor(x), as_tensor(w)
     as_native(x.data, "x", caller)
@@ -27,7 +27,7 @@ def conv_transpose(caller: str, rank: int, x: Any, w: Any, bias: Any, stride: An
     kind, alpha = activation_words(activation, caller)
     bias = bias_tensor(bias, caller, x.dtype, w.shape[1] * g.groups)
     static = Static(g.x_shape, g.w_shape, g.stride, g.pad_begin, g.pad_end, g.dilation, g.groups, "zeros", 0.0, layout,
-                    with_algorithm(algorithm))  # fmt: skip
+                    options)  # fmt: skip
     x = x if g.batched else reshape(x, (1, *x.shape))
     if any(t.tail):
         x = pad(x, t.widths(layout))

@@ -118,7 +118,7 @@ def _section(device: str) -> Section:
         return here(settings().isa)
     from .. import device as devices
 
-    facts = devices.infos()[int(device.partition(":")[2] or 0)]
+    facts = devices.infos()[devices.numbered(device, "tune")]
     return dataclasses.replace(here(), machine=facts["name"].replace('"', "'"), isa=f"sm_{facts['architecture']}", threads=1)
 
 
