@@ -99,7 +99,20 @@ from .unpooling import (
 )
 
 # Loaded at first use, so that `import fastconv` stays light.
-_MODULES = ("data", "filters", "models", "nn", "optim", "ops", "plot", "random", "reference", "schedule", "train", "tuning")
+_MODULES = (
+    "data",
+    "filters",
+    "models",
+    "nn",
+    "optim",
+    "ops",
+    "plot",
+    "random",
+    "reference",
+    "schedule",
+    "train",
+    "tuning",
+)
 _FUNCTIONS = {
     "convolve": "filters",
     "correlate": "filters",

@@ -12,7 +12,7 @@ from typing import Any
 from . import _core, ops
 from .arrays import as_native, namespace
 from .geometry import as_int, conv_geometry, expect_shape, per_axis, split_shape
-from .options import Settings, settings
+from .options import Settings, native, settings
 from .primitives import conv1d, problem
 from .tensor import Tensor, plain
 

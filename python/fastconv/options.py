@@ -77,7 +77,7 @@ def _bytes(value: int | None) -> int:
     return int(value)
 
 
-# Of the whole process; made at first use, so that a wrong name or an unreadable file in the environment is no import error.
+# Of the whole process; made at first use, so that a wrong name or file in the environment is no import error.
 _process: Settings | None = None
 _process_options: _core.Options | None = None
 _active: ContextVar[tuple[Settings, _core.Options] | None] = ContextVar("fastconv_options", default=None)
@@ -129,8 +129,8 @@ def options(**changes: Any) -> Iterator[Settings]:
         threads: how many threads one call may use; 0 means all.
         batch_invariant: choose without looking at the batch size: an image gives the same bits in any batch.
         isa: the instruction set of the kernels, as in `fc.info()["isas"]`.
-        tuning: a `fc.tuning.Tuning` or the path of its file: for the classes of shapes that it knows, the algorithm that
-            was fastest. None: the estimates choose. FASTCONV_TUNING=FILE does so for the whole process.
+        tuning: a `fc.tuning.Tuning` or the path of its file: for the classes of shapes that it knows, the
+            algorithm that was fastest. None: the estimates choose. FASTCONV_TUNING=FILE does so for the whole process.
 
     Raises:
         TypeError: an unknown name.

@@ -16,9 +16,10 @@ class Trace:
     """The convolutions that ran inside a `with fc.trace()` block.
 
     Attributes:
-        calls: one dictionary per call, in order: problem, algorithm, seconds, threads, workspace_bytes, tuning
-            (the hash of the tuning file that chose; None: an estimate or the caller did), and with `phases=True` on the CPU phases: seconds by phase, of all threads together; empty where the algorithm is of
-            one piece. Complete after the block.
+        calls: one dictionary per call, in order: problem, algorithm, seconds, threads, workspace_bytes, tuning (the
+            hash of the tuning file that chose; None: an estimate or the caller did), and with `phases=True` on the CPU
+            phases: seconds by phase, of all threads together; empty where the algorithm is of one piece. Complete after
+            the block.
     """
 
     def __init__(self) -> None:
@@ -83,20 +84,22 @@ def _lines(entries: Mapping[str, Any], indent: str) -> Iterator[str]:
 def info() -> Report:
     """The version, the machine and its instruction sets, threads, caches, algorithms, and which extras are there.
 
-    "cuda" describes the devices, or says in a sentence what is missing; "tuning" is the hash of the tuning file in effect
+    "cuda" describes the devices, or says in a sentence what is missing; "tuning" is the hash of the tuning in effect
     and where it came from.
     """
     from . import __version__
 
     found = {name: "installed" if importlib.util.find_spec(name) else "missing" for name in OPTIONAL_PACKAGES}
     tuning = settings().tuning
-    return Report({
-        **_core.info(),
-        "version": __version__,
-        "cuda": device.describe(),
-        "tuning": "none" if tuning is None else f"{tuning.hash} ({tuning.path or 'of this process'})",
-        "optional packages": found,
-    })
+    return Report(
+        {
+            **_core.info(),
+            "version": __version__,
+            "cuda": device.describe(),
+            "tuning": "none" if tuning is None else f"{tuning.hash} ({tuning.path or 'of this process'})",
+            "optional packages": found,
+        }
+    )
 
 
 def cache_info() -> Report:

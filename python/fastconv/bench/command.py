@@ -13,7 +13,8 @@ from typing import Any
 TEXT = """\
 Time convolutions by fastconv and by the other libraries that are installed, in turn, and check every result.
 
-WHAT is a problem as text (see fastconv explain --help), a file with one problem a line, or a list by its name:
+WHAT is a problem as text (see fastconv explain --help), a file with one problem a line, a MODEL.onnx, whose
+convolutions are timed without what is fused to them, or a list by its name:
   quick   six layers of well-known networks, half a minute or two (the default)
   layers  28 layers of well-known networks
   more    40 others: odd sizes, batches, 1-D and 3-D, large filters
@@ -100,6 +101,8 @@ def layers_of(options: argparse.Namespace) -> list[Any]:
     if text == QUICK:
         each = [problems.load(problems.LAYERS, (pass_,), options.only) for pass_ in passes or ("fwd",)]
         return [layer for layers in each for layer in layers[1::5]]
+    if text.endswith(".onnx"):
+        return problems.of_model(Path(text), passes or ("fwd",), options.only)
     if len(options.what) == 1 and " " not in text.strip():
         return problems.load(problems.find(text), passes or ("fwd",), options.only)
     first = text.split()[0]

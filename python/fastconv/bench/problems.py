@@ -109,6 +109,23 @@ def lists() -> list[str]:
     return sorted(path.stem for path in LISTS.glob("*.txt"))
 
 
+def of_model(path: Path, passes: tuple[str, ...], pattern: str | None) -> list[Layer]:
+    """The distinct convolutions of an ONNX model, without bias; of equal ones the first name stays.
+
+    Raises:
+        ValueError: it has none, or none whose name contains `pattern`.
+    """
+    from ..onnx import convolutions
+
+    named: dict[str, str] = {}
+    for problem, name in convolutions(path):
+        if pattern is None or pattern.lower() in name.lower():
+            named.setdefault(str(problem).removesuffix(" bias"), name)
+    if not named:
+        raise ValueError(f"{path.name} has no convolution" + (f" with {pattern!r} in its name" if pattern else ""))
+    return [Layer.parse(text, name, pass_) for pass_ in passes for text, name in named.items()]
+
+
 def find(name: str) -> Path:
     """The file of a list, by its name or path.
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tuning files: measured once, in effect only where they are loaded, small, text, mergeable.
 
-    tuning = fc.tune(problems, budget_s=30, file="machine.tuning")
-    fc.set_options(tuning=tuning)
+tuning = fc.tune(problems, budget_s=30, file="machine.tuning")
+fc.set_options(tuning=tuning)
 """
 
 from .difference import Change, Difference, diff

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
+
+from ..commands.arguments import seconds, size
 
 TEXT = """\
 Time the algorithms for some convolutions within a budget and keep the fastest, class of shapes by class of shapes.
@@ -17,40 +18,28 @@ Time the algorithms for some convolutions within a budget and keep the fastest, 
   fastconv tune diff OLD NEW         which classes changed algorithm or speed
   fastconv tune merge FILE FILE ...  all entries of several files, to --out
 
-Problems whose extents round up to the same class share one measurement; classes that the file knows cost nothing. Ctrl-C
-ends it early and loses nothing. The file takes effect where it is loaded: FASTCONV_TUNING=FILE, or tuning= in Python.
+Problems whose extents round up to the same class share one measurement; classes that the file knows cost nothing.
+Ctrl-C ends it early and loses nothing. The file takes effect where it is loaded: by FASTCONV_TUNING=FILE, or
+tuning= in Python.
 """
 EXAMPLE = "fastconv tune --budget 30s --out machine.tuning resnet50.onnx"
-_UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_SIZES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-def seconds(text: str) -> float:
-    """30, 30s, 500ms, 2m or 1h in seconds, as argparse calls it."""
-    return _measure(text, _UNITS, "a time such as 30s, 500ms or 2m")
-
-
-def size(text: str) -> int:
-    """4096, 512MiB or 2GB in bytes, as argparse calls it."""
-    return int(_measure(text, _SIZES, "bytes such as 4096, 512MiB or 2GB"))
-
-
-def _measure(text: str, units: Any, expected: str) -> float:
-    match = re.fullmatch(r"(\d+\.?\d*)\s*([A-Za-z]*)", text.strip())
-    if not match or match[2] not in units or not float(match[1]) > 0:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected {expected}")
-    return float(match[1]) * float(units[match[2]])
 
 
 def add_arguments(command: Any) -> None:
     """Add the arguments to a parser."""
     command.add_argument("what", nargs="+", metavar="WHAT", help="problems, or show, diff or merge and their files")
     command.add_argument(
-        "--budget", type=seconds, default=30.0, metavar="TIME", help="of measuring in all: 30s, 500ms, 2m (default: 30s)"
+        "--budget",
+        type=seconds,
+        default=30.0,
+        metavar="TIME",
+        help="of measuring in all: 30s, 500ms, 2m (default: 30s)",
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="tuning file to read, if it exists, and to write")
     command.add_argument("--threads", type=int, metavar="N", help="threads that the timed calls use (default: all)")
-    command.add_argument("--passes", metavar="PASS", help="of fwd, bwd_data, bwd_filter, by commas (default: as they are)")
+    command.add_argument(
+        "--passes", metavar="PASS", help="of fwd, bwd_data, bwd_filter, by commas (default: as they are)"
+    )
     command.add_argument("--batch", type=int, default=1, metavar="N", help="images, where a model leaves that open")
     command.add_argument("--shapes", type=int, metavar="N", help="classes that are timed at most")
     command.add_argument("--bytes", type=size, metavar="SIZE", help="leave out what needs more memory: 512MiB, 2GB")

@@ -29,7 +29,7 @@ class Change:
 
     @property
     def what(self) -> str:
-        """"algorithm", "slower", "faster", "same", "only old" or "only new"; a changed algorithm goes first."""
+        """ "algorithm", "slower", "faster", "same", "only old" or "only new"; a changed algorithm goes first."""
         if self.old is None or self.new is None or self.speedup is None:
             return "only new" if self.old is None else "only old"
         if self.old.algorithm != self.new.algorithm:
@@ -60,7 +60,15 @@ class Difference:
             ]
             ratio = "-" if change.speedup is None else f"{change.speedup:.2f}"
             rows.append(
-                [change.what, f"{entry.kind} {entry.shape_class}", cells[0][0], cells[1][0], cells[0][1], cells[1][1], ratio]
+                [
+                    change.what,
+                    f"{entry.kind} {entry.shape_class}",
+                    cells[0][0],
+                    cells[1][0],
+                    cells[0][1],
+                    cells[1][1],
+                    ratio,
+                ]
             )
         counts = [f"{len(self.of(what))} {words}" for what, words in _WORDS.items() if self.of(what)]
         head = ", ".join(counts) or "nothing in common"

@@ -43,7 +43,8 @@ class Job:
 
 def tune(problems: Any, budget_s: float = 30.0, *, file: str | os.PathLike[str] | None = None,
          kinds: Iterable[str] = KINDS, max_shapes: int | None = None, max_bytes: int | None = None,
-         again: bool = False, device: str = "cpu", seed: int = 0, progress: Progress | None = None) -> Tuning:  # fmt: skip
+         again: bool = False, device: str = "cpu", seed: int = 0,
+         progress: Progress | None = None) -> Tuning:  # fmt: skip
     """Time the algorithms for some problems and remember which were fastest, for all problems of their classes.
 
     Problems whose extents round up to the same class (1, 2, 3, 4, 6, 8, 12, 16, 24, ...) share one measurement, and a
@@ -57,7 +58,8 @@ def tune(problems: Any, budget_s: float = 30.0, *, file: str | os.PathLike[str] 
 
     Args:
         problems: a ConvProblem or its text form, several of them, or a Trace (`with fc.trace() as problems`).
-        budget_s: seconds of measuring in all. A call that has begun is finished; none begins that should not end in time.
+        budget_s: seconds of measuring in all. A call that has begun is finished; none begins that should not end
+            in time.
         file: a tuning file that is read if it exists, and written after every class.
         kinds: "call" for weights as they are, "planned" for weights that are packed once (forward only).
         max_shapes: the most classes that are timed.
@@ -90,7 +92,9 @@ def tune(problems: Any, budget_s: float = 30.0, *, file: str | os.PathLike[str] 
     known = load(file) if file is not None and Path(file).exists() else Tuning({})
     held = {} if again else known.sections.get(section, {})
     jobs = [job for job in _jobs(problems, kinds) if (job.kind, job.shape_class) not in held]
-    skipped = {str(job): f"more than max_shapes={max_shapes}" for job in jobs[max_shapes:]} if max_shapes is not None else {}
+    skipped = (
+        {str(job): f"more than max_shapes={max_shapes}" for job in jobs[max_shapes:]} if max_shapes is not None else {}
+    )
     jobs = jobs[:max_shapes]
     result = known
     with contextlib.suppress(KeyboardInterrupt):  # as if the budget were spent
@@ -119,7 +123,9 @@ def _section(device: str) -> Section:
     from .. import device as devices
 
     facts = devices.infos()[devices.numbered(device, "tune")]
-    return dataclasses.replace(here(), machine=facts["name"].replace('"', "'"), isa=f"sm_{facts['architecture']}", threads=1)
+    return dataclasses.replace(
+        here(), machine=facts["name"].replace('"', "'"), isa=f"sm_{facts['architecture']}", threads=1
+    )
 
 
 def _jobs(problems: Any, kinds: tuple[str, ...]) -> list[Job]:

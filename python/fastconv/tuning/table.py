@@ -5,8 +5,9 @@
     [machine="Intel(R) Xeon(R) Processor @ 2.80GHz" isa=avx512 version=0.1.0 threads=2]
     planned | fwd n1 c64 h64 w64 k64 r3 s3 ... | 7 | fwd n1 c64 h56 w56 k64 ... | winograd_f4x4_3x3 9.81e-04, ...
 
-A section is one machine; a line is a class of shapes (`_core.shape_class`: its largest member), how often each algorithm
-was timed, the problem that was timed, and the medians in seconds. Lines are sorted, so that files merge as text too.
+A section is one machine; a line is a class of shapes (`_core.shape_class`: its largest member), how often each
+algorithm was timed, the problem that was timed, and the medians in seconds. Lines are sorted, so that files merge
+as text too.
 """
 
 from __future__ import annotations
@@ -214,7 +215,9 @@ def load(path: str | os.PathLike[str]) -> Tuning:
     """
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     if not lines or lines[0].strip() != FORMAT:
-        raise ProblemError(f"{path}: begins with {lines[0][:60]!r} ; expected {FORMAT!r}" if lines else f"{path}: empty")
+        raise ProblemError(
+            f"{path}: begins with {lines[0][:60]!r} ; expected {FORMAT!r}" if lines else f"{path}: empty"
+        )
     sections: dict[Section, dict[tuple[str, str], Entry]] = {}
     section = None
     for number, line in enumerate(lines[1:], 2):
@@ -239,7 +242,9 @@ def load(path: str | os.PathLike[str]) -> Tuning:
 def _entry(line: str) -> Entry:
     cells = [cell.strip() for cell in line.split("|")]
     if len(cells) != 5 or cells[0] not in KINDS:
-        raise ValueError(f"{line[:80]!r}; expected call or planned | class | samples | problem | algorithm seconds, ...")
+        raise ValueError(
+            f"{line[:80]!r}; expected call or planned | class | samples | problem | algorithm seconds, ..."
+        )
     seconds: dict[str, float] = {}
     for pair in cells[4].split(","):
         name, _, value = pair.strip().partition(" ")
