@@ -20,6 +20,7 @@ Array = npt.NDArray[Any]
 PASSES = ("fwd", "bwd_data", "bwd_filter")
 LAYOUTS = {"nchw": "channels_first", "nhwc": "channels_last"}
 
+_TRANSFORM_TERMS = 4
 # The steepest slope of the activations, hard_swish's at 3; a leaky ReLU's is the larger of this and its own.
 _STEEPEST = 1.5
 # Units in the last place by which an activation itself may be off.
@@ -82,9 +83,7 @@ class Call:
         if p.pass_ == "bwd_data":
             last = (a.get("bias"), p.activation, self.alpha)
             return _core.conv_backward_data(a["dy"], a["w"], p.x_shape, *geometry, layout, options, out, *last)
-        return _core.conv_backward_filter(
-            a["dy"], a["x"], p.w_shape, *geometry, self.pad_value, layout, options, out
-        )
+        return _core.conv_backward_filter(a["dy"], a["x"], p.w_shape, *geometry, self.pad_value, layout, options, out)
 
     def exact(self) -> Array:
         """The answer in float64, in long double where the arrays are float64."""
@@ -128,13 +127,15 @@ class Call:
     def allowed(self, exact: Array, magnitude: Array, error_factor: float) -> Array:
         """The largest error of each element that an algorithm of this error factor may have (docs/numerics.md).
 
-        A transform mixes the cells of its tile: its errors are relative to the largest sum of all.
+        A transform mixes the cells of its tile: its errors are relative to the largest sum of all, and it counts as a
+        sum of four terms at least, because it adds as many where the answer has one.
         """
         p = self.problem
         half = p.dtype in ("f16", "bf16")
         info = np.finfo(np.float64 if p.dtype == "f64" else np.float32)
         scale = magnitude if error_factor <= 1 else np.full_like(magnitude, magnitude.max(initial=0))
-        bound = max(error_factor, 1.0) * float(info.eps) * sqrt(max(self.terms, 1)) * scale + float(info.tiny)
+        terms = max(self.terms, 1 if error_factor <= 1 else _TRANSFORM_TERMS)
+        bound = max(error_factor, 1.0) * float(info.eps) * sqrt(terms) * scale + float(info.tiny)
         if p.activation != "none":
             size = np.abs(exact)
             bound = max(_STEEPEST, abs(self.alpha)) * bound + _ACTIVATION_ULPS * float(info.eps) * (size + bound)
