@@ -155,15 +155,15 @@ dilations, groups, and some thousand to 60,000 multiply-adds; inputs are normal.
 does not refuse, until it has {count:,} in float32 and {few:,} in the others{short}.
 
 - **worst / bound**: the largest error of any result over what is allowed of it,
-  `error_factor * eps * sqrt(terms) * sum(|x| * |w|)` (with a transform: the largest such sum of the call, and at least 4
-  terms; halves: rounded once more). 1 would be as bad as is promised.
+  `error_factor * eps * sqrt(terms) * sum(|x| * |w|)` (with a transform: the largest such sum of the call, and at
+  least 4 terms; halves: rounded once more). 1 would be as bad as is promised.
 - **max**: the largest error over eps times the largest result of its call; **rms**: root mean square errors over eps
   times root mean square results.
 - **rms / plain**: over that of `{plain}` on the same call; median and 99th percentile of the calls. A median of 1 is
   another order of the same sum; above 1 is what a transform costs.
-- **units in the last place**: of each result's own, quantiles over all results (rounded up, 4 % at most), and the most. A
-  result in which large terms cancel has lost digits in any algorithm; the last columns are such results. Results of no
-  terms, exact zeros, are left out here; a transform may leave a rounding error there.
+- **units in the last place**: of each result's own, quantiles over all results (rounded up, 4 % at most), and the most.
+  A result in which large terms cancel has lost digits in any algorithm; the last columns are such results. Results of
+  no terms, exact zeros, are left out here; a transform may leave a rounding error there.
 """
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the library promises of the bits of one call, as functions that look: docs/reproducibility.md.
 
-Each takes a call, an algorithm's name, an instruction set and the result that is expected, and answers with None or with
-a sentence about what differs. bench.fuzz and tests/test_promises.py ask them of random problems.
+Each takes a call, an algorithm's name, an instruction set and the result that is expected, and answers with None or
+with a sentence about what differs. bench.fuzz and tests/test_promises.py ask them of random problems.
 """
 
 from __future__ import annotations
