@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hashes of results, kept per version and instruction set: `python -m bench.golden` writes tests/golden/VERSION-ISA.txt.
+"""Hashes of results, kept per version and instruction set: `python -m bench.golden` writes tests/golden/*-ISA.txt.
 
-Every algorithm on every problem of tests/golden/problems.txt, on numbers that integers alone decide, so that no library's
-generator can change them. A hash that changes means that results have: `--against 0.1.0` lists what differs from the file
-of an older version. tests/test_golden.py compares with the version's own file.
+Every algorithm on every problem of tests/golden/problems.txt, on numbers that integers alone decide, so that no
+library's generator can change them. A hash that changes means that results have: `--against 0.1.0` lists what differs
+from the file of an older version. tests/test_golden.py compares with the version's own file.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ does not refuse, until it has {count:,} in float32 and {few:,} in the others{sho
 
 - **worst / bound**: the largest error of any result over what is allowed of it,
   `error_factor * eps * sqrt(terms) * sum(|x| * |w|)` (with a transform: the largest such sum of the call, and at
-  least 4 terms; halves: rounded once more). 1 would be as bad as is promised.
+  least as many terms as the filter has taps; halves: rounded once more). 1 would be as bad as is promised.
 - **max**: the largest error over eps times the largest result of its call; **rms**: root mean square errors over eps
   times root mean square results.
 - **rms / plain**: over that of `{plain}` on the same call; median and 99th percentile of the calls. A median of 1 is

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The promises of docs/reproducibility.md over random problems (bench/draws.py): the same bits for any number of
-threads, in any batch, wherever the arrays lie, in a plan and under a limit of workspace; each instruction set for itself.
+threads, in any batch, wherever the arrays lie, in a plan and under a limit of workspace, each instruction set for
+itself.
 
 bench.fuzz asks the same of as many problems as one has time for.
 """

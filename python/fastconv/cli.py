@@ -75,6 +75,14 @@ def _explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_file(options: argparse.Namespace) -> int:
+    from .selfcheck import check_file
+
+    right, text = check_file(options.file)
+    print(text)
+    return 0 if right else 1
+
+
 def _bench(options: argparse.Namespace) -> int:
     from .bench import command as bench
 
@@ -260,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_explain(commands)
     _add_bench(commands)
+    _add_check_file(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_demo(commands)
@@ -306,6 +315,16 @@ def _add_bench(commands: Any) -> None:
 
     summary = "how fast it is, beside other libraries"
     bench.add_arguments(_add(commands, "bench", _bench, summary, bench.TEXT, bench.EXAMPLE))
+
+
+def _add_check_file(commands: Any) -> None:
+    text = (
+        "Compute a call that FASTCONV_CHECK=1/N found wrong and saved once more, beside float64. Exit code 0 if it is\n"
+        "right now, 1 if it is still wrong."
+    )
+    example = "fastconv check fastconv-check-4711-0.npz"
+    command = _add(commands, "check", _check_file, "repeat a call that was found wrong", text, example)
+    command.add_argument("file", metavar="FILE", help="what the warning named")
 
 
 def _add_train(commands: Any) -> None:

@@ -20,7 +20,6 @@ Array = npt.NDArray[Any]
 PASSES = ("fwd", "bwd_data", "bwd_filter")
 LAYOUTS = {"nchw": "channels_first", "nhwc": "channels_last"}
 
-_TRANSFORM_TERMS = 4
 # The steepest slope of the activations, hard_swish's at 3; a leaky ReLU's is the larger of this and its own.
 _STEEPEST = 1.5
 # Units in the last place by which an activation itself may be off.
@@ -85,6 +84,12 @@ class Call:
             return _core.conv_backward_data(a["dy"], a["w"], p.x_shape, *geometry, layout, options, out, *last)
         return _core.conv_backward_filter(a["dy"], a["x"], p.w_shape, *geometry, self.pad_value, layout, options, out)
 
+    def run_planned(self, options: Options) -> Array:
+        """Forward by a plan, whose weights are packed before."""
+        p, a = self.problem, self.arrays
+        plan = _core.Plan(p, a["w"], a.get("bias"), self.alpha, self.pad_value, options)
+        return plan(a["x"], a.get("residual"))
+
     def exact(self) -> Array:
         """The answer in float64, in long double where the arrays are float64."""
         return self._reference(False)
@@ -128,13 +133,13 @@ class Call:
         """The largest error of each element that an algorithm of this error factor may have (docs/numerics.md).
 
         A transform mixes the cells of its tile: its errors are relative to the largest sum of all, and it counts as a
-        sum of four terms at least, because it adds as many where the answer has one.
+        sum of as many terms as the filter has taps at least, because it adds those where the answer has one.
         """
         p = self.problem
         half = p.dtype in ("f16", "bf16")
         info = np.finfo(np.float64 if p.dtype == "f64" else np.float32)
         scale = magnitude if error_factor <= 1 else np.full_like(magnitude, magnitude.max(initial=0))
-        terms = max(self.terms, 1 if error_factor <= 1 else _TRANSFORM_TERMS)
+        terms = max(self.terms, 1 if error_factor <= 1 else prod(p.filter))
         bound = max(error_factor, 1.0) * float(info.eps) * sqrt(terms) * scale + float(info.tiny)
         if p.activation != "none":
             size = np.abs(exact)
