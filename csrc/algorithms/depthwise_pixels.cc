@@ -153,7 +153,9 @@ class Pixels {
         for (int64_t residue = 0; residue < std::min(shared.residues, a.columns); ++residue) {
           const int64_t first = a.out_first + residue * a.out_step, unit = a.out_step * shared.residues;
           const int64_t j = ceil_div(std::max<int64_t>(0, row - first), unit);
-          const int64_t end = ceil_div(std::max<int64_t>(0, last_row - first), unit);
+          // An axis of one grid point has any step: rows beyond it are not its own.
+          const int64_t points = shared.points(a, residue);
+          const int64_t end = std::min(points, ceil_div(std::max<int64_t>(0, last_row - first), unit));
           if (j >= end) continue;
           at.rows = end - j;
           at.y_row = unit * width * written_pixel;

@@ -78,9 +78,10 @@ class Planes {
     depthwise_border_run<T>(p, r, nullptr, 0);
     if (!store.more) return;
     parallel_for(r.parallel, p.n * channels, [&](int64_t item, int) {
-      T* plane = (forward ? y : x).at(written_at(item / channels, item % channels));
-      for (int64_t i = 0; i < written_size[0]; ++i)
-        finish(plane + i * written_size[1] * written_size[2], nullptr, written_size[1]);
+      for (int64_t i = 0; i < written_size[0]; ++i) {
+        const int64_t at = written_at(item / channels, item % channels) + i * written_size[1] * written_size[2];
+        finish((forward ? y : x).at(at), r.residual ? residual.at(at) : nullptr, written_size[1]);
+      }
     });
   }
 

@@ -8,6 +8,7 @@ Importing it loads numpy and the native module; `fc.nn`, `fc.optim`, `fc.data` a
 """
 
 import importlib
+import os
 from typing import Any
 
 # First: the tape and the operations need Tensor, whose operators need them in turn.
@@ -97,6 +98,15 @@ from .unpooling import (
     max_unpool3d,
     max_unpool3d_backward,
 )
+
+if os.environ.get("FASTCONV_CHECK"):  # else nothing stands between a call and the native module
+    from pathlib import Path
+
+    from . import selfcheck
+
+    selfcheck.install(
+        selfcheck.every_of(os.environ["FASTCONV_CHECK"]), Path(os.environ.get("FASTCONV_CHECK_DIR") or ".")
+    )
 
 # Loaded at first use, so that `import fastconv` stays light.
 _MODULES = (

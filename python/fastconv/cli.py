@@ -83,6 +83,14 @@ def _explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_file(options: argparse.Namespace) -> int:
+    from .selfcheck import check_file
+
+    right, text = check_file(options.file)
+    print(text)
+    return 0 if right else 1
+
+
 def _bench(options: argparse.Namespace) -> int:
     from .bench import command as bench
 
@@ -128,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_bench(commands)
     _add_tune(commands)
+    _add_check_file(commands)
     _add_training(commands)
     _add_demo(commands)
     return parser
@@ -186,6 +195,16 @@ def _add_tune(commands: Any) -> None:
 
     summary = "time algorithms within a budget and keep the fastest"
     tune.add_arguments(_add(commands, "tune", _tune, summary, tune.TEXT, tune.EXAMPLE))
+
+
+def _add_check_file(commands: Any) -> None:
+    text = (
+        "Compute a call that FASTCONV_CHECK=1/N found wrong and saved once more, beside float64. Exit code 0 if it is\n"
+        "right now, 1 if it is still wrong."
+    )
+    example = "fastconv check fastconv-check-4711-0.npz"
+    command = _add(commands, "check", _check_file, "repeat a call that was found wrong", text, example)
+    command.add_argument("file", metavar="FILE", help="what the warning named")
 
 
 def _add_training(commands: Any) -> None:

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call of the native module as data: what it was given, what it should answer, and how far off it may be.
+
+The answer is that of `fastconv.reference`: NumPy in float64, for float64 in long double. Behind the sampled
+self-check (selfcheck.py), the fuzz command and the tables of docs/precision.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from ._core import ConvProblem, Options
+
+Array = npt.NDArray[Any]
+PASSES = ("fwd", "bwd_data", "bwd_filter")
+LAYOUTS = {"nchw": "channels_first", "nhwc": "channels_last"}
+
+# The steepest slope of the activations, hard_swish's at 3; a leaky ReLU's is the larger of this and its own.
+_STEEPEST = 1.5
+# Units in the last place by which an activation itself may be off.
+_ACTIVATION_ULPS = 4
+
+
+def numpy_dtype(word: str) -> np.dtype[Any]:
+    """The dtype that a problem calls f32, f64, f16 or bf16; the last needs the package ml_dtypes."""
+    if word == "bf16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype({"f32": np.float32, "f64": np.float64, "f16": np.float16}[word])
+
+
+@dataclass(frozen=True)
+class Call:
+    """A convolution with its arrays.
+
+    Attributes:
+        problem: what is computed.
+        arrays: "x", "w", "dy", "bias" and "residual"; those that the pass does not read may be missing.
+        alpha: the activation's parameter.
+        pad_value: what padding mode "constant" shows.
+    """
+
+    problem: ConvProblem
+    arrays: Mapping[str, Array]
+    alpha: float = 0.0
+    pad_value: float = 0.0
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        p = self.problem
+        return {"fwd": p.y_shape, "bwd_data": p.x_shape, "bwd_filter": p.w_shape}[p.pass_]
+
+    @property
+    def terms(self) -> int:
+        """How many products are summed for one element of the result, at most."""
+        p = self.problem
+        epilogue = 3
+        if p.pass_ == "fwd":
+            return p.c // p.groups * prod(p.filter) + epilogue
+        if p.pass_ == "bwd_data":
+            # A cell that padding shows several times is met by a tap several times.
+            copies = 1 if p.padding_mode in ("zeros", "constant") else 2**p.spatial_rank
+            return p.k // p.groups * prod(p.filter) * copies + epilogue
+        return max(p.n, 1) * prod(p.output_size)
+
+    def run(self, options: Options, out: Array | None = None) -> Array:
+        """The native module's answer."""
+        p, a = self.problem, self.arrays
+        geometry = (p.stride, p.pad_begin, p.pad_end, p.dilation, p.groups, p.padding_mode)
+        layout = LAYOUTS[p.layout]
+        if p.pass_ == "fwd":
+            epilogue = (self.pad_value, p.activation, self.alpha)
+            return _core.conv_forward(
+                a["x"], a["w"], a.get("bias"), a.get("residual"), *geometry, *epilogue, layout, options, out
+            )
+        if p.pass_ == "bwd_data":
+            last = (a.get("bias"), p.activation, self.alpha)
+            return _core.conv_backward_data(a["dy"], a["w"], p.x_shape, *geometry, layout, options, out, *last)
+        return _core.conv_backward_filter(a["dy"], a["x"], p.w_shape, *geometry, self.pad_value, layout, options, out)
+
+    def run_planned(self, options: Options) -> Array:
+        """Forward by a plan, whose weights are packed before."""
+        p, a = self.problem, self.arrays
+        plan = _core.Plan(p, a["w"], a.get("bias"), self.alpha, self.pad_value, options)
+        return plan(a["x"], a.get("residual"))
+
+    def exact(self) -> Array:
+        """The answer in float64, in long double where the arrays are float64."""
+        return self._reference(False)
+
+    def magnitude(self) -> Array:
+        """The same sums of absolute values, without the activation: what rounding errors are proportional to."""
+        return self._reference(True)
+
+    def _reference(self, magnitude: bool) -> Array:
+        from . import reference
+
+        p = self.problem
+        dtype: Any = np.longdouble if p.dtype == "f64" else np.float64
+        # np.abs does not know bfloat16.
+        a = {name: value.astype(dtype) for name, value in self.arrays.items()}
+        if magnitude:
+            a = {name: np.abs(value) for name, value in a.items()}
+        words: dict[str, Any] = {
+            "stride": p.stride,
+            "padding": tuple(zip(p.pad_begin, p.pad_end, strict=True)),
+            "dilation": p.dilation,
+            "groups": p.groups,
+            "padding_mode": p.padding_mode,
+            "layout": LAYOUTS[p.layout],
+            "dtype": dtype,
+        }
+        # Halves hold the pad value rounded.
+        pad = float(np.asarray(self.pad_value).astype(numpy_dtype(p.dtype)))
+        pad = abs(pad) if magnitude else pad
+        if p.pass_ == "bwd_filter":
+            return reference.conv_backward_filter(a["dy"], a["x"], p.w_shape, **words, pad_value=pad)
+        if p.pass_ == "fwd":
+            y = reference.conv(a["x"], a["w"], a.get("bias"), **words, pad_value=pad, residual=a.get("residual"))
+        else:
+            y = reference.conv_backward_data(a["dy"], a["w"], p.x_shape, **words)
+            if "bias" in a:
+                y = y + a["bias"].reshape(-1, *(1,) * (p.spatial_rank * (p.layout == "nchw")))
+        return y if magnitude or p.activation == "none" else reference.activation(p.activation, y, self.alpha)
+
+    def allowed(self, exact: Array, magnitude: Array, error_factor: float) -> Array:
+        """The largest error of each element that an algorithm of this error factor may have (docs/numerics.md).
+
+        A transform mixes the cells of its tile: its errors are relative to the largest sum of all, and it counts as a
+        sum of as many terms as the filter has taps at least, because it adds those where the answer has one.
+        """
+        p = self.problem
+        half = p.dtype in ("f16", "bf16")
+        info = np.finfo(np.float64 if p.dtype == "f64" else np.float32)
+        scale = magnitude if error_factor <= 1 else np.full_like(magnitude, magnitude.max(initial=0))
+        terms = max(self.terms, 1 if error_factor <= 1 else prod(p.filter))
+        bound = max(error_factor, 1.0) * float(info.eps) * sqrt(terms) * scale + float(info.tiny)
+        if p.activation != "none":
+            size = np.abs(exact)
+            bound = max(_STEEPEST, abs(self.alpha)) * bound + _ACTIVATION_ULPS * float(info.eps) * (size + bound)
+        if half:  # rounded once more, to nearest; subnormals of bfloat16 count as zero
+            eps, least = (2.0**-10, 2.0**-24) if p.dtype == "f16" else (2.0**-7, float(info.tiny))
+            bound = bound + eps / 2 * (np.abs(exact) + bound) + least
+        return bound
