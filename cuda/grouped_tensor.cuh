@@ -16,23 +16,11 @@
 #pragma once
 
 #include "grouped.cuh"
-#include "products.cuh"
+#include "tensor_tile.cuh"
 
 namespace fastconv::cuda {
 
-// Four blocks for each multiprocessor of sm_90, three of sm_80.
-constexpr int kTensorArena = 44 << 10;
-typedef TileMemory<kTensorArena> TensorMemory;
-
-constexpr int kTensorWarps = kTileThreads / kWarp;
-constexpr int kQuad = 4;         // channels that a thread reads at once
-constexpr int kTensorStep = 16;  // of the depth
-
-// `work`, if given, gets what the algorithm's estimate counts: bytes that move, and multiply-adds of mma, with those by
-// one block of columns counted double, since they wait for shared memory.
-struct TensorWork {
-  double bytes = 0, products = 0;
-};
+// `work`: see tensor_tile.cuh. One block of columns counts as two, since it waits for shared memory as long.
 bool plan_tensor_images(const ConvProblem& p, TensorWork* work = nullptr);
 int run_tensor_images(const ConvProblem& p, const RunContext& r, bool one_product);
 bool plan_tensor_filter(const ConvProblem& p, TensorWork* work = nullptr);
@@ -44,20 +32,6 @@ int run_tensor_filter(const ConvProblem& p, const RunContext& r, bool one_produc
 inline int32_t tensor_piece(const Box& box, int64_t element, const void* data, const Image& at, int64_t group_channels,
                             int64_t all_channels, int64_t of_group) {
   return piece_of(box, element, data, at, group_channels == of_group ? all_channels : group_channels, 0, 0);
-}
-
-// The fastest elements first: as many words as `T` has bytes.
-template <class T>
-__device__ __forceinline__ Vector<uint32_t, sizeof(T)> load_quad(const T* from) {
-  return load<sizeof(T)>(reinterpret_cast<const uint32_t*>(from));
-}
-
-// work(arithmetic) by the dtype; float32 by one product or three.
-template <class Work>
-int by_arithmetic(DType dtype, bool one_product, const Work& work) {
-  if (dtype == DType::kFloat16) return work(HalfProduct());
-  if (dtype == DType::kBFloat16) return work(BFloat16Product());
-  return one_product ? work(Tf32Product()) : work(StrictProduct());
 }
 
 }  // namespace fastconv::cuda

@@ -29,19 +29,6 @@ struct FilterProduct {
   Divisor32 by_x, by_y, by_units, by_column_blocks, by_row_blocks, by_eights, by_tap_rows, by_tap_columns;
 };
 
-// Where the cells of each output of the tile begin in the box of x; below 0: no output.
-__device__ __forceinline__ void list_places(const FilterProduct& f, const TilePlace& place, int32_t* to) {
-  const Tile& g = f.tile;
-  for (int e = static_cast<int>(threadIdx.x); e < f.steps * kTensorStep; e += kTileThreads) {
-    const Parts at = parts_of(g.items, e < g.items.total ? e : 0);
-    const bool there = e < g.items.total && place.dest[0] + at.at[2] < g.axis[0].dest &&
-                       place.dest[1] + at.at[1] < g.axis[1].dest && place.dest[2] + at.at[0] < g.axis[2].dest;
-    to[e] = there ? at.at[2] * g.axis[0].stride * g.source.pitch[0] + at.at[1] * g.axis[1].stride * g.source.pitch[1] +
-                        at.at[0] * g.axis[2].stride * g.source.pitch[2]
-                  : -1;
-  }
-}
-
 // sums += the products of 16 outputs. `from`: where the thread's channels of each eight lie from an output's cell: halves
 // by ldmatrix, whose lane names a row of an eight; floats one by one, channel lane / 4 of outputs lane % 4 + 4 i.
 template <class A, int across>
@@ -130,7 +117,7 @@ __global__ void __launch_bounds__(kTileThreads, A::kPromotes ? 2 : 4)
                       ? n * c.ys.batch + (group * c.group_k + first_filter + member) * c.ys.channel
                       : -1;
     }
-    list_places(f, place, places);
+    list_places(g, place, f.steps, places);
     sync();
     load_box(g.source, x, c.x, c.xs.pixel, place.source, s.source, 0);
     load_box(g.dest, y, c.y, c.ys.pixel, place.dest, s.dest, 0);
@@ -144,29 +131,13 @@ __global__ void __launch_bounds__(kTileThreads, A::kPromotes ? 2 : 4)
       if constexpr (A::kPromotes) {
         float more[kDown][across][4] = {};
         multiply_outputs<A, across>(x, from, zeros, places + step * kTensorStep, g.dest.pitch[2], eights, more);
-#pragma unroll
-        for (int i = 0; i < kDown * across * 4; ++i)
-          sums[i / 4 / across][i / 4 % across][i % 4] += more[i / 4 / across][i / 4 % across][i % 4];
+        add_sums<kDown, across>(sums, more);
       } else {
         multiply_outputs<A, across>(x, from, zeros, places + step * kTensorStep, g.dest.pitch[2], eights, sums);
       }
     }
   }
-  if (f.slices > 1) {
-    sync();
-    auto* of_threads = s.template at<float>(0);
-    const int distance = f.units * kWarp;
-#pragma unroll
-    for (int i = 0; i < kDown * across * 4; ++i)
-      of_threads[i * kTileThreads + thread] = sums[i / 4 / across][i / 4 % across][i % 4];
-    sync();
-    if (slice == 0)
-#pragma unroll
-      for (int i = 0; i < kDown * across * 4; ++i)
-#pragma unroll 1
-        for (int k = 1; k < f.slices; ++k)
-          sums[i / 4 / across][i / 4 % across][i % 4] += of_threads[i * kTileThreads + k * distance + thread];
-  }
+  if (f.slices > 1) add_slices<kDown, across>(s.template at<float>(0), f.units, f.slices, slice, sums);
   if (slice > 0 || !busy) return;
 #pragma unroll
   for (int i = 0; i < kDown * 2; ++i) {
@@ -187,12 +158,6 @@ __global__ void __launch_bounds__(kTileThreads, A::kPromotes ? 2 : 4)
       parts[((part * c.p.k + k) * c.group_c + channel) * g.taps + tap] = sums[i / 2][j / 2][i % 2 * 2 + j % 2];
     }
   }
-}
-
-// Elements from one pixel to the next: 8 rows of an eight of halves, or 4 of floats, in different banks.
-int64_t pixel_pitch(int64_t channels, int64_t element) {
-  const int64_t unit = element == 2 ? 8 : kEight;
-  return (divide_up(channels, unit) | 1) * unit;
 }
 
 bool plan(const ConvProblem& p, FilterProduct* f, TensorWork* work) {
@@ -223,7 +188,8 @@ bool plan(const ConvProblem& p, FilterProduct* f, TensorWork* work) {
   f->all_units = narrow_int(f->supers * of_super), f->units = std::min(f->all_units, kTensorWarps);
   f->slices = kTensorWarps / f->units, f->chunks = divide_up(f->all_units, f->units);
   const int64_t x_channels = int64_t{f->supers} * f->x_pitch, y_channels = int64_t{f->supers} * f->y_pitch;
-  const int64_t x_pitch = pixel_pitch(x_channels, element), y_pitch = pixel_pitch(y_channels, element);
+  // From one pixel to the next: 8 rows of an eight of halves, or 4 of floats, in different banks.
+  const int64_t x_pitch = odd_pitch(x_channels, kEight), y_pitch = odd_pitch(y_channels, kEight);
   const int64_t group_blocks = divide_up(p.groups, f->groups);
   const TileLengths ws(g.axis[2].dest, 1, 512), hs(g.axis[1].dest, 1, 256), ds(g.axis[0].dest, 1, 8);
   Tile best{};

@@ -79,8 +79,8 @@ __device__ __forceinline__ void load_fragments_of_filters(const GroupedProduct& 
 
 // sums += the step's products. `base`: the places of this thread's 8 pixels.
 template <class A, int across>
-__device__ __forceinline__ void multiply_quads(const typename A::T* cells, const typename A::T* filters,
-                                               const int (&base)[kDown][2], int mask, float (&sums)[kDown][across][4]) {
+__device__ __forceinline__ void multiply_step(const typename A::T* cells, const typename A::T* filters,
+                                              const int (&base)[kDown][2], int mask, TensorSums<kDown, across>& sums) {
   typedef typename A::T T;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   Vector<uint32_t, sizeof(T)> pixels[kDown][2], columns[across];
@@ -90,20 +90,7 @@ __device__ __forceinline__ void multiply_quads(const typename A::T* cells, const
   for (int i = 0; i < kDown; ++i)
 #pragma unroll
     for (int k = 0; k < 2; ++k) pixels[i][k] = load_quad(cells + (base[i][k] & mask));
-  constexpr int kHalves = sizeof(T) / 2;  // mma of the step
-#pragma unroll
-  for (int half = 0; half < kHalves; ++half) {
-    uint32_t a[kDown][4], b[(across + 1) / 2][4] = {};
-#pragma unroll
-    for (int i = 0; i < kDown; ++i)
-#pragma unroll
-      for (int k = 0; k < 4; ++k) a[i][k] = pixels[i][k % 2].at[half * 2 + k / 2];
-#pragma unroll
-    for (int j = 0; j < across; ++j)
-#pragma unroll
-      for (int k = 0; k < 2; ++k) b[j / 2][j % 2 * 2 + k] = columns[j].at[half * 2 + k];
-    A::template multiply<kDown, across>(a, b, sums);
-  }
+  multiply_quads<A, kDown, across>(pixels, columns, sums);
 }
 
 template <class A, int across>
@@ -168,36 +155,18 @@ __global__ void __launch_bounds__(kTileThreads, A::kPromotes ? 3 : 4)
       const T* at = quad < 0 ? zeros : of_group + quad;
       if constexpr (A::kPromotes) {
         float more[kDown][across][4] = {};
-        multiply_quads<A, across>(at, of_filters, base, quad < 0 ? 0 : -1, more);
-#pragma unroll
-        for (int i = 0; i < kDown; ++i)
-#pragma unroll
-          for (int j = 0; j < across; ++j)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) sums[i][j][e] += more[i][j][e];
+        multiply_step<A, across>(at, of_filters, base, quad < 0 ? 0 : -1, more);
+        add_sums<kDown, across>(sums, more);
       } else {
-        multiply_quads<A, across>(at, of_filters, base, quad < 0 ? 0 : -1, sums);
+        multiply_step<A, across>(at, of_filters, base, quad < 0 ? 0 : -1, sums);
       }
     }
-#pragma unroll
-    for (int i = 0; i < kDown; ++i)
-#pragma unroll
-      for (int j = 0; j < across; ++j)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int at = first + i * 16 + e / 2 * 8, filter = (filter_block * across + j) * 8 + lane % 4 * 2 + e % 2;
-          if (at < outputs && filter < f.filters)
-            stage[(group * f.filters + filter) * g.dest.plane + at * g.dest.pitch[2]] = sums[i][j][e];
-        }
+    const int filter = filter_block * across * 8;
+    put_stage<kDown, across>(g.dest, stage, outputs, row_block * kRows, group * f.filters + filter, f.filters - filter,
+                             sums);
   }
   sync();
   store_tile(g, c, place, s, stage);
-}
-
-// Bytes apart that keep neighbours' quads in different banks: an odd number of `unit` bytes.
-int64_t odd_pitch(int64_t bytes, int64_t unit) {
-  const int64_t units = divide_up(bytes, unit);
-  return (units | 1) * unit;
 }
 
 // Boxes and places in shared memory; false: they do not fit.
@@ -217,21 +186,15 @@ bool lay_out_product(int64_t element, GroupedProduct* f) {
   const int64_t quad_bytes = int64_t{f->steps} * kQuad * 4;
   const int64_t filter_bytes =
       int64_t{f->groups} * f->filter_blocks * f->blocks_at_once * 8 * f->steps * kTensorStep * element;
-  // Rows of the stage: pairs of floats, of 8 pixels and 4 columns, or of planes, in different banks.
-  const int64_t row = g.channels_last ? odd_pitch(filters, 8) : 1;
-  const int64_t plane = g.channels_last ? 1 : round_up(outputs, 16) + 4;
-  const int64_t stage_bytes = (g.channels_last ? outputs * row : filters * plane) * 4;
+  for (int i = 0; i < kMaxSpatial; ++i) g.source.count[i] = narrow_int(cells[i]), g.dest.count[i] = g.axis[i].tile;
+  g.source.planes = narrow_int(planes), g.dest.planes = narrow_int(filters);
+  g.source.channels_last = g.dest.channels_last = g.channels_last;
+  const int64_t stage_bytes = lay_out_stage(&g.dest, outputs);
   f->zeros_at = narrow_int(cell_bytes), f->quads_at = f->zeros_at + 16;
   g.weights_at = narrow_int(f->quads_at + quad_bytes), g.stage_at = narrow_int(g.weights_at + filter_bytes);
   if (cell_bytes + quad_bytes + filter_bytes + stage_bytes + 16 > kTensorArena) return false;
-  for (int i = 0; i < kMaxSpatial; ++i) g.source.count[i] = narrow_int(cells[i]), g.dest.count[i] = g.axis[i].tile;
-  g.source.pitch[2] = narrow_int(pixel), g.dest.pitch[2] = narrow_int(row);
-  g.source.planes = narrow_int(planes), g.dest.planes = narrow_int(filters);
-  g.source.plane = 1, g.dest.plane = narrow_int(plane);
-  for (Box* box : {&g.source, &g.dest}) {
-    box->pitch[1] = box->count[2] * box->pitch[2], box->pitch[0] = box->count[1] * box->pitch[1];
-    box->channels_last = g.channels_last;
-  }
+  g.source.plane = 1, g.source.pitch[2] = narrow_int(pixel);
+  g.source.pitch[1] = g.source.count[2] * g.source.pitch[2], g.source.pitch[0] = g.source.count[1] * g.source.pitch[1];
   return true;
 }
 
