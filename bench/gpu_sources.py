@@ -20,6 +20,8 @@ ALGORITHMS = (  # as in cuda/registry.cc
     "depthwise",
     "direct",
     "grouped",
+    "grouped_tensor",
+    "grouped_tf32",
     "im2col_gemm",
     "implicit_gemm",
     "implicit_gemm_tf32",

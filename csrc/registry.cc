@@ -18,12 +18,19 @@ const Algorithm* const kAlgorithms[] = {&kDepthwise,       &kGrouped,         &k
 namespace {
 
 // The names that only a device has, so that options can ask for them.
+template <const char* const& name>
 bool refuse(const ConvProblem*, const Machine*, char* text) {
-  snprintf(text, kTextCapacity, "implicit_gemm_tf32 runs on tensor cores: it needs arrays on a CUDA device");
+  snprintf(text, kTextCapacity, "%s runs on tensor cores: it needs arrays on a CUDA device", name);
   return true;
 }
-const Algorithm kImplicitGemmTf32 = {
-    "implicit_gemm_tf32", 8192, 0, SameBits::kOne, refuse, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+constexpr const char *kGroupedTensor = "grouped_tensor", *kGroupedTf32 = "grouped_tf32",
+                     *kImplicitGemmTf32 = "implicit_gemm_tf32";
+template <const char* const& name>
+constexpr Algorithm on_tensor_cores(double error_factor) {
+  return {name, error_factor, 0, SameBits::kOne, refuse<name>, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+}
+constexpr Algorithm kDevice[] = {on_tensor_cores<kGroupedTensor>(2), on_tensor_cores<kGroupedTf32>(8192),
+                                 on_tensor_cores<kImplicitGemmTf32>(8192)};
 
 }  // namespace
 
@@ -33,7 +40,9 @@ const Algorithm* const* algorithm_list() { return kAlgorithms; }
 const Algorithm* find_algorithm(const char* name) {
   for (const Algorithm* algorithm : kAlgorithms)
     if (strcmp(algorithm->name, name) == 0) return algorithm;
-  return strcmp(name, kImplicitGemmTf32.name) == 0 ? &kImplicitGemmTf32 : nullptr;
+  for (const Algorithm& algorithm : kDevice)
+    if (strcmp(algorithm.name, name) == 0) return &algorithm;
+  return nullptr;
 }
 const Algorithm* find_algorithm(const Machine& machine, const char* name) {
   for (int i = 0; i < machine.algorithm_count; ++i)

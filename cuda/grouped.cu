@@ -8,27 +8,13 @@
 namespace fastconv::cuda {
 namespace {
 
-bool is_empty(const ConvProblem& p) {
-  return p.pass != Pass::kBackwardFilter && (p.n == 0 || (p.pass == Pass::kForward ? y_plane(p) : x_plane(p)) == 0);
-}
-
 bool plan(const ConvProblem& p, double* bytes, double* products) {
   if (p.pass == Pass::kBackwardFilter) return plan_grouped_filter(p, bytes, products);
   return plan_grouped_images(p, bytes, products);
 }
 
 bool why_not(const ConvProblem* p, const Machine*, char* text) {
-  text[0] = 0;
-  const int64_t channels = p->c / p->groups, phases = p->stride[0] * p->stride[1] * p->stride[2];
-  if (p->groups < 2 || channels < 2 || channels > kMostGroupChannels)
-    snprintf(text, kTextCapacity, "grouped needs several groups of 2 to %lld channels, got %lld of %lld",
-             static_cast<long long>(kMostGroupChannels), static_cast<long long>(p->groups),
-             static_cast<long long>(channels));
-  else if (p->pass == Pass::kBackwardData && phases > kMostPhases)
-    snprintf(text, kTextCapacity, "grouped needs strides whose product is at most %lld, got %lld",
-             static_cast<long long>(kMostPhases), static_cast<long long>(phases));
-  else
-    tile_why_not("grouped", *p, text);
+  grouped_why_not("grouped", *p, text);
   if (!text[0] && !is_empty(*p) && !plan(*p, nullptr, nullptr))
     snprintf(text, kTextCapacity, "grouped needs a halo and filters that fit shared memory, got filters of %lld taps",
              static_cast<long long>(taps(*p)));
@@ -55,11 +41,25 @@ int64_t workspace_bytes(const ConvProblem* p, const Machine*, int, bool) {
 int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
 
 int run(const ConvProblem* p, const RunContext* r) {
-  if (is_empty(*p)) return 0;
+  if (p->pass != Pass::kBackwardFilter && is_empty(*p)) return 0;
   return p->pass == Pass::kBackwardFilter ? run_grouped_filter(*p, *r) : run_grouped_images(*p, *r);
 }
 
 }  // namespace
+
+void grouped_why_not(const char* name, const ConvProblem& p, char* text) {
+  text[0] = 0;
+  const int64_t channels = p.c / p.groups, phases = p.stride[0] * p.stride[1] * p.stride[2];
+  if (p.groups < 2 || channels < 2 || channels > kMostGroupChannels)
+    snprintf(text, kTextCapacity, "%s needs several groups of 2 to %lld channels, got %lld of %lld", name,
+             static_cast<long long>(kMostGroupChannels), static_cast<long long>(p.groups),
+             static_cast<long long>(channels));
+  else if (p.pass == Pass::kBackwardData && phases > kMostPhases)
+    snprintf(text, kTextCapacity, "%s needs strides whose product is at most %lld, got %lld", name,
+             static_cast<long long>(kMostPhases), static_cast<long long>(phases));
+  else
+    tile_why_not(name, p, text);
+}
 
 extern const Algorithm kGrouped;
 const Algorithm kGrouped = {"grouped",    1.0,     1,  SameBits::kOne, why_not, estimate, workspace_bytes,

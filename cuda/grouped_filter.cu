@@ -114,8 +114,6 @@ __global__ void __launch_bounds__(kTileThreads) grouped_filter(Conv<T> c, Groupe
   }
 }
 
-bool is_empty(const ConvProblem& p) { return p.n == 0 || y_plane(p) == 0; }
-
 bool plan(const ConvProblem& p, GroupedFilter* f, double* bytes, double* products) {
   Tile& g = f->tile;
   g = Tile{};

@@ -6,7 +6,7 @@
 //     each thread; neighbouring lanes read neighbouring cells, and all the same weights
 // Backward-data reads y by transposed filters; of a stride it falls into phases, a launch each: the cells of x that lie
 // at one remainder of the strides see every stride-th tap, side by side.
-#include "grouped.cuh"
+#include "grouped_phases.cuh"
 
 namespace fastconv::cuda {
 namespace {
@@ -20,8 +20,8 @@ struct GroupedTile {
   int32_t groups, filters, channels;  // of a block; of each of its groups: written, and read at a time
   int32_t group_source, group_dest;   // channels of a group
   int32_t filter_blocks, width;       // of a group in a block; filters of a warp
-  int32_t tap_first[kMaxSpatial], tap_step[kMaxSpatial];  // the taps' places in the filter
-  Divisor by_group_blocks, by_filter_parts;               // groups / this->groups; group_dest / filters
+  PhaseTaps taps;
+  Divisor by_group_blocks, by_filter_parts;  // groups / this->groups; group_dest / filters
   Divisor32 by_filters, by_channels, by_filter_blocks, by_padded, by_tap_rows, by_tap_columns, by_warps;
 };
 
@@ -89,10 +89,7 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 3 : 4) grouped_
       Sum<T> value = 0;
       if (group < c.p.groups && filter < f.filters && written < f.group_dest && member < count) {
         const int64_t k = group * c.group_k + (g.backward ? read : written), ch = g.backward ? written : read;
-        const int64_t at =
-            ((f.tap_first[0] + int64_t{t0} * f.tap_step[0]) * c.p.filter[1] + f.tap_first[1] + t1 * f.tap_step[1]) *
-                c.p.filter[2] +
-            f.tap_first[2] + t2 * f.tap_step[2];
+        const int64_t at = f.taps.place(c.p, t0, t1, t2);
         value = widen(c.w[(k * c.group_c + ch) * (c.p.filter[0] * c.p.filter[1] * c.p.filter[2]) + at]);
       }
       weights[e] = value;
@@ -139,23 +136,6 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 3 : 4) grouped_
   store_tile(g, c, place, s, stage);
 }
 
-// The outputs at remainder `phase` of the stride of an axis; forward and stride 1 have one phase.
-void set_phase(const ConvProblem& p, int i, int64_t phase, GroupedTile* f) {
-  TileAxis& a = f->tile.axis[i];
-  a = axis_of(p, i, false);
-  f->tap_first[i] = 0, f->tap_step[i] = 1;
-  if (p.pass != Pass::kBackwardData) return;
-  const int64_t s = p.stride[i], d = p.dilation[i], common = greatest_common(s, d), step = s / common;
-  int64_t first = 0;
-  while (first < step && (phase + p.pad_begin[i] - first * d) % s != 0) ++first;
-  const int64_t count = first < step && first < p.filter[i] ? divide_up(p.filter[i] - first, step) : 0;
-  a.dest = narrow_int(divide_up(std::max<int64_t>(0, p.size[i] - phase), s));
-  a.dest_first = narrow_int(phase), a.dest_step = narrow_int(s), a.stride = 1;
-  a.dilation = narrow_int(d / common), a.taps = narrow_int(count);
-  a.pad = count ? narrow_int((count - 1) * a.dilation - (phase + p.pad_begin[i] - first * d) / s) : 0;
-  f->tap_first[i] = narrow_int(first + (count - 1) * step), f->tap_step[i] = narrow_int(-step);
-}
-
 // Boxes and places in shared memory; false: they do not fit.
 bool lay_out_grouped(int64_t element, int64_t sum, GroupedTile* f) {
   Tile& g = f->tile;
@@ -195,7 +175,7 @@ bool plan_phase(const ConvProblem& p, const int64_t* phase, GroupedTile* f, doub
   f->width = f->group_dest > 4 ? 8 : 4;
   g.taps = 1;
   for (int i = 0; i < kMaxSpatial; ++i) {
-    set_phase(p, i, phase[i], f);
+    set_phase(p, i, phase[i], &g.axis[i], &f->taps);
     g.taps *= g.axis[i].taps;
     g.source.size[i] = g.axis[i].source;
     g.dest.size[i] = narrow_int(backward ? p.size[i] : g.axis[i].dest);
@@ -249,18 +229,6 @@ bool plan_phase(const ConvProblem& p, const int64_t* phase, GroupedTile* f, doub
   f->by_filters = Divisor32(f->filters), f->by_channels = Divisor32(f->channels);
   f->by_filter_blocks = Divisor32(f->filter_blocks), f->by_padded = Divisor32(f->filter_blocks * f->width);
   f->by_warps = Divisor32(f->groups * f->filter_blocks);
-  return true;
-}
-
-// Calls work(phase) for every phase until it says no.
-template <class Work>
-bool each_phase(const ConvProblem& p, const Work& work) {
-  const bool backward = p.pass == Pass::kBackwardData;
-  int64_t phase[kMaxSpatial];
-  for (phase[0] = 0; phase[0] < (backward ? p.stride[0] : 1); ++phase[0])
-    for (phase[1] = 0; phase[1] < (backward ? p.stride[1] : 1); ++phase[1])
-      for (phase[2] = 0; phase[2] < (backward ? p.stride[2] : 1); ++phase[2])
-        if (!work(phase)) return false;
   return true;
 }
 

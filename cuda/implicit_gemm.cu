@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // implicit_gemm and implicit_gemm_tf32: convolutions as matrix products on the tensor cores, whose column matrix is
 // never built (implicit_tile.cuh has the product, implicit_gemm.h its sizes). Here: what is refused, how work is
-// shared, packed weights, and the two entries of the list.
+// shared, packed weights, and the two entries of the list. Few channels have kernels of their own (implicit_stem.h).
 //
 // Limits, for float16 of 128 rows and channels or more: 2 * rows * depth * pixels FLOP at the rate of mma.sync (sm_90:
 // about 0.6 of what the data sheet has). A tile of 128 x 128 loads 256 * 64 bytes a step for 128 * 128 * 32 products,
@@ -11,6 +11,7 @@
 
 #include "conv.cuh"
 #include "implicit_gemm.h"
+#include "implicit_stem.h"
 
 namespace fastconv::cuda {
 namespace {
@@ -85,8 +86,12 @@ double best_filter_speed(const ConvProblem& p, const Machine& m) {
   return speed_of(f.shape == ImplicitShape::kLarge ? kLarge : kSmall, p.groups, f.rows, f.columns, f.parts, m);
 }
 
-int64_t packed_elements(const ConvProblem& p) { return p.pass == Pass::kBackwardFilter ? 0 : ImageWork(p).weights; }
+int64_t packed_elements(const ConvProblem& p) {
+  if (is_stem(p)) return stem_packed_elements(p);
+  return p.pass == Pass::kBackwardFilter ? 0 : ImageWork(p).weights;
+}
 int64_t scratch_bytes(const ConvProblem& p, const Machine& m) {
+  if (is_stem(p)) return stem_scratch(p);
   if (p.pass == Pass::kBackwardFilter) {
     const FilterSharing f = filter_sharing_of(p);
     return f.parts * p.groups * f.rows * f.columns * 4;
@@ -232,6 +237,17 @@ void estimate_as(const ConvProblem& p, const Machine& m, bool one_product, Estim
   const double peak = is_half(p.dtype) ? m.flops_f16 : one_product ? m.flops_tf32 : m.flops_tf32 / 3;
   const double size = static_cast<double>(element_size(p.dtype));
   const bool filter = p.pass == Pass::kBackwardFilter;
+  if (is_stem(p)) {
+    double moved = 0, products = 0;
+    stem_work(p, &moved, &products);
+    add_launches(2, e);
+    // Guesses: of the bandwidth 80 %, of the peak 40 %. They overlap; what is longer counts.
+    const double moving = (moved + 2 * static_cast<double>(scratch_bytes(p, m))) / 0.8 / m.bytes_per_second;
+    const double multiplying = 2 * products / (0.4 * peak);
+    e->add("memory", moving);
+    if (multiplying > moving) e->add("products", multiplying - moving);
+    return;
+  }
   double products, speed;
   ImplicitSharing sharing{};
   if (filter) {
@@ -264,10 +280,13 @@ int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int, bool packed
   return (packed ? 0 : round_up(packed_bytes(p, m), kAlign)) + scratch_bytes(*p, *m);
 }
 int pack(const ConvProblem* p, const RunContext* r, void* packed) {
+  if (is_stem(*p)) return pack_stem(*p, *r, packed);
   return is_half(p->dtype) ? pack_words<uint16_t>(*p, *r, packed) : pack_words<uint32_t>(*p, *r, packed);
 }
 
 int run_as(const ConvProblem& p, const RunContext& r, bool one_product) {
+  const bool stem = is_stem(p);
+  if (p.pass == Pass::kBackwardFilter && stem) return run_stem_filter(p, r, r.workspace, one_product);
   if (p.pass == Pass::kBackwardFilter)
     return is_half(p.dtype) ? implicit_filter_half(p, r, r.workspace)
                             : implicit_filter_float(p, r, r.workspace, one_product);
@@ -279,6 +298,7 @@ int run_as(const ConvProblem& p, const RunContext& r, bool one_product) {
     if (status) return status;
     scratch += round_up(packed_bytes(&p, r.machine), kAlign);
   }
+  if (stem) return run_stem(p, r, weights, one_product);
   return is_half(p.dtype) ? implicit_images_half(p, r, weights, scratch)
                           : implicit_images_float(p, r, weights, scratch, one_product);
 }

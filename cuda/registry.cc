@@ -6,11 +6,11 @@
 
 namespace fastconv::cuda {
 
-extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kWinogradF4x43x3, kWinogradF2x23x3, kImplicitGemm,
-    kImplicitGemmTf32, kIm2colGemm, kDirect;
+extern const Algorithm kDepthwise, kGroupedTensor, kGroupedTf32, kGrouped, kPointwise1x1, kWinogradF4x43x3,
+    kWinogradF2x23x3, kImplicitGemm, kImplicitGemmTf32, kIm2colGemm, kDirect;
 
-const Algorithm* const kAlgorithms[] = {&kDepthwise,        &kGrouped,         &kPointwise1x1,
-                                        &kWinogradF4x43x3,  &kWinogradF2x23x3, &kImplicitGemm,
+const Algorithm* const kAlgorithms[] = {&kDepthwise,        &kGroupedTensor,   &kGroupedTf32,     &kGrouped,
+                                        &kPointwise1x1,     &kWinogradF4x43x3, &kWinogradF2x23x3, &kImplicitGemm,
                                         &kImplicitGemmTf32, &kIm2colGemm,      &kDirect};
 const int32_t kAlgorithmCount = sizeof kAlgorithms / sizeof kAlgorithms[0];
 const char* const* const kVerified = kVerifiedNames;
