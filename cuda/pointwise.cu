@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "pointwise.cuh"
-
 #include <cstdio>
 
+#include "pointwise.cuh"
 #include "registry.h"
 
 namespace fastconv::cuda {
@@ -109,8 +108,7 @@ int pointwise(const PointwiseContext* context) {
         return launch(run, scale_masked<T>, grid_of_pieces<T>(count), kPointThreads, 0, count,
                       aligned_pieces(x, c.mask, y), x, c.mask, static_cast<Sum<T>>(c.alpha), y);
       default:
-        snprintf(c.error, kTextCapacity, "pointwise operation %d is not one of this library",
-                 static_cast<int>(c.op));
+        snprintf(c.error, kTextCapacity, "pointwise operation %d is not one of this library", static_cast<int>(c.op));
         return 1;
     }
   });
