@@ -51,7 +51,7 @@ __device__ __forceinline__ A gated(A u, bool negative) {
   if constexpr (kind == Activation::kGelu) return A(0.5) * u * erfc(u * A(0.70710678118654752440));
   const A e = kind == Activation::kGeluTanh ? gelu_tanh_gate(u) : exp(-u);
   if constexpr (kind == Activation::kMish)  // tanh(log(1 + e)) = (e^2 + 2 e) / (e^2 + 2 e + 2)
-    return negative ? u * e * (two + e) / (two + e * (two + e)) : two * u * e * (one + e) / (one + two * e * (one + e));
+    return negative ? u * e * (two + e) / (two + e * (two + e)) : two * u * e * e / (one + two * e * (one + e));
   return u * e / (one + e);
 }
 

@@ -164,6 +164,12 @@ class Check {
     }
   }
 
+  // What a mean costs that is rounded to the type that is computed with: groups of float have one of double.
+  Real blur(size_t s) const {
+    const Real digits = dtype == DType::kFloat64 ? 1 : grouped() ? 0 : Real(1) / 16;
+    return 1 + std::fabs(mean[s] * inverse[s]) * digits;
+  }
+
   static void add(Wanted* to, size_t at, Real value) { to->values[at] += value, to->sizes[at] += std::fabs(value); }
 
   Wanted normalised() const {
@@ -171,7 +177,7 @@ class Check {
     for_elements([&](size_t i, size_t channel, size_t s) {
       const Real h = (static_cast<Real>(x[i]) - mean[s]) * inverse[s], scale = static_cast<Real>(gamma[channel]);
       wanted.values[i] = scale * h + static_cast<Real>(beta[channel]);
-      wanted.sizes[i] = std::fabs(scale) * (std::fabs(h) + 1) + std::fabs(static_cast<Real>(beta[channel]));
+      wanted.sizes[i] = std::fabs(scale) * (std::fabs(h) + blur(s)) + std::fabs(static_cast<Real>(beta[channel]));
     });
     return wanted;
   }
@@ -181,9 +187,8 @@ class Check {
     Wanted centre(static_cast<int64_t>(mean.size())), spread = centre;
     centre.values = mean, spread.values = grouped() ? inverse : variance;
     for (size_t s = 0; s < mean.size(); ++s) {
-      const Real deviation = std::sqrt(variance[s]);
-      // Doubles of groups have the whole mean; its error is that of the distances from it.
-      centre.sizes[s] = deviation + (grouped() ? 0 : std::fabs(mean[s]) / 16), spread.sizes[s] = spread.values[s];
+      const Real deviation = 1 / inverse[s];
+      centre.sizes[s] = deviation * blur(s), spread.sizes[s] = spread.values[s];
     }
     if (!grouped())
       return close("mean", typed<C>(means), centre, computed()) &&
@@ -196,12 +201,10 @@ class Check {
     Wanted of_gamma(c.c), of_beta(c.c), of_x(c.n * c.c * c.pixels);
     Wanted sum(static_cast<int64_t>(mean.size())), product = sum;
     const auto normal = [&](size_t i, size_t s) { return (static_cast<Real>(x[i]) - mean[s]) * inverse[s]; };
-    // A mean of Sum<T>, and an x that is rounded where it is subtracted.
-    const auto blur = [&](size_t s) { return grouped() ? Real(1) : 1 + std::fabs(mean[s] * inverse[s]) / 16; };
     for_elements([&](size_t i, size_t channel, size_t s) {
       const Real g = static_cast<Real>(dy[i]), weighted = g * static_cast<Real>(gamma[channel]), h = normal(i, s);
       add(&of_beta, channel, g), add(&of_gamma, channel, g * h), add(&sum, s, weighted), add(&product, s, weighted * h);
-      of_gamma.sizes[channel] += std::fabs(g), product.sizes[s] += std::fabs(weighted);
+      of_gamma.sizes[channel] += std::fabs(g) * blur(s), product.sizes[s] += std::fabs(weighted) * blur(s);
     });
     for_elements([&](size_t i, size_t channel, size_t s) {
       const Real g = static_cast<Real>(dy[i]) * static_cast<Real>(gamma[channel]), h = normal(i, s);
