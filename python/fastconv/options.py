@@ -69,6 +69,11 @@ def _bytes(value: int | None) -> int:
     return int(value)
 
 
+def without_name() -> _core.Options:
+    """The options that hold here, but for an algorithm's name: of operations that are convolutions only inside."""
+    return _native(settings()._replace(algorithm=None))
+
+
 # Read once; whether an algorithm has this name is for the native module to say, when it is used.
 _process = _updated(Settings(), {"algorithm": os.environ.get("FASTCONV_ALGORITHM") or None})
 _process_options: _core.Options | None = None  # made at first use, so that a wrong name is no import error
