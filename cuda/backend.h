@@ -41,6 +41,59 @@ struct PositionContext {
   void* plane;
 };
 
+// What one operation does to each element of dense arrays: csrc/pointwise_ops.h, by these names.
+enum class PointwiseOp : int32_t {
+  kActivation,          // y = f(x)
+  kActivationBackward,  // dx = dy f'; x is what that file calls `saved`
+  kPrelu,               // y = x > 0 ? x : w x
+  kPreluBackward,       // dx, and y = x > 0 ? 0 : dy x, whose sum per channel is dw
+  kAdd,                 // y = x + dy
+  kScaleMask            // y = mask ? alpha x : 0
+};
+
+struct PointwiseContext {
+  const Machine* machine;
+  void* stream;
+  char* error;
+  PointwiseOp op;
+  DType dtype;
+  Activation activation;
+  int32_t reserved;
+  double alpha;
+  int64_t n, c, pixels;  // arrays are (n, c, pixels); w of a PReLU has c elements
+  const void *x, *dy, *w;
+  const uint8_t* mask;
+  void *y, *dx;
+};
+
+// Normalisation and softmax, as csrc/norm_ops.h, group_norm.h and loss_ops.h have them.
+enum class NormOp : int32_t {
+  kChannelSum,      // dgamma = the sum of x per channel
+  kBatchForward,    // also mean and variance
+  kBatchInference,  // with these
+  kBatchBackward,
+  kGroupForward,  // also mean and variance, which is 1 / sqrt(variance + eps): (n, groups) doubles
+  kGroupBackward,
+  kSoftmax,         // y of x, n rows of c
+  kSoftmaxBackward  // dx of dy and y
+};
+
+// Arrays are (n, c, pixels), or (n, pixels, c) with channels last. Halves have parameters and statistics of float.
+struct NormContext {
+  const Machine* machine;
+  void* stream;
+  char* error;
+  NormOp op;
+  DType dtype;
+  int32_t channels_last;
+  int32_t logarithm;  // of the softmax
+  int64_t n, c, pixels, groups;
+  double eps;
+  void* workspace;
+  const void *x, *dy, *gamma, *beta;
+  void *y, *dx, *dgamma, *dbeta, *mean, *variance;
+};
+
 struct Backend {
   int32_t abi;  // kBackendAbi
   int32_t algorithm_count;
@@ -51,6 +104,9 @@ struct Backend {
   // Of a valid problem; every one is taken.
   int (*pool)(const PoolProblem* problem, const PoolContext* context);
   int (*scatter_positions)(const PositionContext* context);
+  int (*pointwise)(const PointwiseContext* context);
+  int64_t (*norm_workspace)(const NormContext* context);  // bytes; of the shape alone, buffers are not looked at
+  int (*norm)(const NormContext* context);
 
   // The device itself. Status codes: 0 is success; otherwise last_error says in a sentence what is missing or failed.
   int (*device_count)(int* count);

@@ -1,24 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Calls for a device. Arrays come as addresses, which python/fastconv/device.py takes from CuPy; memory for results and
-// the workspace is the caller's too, and nothing here waits for the device.
+// Convolution and pooling on a device, and the device itself.
 #include <pybind11/stl.h>
 
-#include "../device.h"
 #include "../plan.h"
 #include "../registry.h"
 #include "conv_arguments.h"
+#include "device_calls.h"
 
 namespace fastconv {
 namespace {
-
-const Device& device_numbered(int ordinal) {
-  char text[kTextCapacity];
-  const Device* device = find_device(ordinal, text);
-  if (!device) throw DeviceError{text};
-  return *device;
-}
-
-void* address(uintptr_t value) { return reinterpret_cast<void*>(value); }
 
 std::string open_library(const std::string& path) {
   char text[kTextCapacity];
@@ -64,26 +54,6 @@ Options options_on(const Device& device, const Options& options) {
     known += (i ? ", " : "") + std::string(device.machine.algorithms[i]->name);
   throw UnsupportedError{format("%s is not among the algorithms for CUDA: %s", options.algorithm->name, known.c_str())};
 }
-
-// The calling thread's current device, put back at the end.
-class OnDevice {
- public:
-  explicit OnDevice(int ordinal) : backend_(*opened_backend()) {
-    if (backend_.current_device(&before_) != 0 || (before_ != ordinal && backend_.set_device(ordinal) != 0))
-      throw DeviceError{backend_.last_error()};
-    changed_ = before_ != ordinal;
-  }
-  ~OnDevice() {
-    if (changed_) backend_.set_device(before_);
-  }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
- private:
-  const Backend& backend_;
-  int before_ = 0;
-  bool changed_ = false;
-};
 
 bool wait_for(void* stream, char* error) {
   const Backend& backend = *opened_backend();
@@ -254,6 +224,7 @@ void register_device(py::module_& m) {
   m.def("device_scatter_positions", &scatter_positions, py::arg("values"), py::arg("indices"), py::arg("plane"),
         py::arg("dtype"), py::arg("layout"), py::arg("shape"), py::arg("device"), py::arg("stream"));
   m.def("device_wait", &wait, py::arg("device"), py::arg("stream"), py::arg("other"));
+  register_device_ops(m);
 }
 
 }  // namespace fastconv

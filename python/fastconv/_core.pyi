@@ -460,4 +460,19 @@ def device_pool(
 def device_scatter_positions(
     values: int, indices: int, plane: int, dtype: str, layout: str, shape: Ints, device: int, stream: int
 ) -> None: ...
+def device_pointwise(
+    op: str, activation: str, alpha: float, dtype: str, shape: Ints, buffers: Ints, device: int, stream: int
+) -> None: ...
+def device_norm(
+    op: str,
+    dtype: str,
+    layout: str,
+    log: bool,
+    eps: float,
+    shape: Ints,
+    buffers: Ints,
+    device: int,
+    stream: int,
+    allocate: Callable[[int], int],
+) -> None: ...
 def device_wait(device: int, stream: int, other: int) -> None: ...

@@ -77,6 +77,11 @@ def _bytes(value: int | None) -> int:
     return int(value)
 
 
+def without_name() -> _core.Options:
+    """The options that hold here, but for an algorithm's name: of operations that are convolutions only inside."""
+    return native(settings()._replace(algorithm=None))
+
+
 # Of the whole process; made at first use, so that a wrong name or file in the environment is no import error.
 _process: Settings | None = None
 _process_options: _core.Options | None = None

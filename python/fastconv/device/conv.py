@@ -44,11 +44,6 @@ def conv_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any, pad_beg
     return dw
 
 
-def channel_sum(dy: Array) -> Array:
-    """(N, C, *) -> (C,)."""
-    return dy.sum(axis=tuple(i for i in range(dy.ndim) if i != 1))
-
-
 class Plan:
     """As `_core.Plan`: a forward convolution with its weights copied and packed once, for any batch.
 

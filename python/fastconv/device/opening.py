@@ -11,6 +11,7 @@ from ..arrays import kind_of
 
 LIBRARY = "libfastconv_cuda.so"
 _opened: str | None = None  # the backend's name, once it is open
+_missing = False  # it was looked for in vain
 
 
 def open_library(path: str | None = None) -> str:
@@ -45,6 +46,17 @@ def infos() -> list[dict[str, Any]]:
     """
     open_library()
     return [_core.device_info(i) for i in range(_core.device_count())]
+
+
+def has_library() -> bool:
+    """Whether the library is open, or opens now. It is looked for once."""
+    global _missing
+    if _opened is None and not _missing:
+        try:
+            open_library()
+        except DeviceError:
+            _missing = True
+    return _opened is not None
 
 
 def describe() -> str:

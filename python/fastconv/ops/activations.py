@@ -8,9 +8,8 @@ tensor operations (activation_formulas.py); so gradients of any order exist, and
 
 from typing import Any
 
-from .. import _core
 from .._core import ProblemError
-from ..arrays import is_native, namespace
+from ..arrays import kernels, namespace
 from ..autograd import Context, Function, is_grad_enabled
 from ..tensor import Tensor, as_tensor
 from .activation_formulas import activation_formula, saves_input, slope_derivative, slope_formula
@@ -29,7 +28,9 @@ class Activation(Function):
         from_x = saves_input(kind, alpha)
         ctx.again = ctx.in_float32 and kind in SLOPES_NEED_ALL_BITS and not from_x
         ctx.save(0) if ctx.again or from_x else ctx.save(output=True)
-        return _core.activation_forward(kind, x, alpha) if is_native(x) else activation_formula(kind, x, alpha)
+        if (native := kernels(x)) is not None:
+            return native.activation_forward(kind, x, alpha)
+        return activation_formula(kind, x, alpha)
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:
@@ -45,8 +46,8 @@ class ActivationBackward(Function):
     def forward(ctx: Context, dy: Any, saved: Any, *, kind: str, alpha: float) -> Any:
         ctx.kind, ctx.alpha = kind, alpha
         ctx.save(0, 1)
-        if is_native(dy, saved):
-            return _core.activation_backward(kind, dy, saved, alpha)
+        if (native := kernels(dy, saved)) is not None:
+            return native.activation_backward(kind, dy, saved, alpha)
         return dy * slope_formula(kind, saved, alpha)
 
     @staticmethod
@@ -66,15 +67,15 @@ class PRelu(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, w: Any) -> Any:
         ctx.save(0, 1)
-        if is_native(x, w):
-            return _core.prelu_forward(x, w)
+        if (native := kernels(x, w)) is not None:
+            return native.prelu_forward(x, w)
         return namespace(x).where(x > 0, x, x * w.reshape(_channel_shape(w, x)))
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved
-        if not is_grad_enabled() and is_native(dy.data, x.data, w.data):
-            return tuple(Tensor(g) for g in _core.prelu_backward(dy.data, x.data, w.data))
+        if not is_grad_enabled() and (native := kernels(dy.data, x.data, w.data)) is not None:
+            return tuple(Tensor(g) for g in native.prelu_backward(dy.data, x.data, w.data))
         shape, one = _channel_shape(w, x), x.dtype.type(1)
         above, below = Tensor(one * (x.data > 0)), Tensor(one * ~(x.data > 0))
         dx = dy * (above + below * reshape(w, shape))

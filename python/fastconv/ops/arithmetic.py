@@ -3,9 +3,8 @@
 
 from typing import Any
 
-from .. import _core
 from .._core import ProblemError
-from ..arrays import beside, is_native, namespace
+from ..arrays import beside, kernels, namespace
 from ..autograd import Context, Function
 from ..tensor import Tensor, as_tensor, plain
 from .elementary import log
@@ -16,7 +15,8 @@ class Add(Function):
     @staticmethod
     def forward(ctx: Context, a: Any, b: Any) -> Any:
         ctx.shapes = a.shape, b.shape
-        return _core.add(a, b) if a.shape == b.shape and is_native(a, b) else a + b
+        native = kernels(a, b) if a.shape == b.shape else None
+        return a + b if native is None else native.add(a, b)
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:

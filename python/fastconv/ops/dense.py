@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core
 from .._core import ProblemError
-from ..arrays import is_native, namespace
+from ..arrays import kernels, namespace
 from ..autograd import Context, Function
 from ..tensor import Tensor, as_tensor
 from .shape import reshape, sum, sum_to
@@ -22,8 +21,8 @@ class Dense(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, w: Any, bias: Any) -> Any:
         ctx.save(0, 1)
-        if is_native(x, w):
-            return _core.dense_forward(x, w, bias)
+        if (native := kernels(x, w)) is not None:
+            return native.dense_forward(x, w, bias)
         return x @ w.T if bias is None else x @ w.T + bias
 
     @staticmethod
@@ -41,7 +40,8 @@ class DenseBackwardData(Function):
     @staticmethod
     def forward(ctx: Context, dy: Any, w: Any) -> Any:
         ctx.save(0, 1)
-        return _core.dense_backward_data(dy, w) if is_native(dy, w) else dy @ w
+        native = kernels(dy, w)
+        return dy @ w if native is None else native.dense_backward_data(dy, w)
 
     @staticmethod
     def backward(ctx: Context, gdx: Tensor) -> tuple[Tensor | None, ...]:
@@ -57,7 +57,8 @@ class DenseBackwardFilter(Function):
     @staticmethod
     def forward(ctx: Context, dy: Any, x: Any) -> Any:
         ctx.save(0, 1)
-        return _core.dense_backward_filter(dy, x) if is_native(dy, x) else dy.T @ x
+        native = kernels(dy, x)
+        return dy.T @ x if native is None else native.dense_backward_filter(dy, x)
 
     @staticmethod
     def backward(ctx: Context, gdw: Tensor) -> tuple[Tensor | None, ...]:
@@ -75,8 +76,8 @@ class MatMul(Function):
     @staticmethod
     def forward(ctx: Context, a: Any, b: Any) -> Any:
         ctx.save(0, 1)
-        if a.ndim == b.ndim == 2 and is_native(a, b):
-            return _product(a, b)
+        if a.ndim == b.ndim == 2 and (native := kernels(a, b)) is not None:
+            return _product(native, a, b)
         return namespace(a).matmul(a, b)
 
     @staticmethod
@@ -89,13 +90,13 @@ class MatMul(Function):
         )
 
 
-def _product(a: Any, b: Any) -> Any:
+def _product(native: Any, a: Any, b: Any) -> Any:
     """The native product that reads a transposed matrix where it lies."""
     if b.T.flags.c_contiguous and not b.flags.c_contiguous:
-        return _core.dense_forward(a, b.T, None)
+        return native.dense_forward(a, b.T, None)
     if a.T.flags.c_contiguous and not a.flags.c_contiguous:
-        return _core.dense_backward_filter(a.T, b)
-    return _core.dense_backward_data(a, b)
+        return native.dense_backward_filter(a.T, b)
+    return native.dense_backward_data(a, b)
 
 
 def _swap(x: Tensor) -> Tensor:

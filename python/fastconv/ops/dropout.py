@@ -6,9 +6,9 @@ Srivastava et al., "Dropout: a simple way to prevent neural networks from overfi
 
 from typing import Any
 
-from .. import _core, random
+from .. import random
 from .._core import ProblemError
-from ..arrays import is_native, namespace
+from ..arrays import kernels, namespace
 from ..autograd import Context, Function
 from ..tensor import Tensor, as_tensor
 
@@ -19,7 +19,8 @@ class ScaleMask(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, *, mask: Any, scale: float) -> Any:
         ctx.mask, ctx.scale = mask, scale
-        return _core.scale_mask(x, mask, scale) if is_native(x) else x * mask * x.dtype.type(scale)
+        native = kernels(x)
+        return x * mask * x.dtype.type(scale) if native is None else native.scale_mask(x, mask, scale)
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ all three.
 import math
 from typing import Any
 
-from .. import _core
 from .._core import ProblemError
-from ..arrays import is_native, namespace
+from ..arrays import kernels, namespace
 from ..autograd import Context, Function, is_grad_enabled
 from ..geometry import LAYOUTS, as_int
 from ..tensor import Tensor, as_tensor
@@ -28,8 +27,8 @@ class GroupNorm(Function):
     def forward(ctx: Context, x: Any, gamma: Any, beta: Any, *, groups: int, eps: float, layout: str) -> Any:
         ctx.save(0, 1)
         ctx.groups, ctx.eps, ctx.layout = groups, eps, layout
-        if is_native(x, gamma, beta):
-            y, mean, inverse = _core.group_norm_forward(x, gamma, beta, groups, eps, layout)
+        if (native := kernels(x, gamma, beta)) is not None:
+            y, mean, inverse = native.group_norm_forward(x, gamma, beta, groups, eps, layout)
         else:
             cut, axes, column = _cut(x.shape, groups, layout)
             parts = x.reshape(cut)
@@ -44,9 +43,9 @@ class GroupNorm(Function):
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma = ctx.saved
-        if not is_grad_enabled() and is_native(dy.data, x.data, gamma.data):
+        if not is_grad_enabled() and (native := kernels(dy.data, x.data, gamma.data)) is not None:
             mean, inverse = ctx.statistics
-            gradients = _core.group_norm_backward(dy.data, x.data, gamma.data, mean, inverse, ctx.groups, ctx.layout)
+            gradients = native.group_norm_backward(dy.data, x.data, gamma.data, mean, inverse, ctx.groups, ctx.layout)
             return tuple(Tensor(g) for g in gradients)
         return _backward_in_tensors(x, gamma, dy, ctx.groups, ctx.eps, ctx.layout)
 

@@ -7,9 +7,8 @@ Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1.
 
 from typing import Any
 
-from .. import _core
 from .._core import ProblemError
-from ..arrays import is_native, namespace
+from ..arrays import kernels, namespace
 from ..autograd import Context, Function, is_grad_enabled
 from ..geometry import LAYOUTS
 from ..tensor import Tensor, as_tensor
@@ -24,8 +23,8 @@ class BatchNorm(Function):
     def forward(ctx: Context, x: Any, gamma: Any, beta: Any, *, eps: float) -> tuple[Any, Any, Any]:
         ctx.save(0, 1)
         ctx.eps = eps
-        if is_native(x, gamma, beta):
-            y, mean, variance = _core.batch_norm_forward(x, gamma, beta, eps)
+        if (native := kernels(x, gamma, beta)) is not None:
+            y, mean, variance = native.batch_norm_forward(x, gamma, beta, eps)
         else:
             axes = _all_but_channels(x)
             mean, variance = x.mean(axes), x.var(axes)
@@ -36,9 +35,9 @@ class BatchNorm(Function):
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma = ctx.saved
-        if not is_grad_enabled() and is_native(dy.data, x.data, gamma.data):
+        if not is_grad_enabled() and (native := kernels(dy.data, x.data, gamma.data)) is not None:
             mean, variance = ctx.statistics
-            gradients = _core.batch_norm_backward(dy.data, x.data, gamma.data, mean, variance, ctx.eps)
+            gradients = native.batch_norm_backward(dy.data, x.data, gamma.data, mean, variance, ctx.eps)
             return tuple(Tensor(g) for g in gradients)
         return _backward_in_tensors(x, gamma, dy, ctx.eps)
 
@@ -50,8 +49,8 @@ class BatchNormInference(Function):
     def forward(ctx: Context, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, *, eps: float) -> Any:
         ctx.save(0, 1, 3, 4)
         ctx.eps = eps
-        if is_native(x, gamma, beta, mean, variance):
-            return _core.batch_norm_inference(x, gamma, beta, mean, variance, eps)
+        if (native := kernels(x, gamma, beta, mean, variance)) is not None:
+            return native.batch_norm_inference(x, gamma, beta, mean, variance, eps)
         return _affine(x, mean, variance, gamma, beta, eps)
 
     @staticmethod

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core
 from .._core import ProblemError
-from ..arrays import FLOAT64, beside, is_native, namespace, native
+from ..arrays import FLOAT64, beside, kernels, namespace, native
 from ..autograd import Context, Function
 from ..options import current
 from ..tensor import Tensor, as_tensor, plain
@@ -22,14 +21,14 @@ def total(x: Any, axes: Shape, keepdims: bool) -> Any:
     Where what is kept lies together, as a channel between batch and plane, or nothing is kept, a native kernel sums
     chunks that depend on the shape alone, then their sums pairwise; elsewhere NumPy adds.
     """
-    if not is_native(x):
+    if (summing := kernels(x)) is None:
         return x.sum(axis=axes, keepdims=keepdims)
     kept = [a for a in range(x.ndim) if a not in axes]
     if x.size < 256 or not x.flags.c_contiguous or (kept and kept[-1] - kept[0] >= len(kept)):
         return x.sum(axis=axes, keepdims=keepdims, dtype=FLOAT64).astype(x.dtype)
     first, end = (kept[0], kept[-1] + 1) if kept else (0, 0)
     outer, inner = math.prod(x.shape[:first]), math.prod(x.shape[end:])
-    sums = _core.channel_sum(x.reshape(outer, math.prod(x.shape[first:end]), inner))
+    sums = summing.channel_sum(x.reshape(outer, math.prod(x.shape[first:end]), inner))
     return sums.reshape(tuple(1 if a in axes else n for a, n in enumerate(x.shape) if keepdims or a not in axes))
 
 

@@ -4,9 +4,8 @@
 import math
 from typing import Any
 
-from .. import _core
 from .._core import ProblemError
-from ..arrays import is_native, namespace
+from ..arrays import kernels, namespace
 from ..autograd import Context, Function, is_grad_enabled
 from ..tensor import Tensor, as_tensor
 from .elementary import exp
@@ -20,8 +19,8 @@ class Softmax(Function):
     def forward(ctx: Context, x: Any, *, log: bool = False) -> Any:
         ctx.log = log
         ctx.save(output=True)
-        if is_native(x):
-            return _core.softmax_forward(x, log)
+        if (native := kernels(x)) is not None:
+            return native.softmax_forward(x, log)
         xp = namespace(x)
         shifted = x - x.max(-1, keepdims=True)
         total = xp.exp(shifted).sum(-1, keepdims=True)
@@ -30,8 +29,8 @@ class Softmax(Function):
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tensor:
         (y,) = ctx.saved
-        if not is_grad_enabled() and is_native(dy.data, y.data):
-            return Tensor(_core.softmax_backward(dy.data, y.data, ctx.log))
+        if not is_grad_enabled() and (native := kernels(dy.data, y.data)) is not None:
+            return Tensor(native.softmax_backward(dy.data, y.data, ctx.log))
         if ctx.log:
             return dy - exp(y) * sum(dy, -1, True)
         return y * (dy - sum(dy * y, -1, True))

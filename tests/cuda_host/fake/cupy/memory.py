@@ -22,6 +22,9 @@ class _Backend(ctypes.Structure):
         ("verified_count", ctypes.c_int32),
         ("pool", _Pointer),
         ("scatter_positions", _Pointer),
+        ("pointwise", _Pointer),
+        ("norm_workspace", _Pointer),
+        ("norm", _Pointer),
         ("device_count", _Pointer),
         ("attributes", _Pointer),
         ("current_device", _Pointer),
@@ -37,7 +40,7 @@ class _Backend(ctypes.Structure):
     ]
 
 
-ABI = 4
+ABI = 5
 _backend: Any = None
 
 
