@@ -11,6 +11,7 @@ import argparse
 import collections
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from fastconv import _core
 from fastconv.verify import PASSES
 
 PAGE = ROOT / "docs" / "reproducibility.md"
-BEGIN, END = "<!-- bench.isa_bits: begin -->", "<!-- bench.isa_bits: end -->"
+MARK = "bench.isa_bits"
 LAYOUT = "both layouts"
 Counts = dict[tuple[str, str], dict[str, list[int]]]  # (algorithm, pass) -> column -> [equal, compared]
 
@@ -71,6 +72,13 @@ def table(counts: Counts, isas: list[str]) -> list[str]:
     return lines
 
 
+def replace_between(path: Path, mark: str, lines: list[str]) -> None:
+    """Put lines between the comments `<!-- MARK -->` and `<!-- end of MARK -->` of a page."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    path.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1], encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m bench.isa_bits", description=__doc__.splitlines()[0])
     p.add_argument("--count", type=int, default=5000, help="problems drawn of each dtype (default %(default)s)")
@@ -88,9 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     if a.print:
         print("\n".join(lines))
         return 0
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    PAGE.write_text("\n".join([before + BEGIN, *lines, END + rest.split(END)[1]]), encoding="utf-8")
+    replace_between(PAGE, MARK, lines)
     return 0
 
 

@@ -12,8 +12,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <mutex>
-#include <system_error>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -59,11 +60,18 @@ struct Job {
   int64_t items;
   int slots;
   std::atomic<int64_t> next{0};
+  std::atomic<bool> failed{false};
 
+  // An item that finds no memory ends the job; parallel_run says so once every thread has left it.
   void drain(int slot) {
     const FloatingPointMode mode;
     const InsideWork inside;
-    for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) work(argument, item, slot);
+    try {
+      for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) work(argument, item, slot);
+    } catch (const std::bad_alloc&) {
+      failed.store(true, std::memory_order_relaxed);
+      next.store(items, std::memory_order_relaxed);
+    }
   }
 };
 
@@ -110,8 +118,8 @@ class Pool {
         workers_.emplace_back([this, slot, seen] { loop(slot, seen); });
         workers_.back().detach();
       }
-    } catch (const std::system_error&) {
-      // No more threads to be had: the ones that exist do the work.
+    } catch (const std::exception&) {
+      // No more threads to be had, or no memory for one: those that exist do the work.
     }
   }
 
@@ -199,12 +207,14 @@ void set_threads(int threads) { chosen_threads.store(threads, std::memory_order_
 
 void parallel_run(void*, int slots, int64_t items, void (*work)(void*, int64_t, int), void* argument) {
   if (items <= 0) return;
-  Job job{work, argument, items, slots, {}};
+  Job job{work, argument, items, slots, {}, {}};
+  bool done = false;
   if (slots > 1 && items > 1 && !inside_work) {
     std::call_once(pool_once, start_pool);
-    if (the_pool->run(&job)) return;
+    done = the_pool->run(&job);
   }
-  job.drain(0);
+  if (!done) job.drain(0);
+  if (job.failed.load(std::memory_order_relaxed)) throw std::bad_alloc();
 }
 
 Parallel make_parallel(int threads) {

@@ -14,7 +14,8 @@ int default_threads();
 void set_threads(int threads);
 
 // Runs work(argument, item, slot) for item in [0, items) on up to `slots` threads (the caller is one of them).
-// Every item runs with rounding to nearest and subnormals flushed to zero, restored afterwards.
+// Every item runs with rounding to nearest and subnormals flushed to zero, restored afterwards. Throws std::bad_alloc
+// where an item did, once no thread works on the others any more.
 void parallel_run(void* pool, int slots, int64_t items, void (*work)(void* argument, int64_t item, int slot),
                   void* argument);
 

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.h"
 
+<<<<<<< HEAD
 #include <algorithm>
+=======
+#include <pthread.h>
+
+>>>>>>> tune
 #include <atomic>
 #include <chrono>
 #include <cinttypes>
@@ -11,6 +16,7 @@
 #include <list>
 #include <map>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 
 #include "half_problem.h"
@@ -74,12 +80,20 @@ class ChoiceCache {
   void insert(const Key& key, const Choice& choice) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (index_.count(key)) return;
-    order_.emplace_front(key, choice);
-    index_[key] = order_.begin();
+    std::list<std::pair<Key, Choice>> entry;
+    try {
+      entry.emplace_front(key, choice);
+      index_.emplace(key, entry.begin());
+    } catch (const std::bad_alloc&) {
+      return;  // what is not remembered is chosen again
+    }
+    order_.splice(order_.begin(), entry);
     if (order_.size() <= kLimit) return;
     index_.erase(order_.back().first);
     order_.pop_back();
   }
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
   PlanCacheState state() {
     const std::lock_guard<std::mutex> lock(mutex_);
     const int64_t entries = static_cast<int64_t>(order_.size());
@@ -99,8 +113,17 @@ class ChoiceCache {
   int64_t hits_ = 0, misses_ = 0;
 };
 
+std::mutex trace_mutex;
+
 ChoiceCache& choice_cache() {
-  static ChoiceCache* cache = new ChoiceCache;
+  static ChoiceCache* cache = [] {
+    ChoiceCache* made = new ChoiceCache;
+    // As in workspace.cc: what is locked while a process forks stays locked in the child.
+    pthread_atfork([] { choice_cache().lock(), trace_mutex.lock(); },
+                   [] { trace_mutex.unlock(), choice_cache().unlock(); },
+                   [] { trace_mutex.unlock(), choice_cache().unlock(); });
+    return made;
+  }();
   return *cache;
 }
 
@@ -196,6 +219,7 @@ Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool pac
   return best;
 }
 
+<<<<<<< HEAD
 // Traces that are running. The flags keep the untraced path free of the lock.
 std::atomic<int> active_traces{0}, active_phase_traces{0};
 std::mutex trace_mutex;
@@ -205,6 +229,12 @@ struct Trace {
 };
 std::map<int64_t, Trace>& traces() {
   static auto* map = new std::map<int64_t, Trace>;
+=======
+// Traces that are running. The flag keeps the untraced path free of the lock.
+std::atomic<int> active_traces{0};
+std::map<int64_t, std::vector<TraceEntry>>& traces() {
+  static auto* map = new std::map<int64_t, std::vector<TraceEntry>>;
+>>>>>>> tune
   return *map;
 }
 
@@ -265,8 +295,14 @@ bool run_choice(const ConvProblem& problem, const Options& options, Choice* choi
   PhaseTimes phases;
   if (traced && active_phase_traces.load(std::memory_order_relaxed) > 0) context->phases = &phases;
   const auto start = traced ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
-  if (run(*choice->algorithm, problem, *context) != 0) {
-    choice->failure = Failure::kDevice;
+  try {
+    if (run(*choice->algorithm, problem, *context) != 0) {
+      choice->failure = Failure::kDevice;
+      return false;
+    }
+  } catch (const std::bad_alloc&) {
+    choice->failure = Failure::kWorkspace;
+    snprintf(choice->text, sizeof choice->text, "%s: no memory for the tables of a call", choice->algorithm->name);
     return false;
   }
   if (traced)

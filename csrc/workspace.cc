@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "workspace.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <cstdlib>
@@ -48,6 +49,9 @@ class BlockCache {
     std::free(block);
   }
 
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+
   CacheState state() {
     const std::lock_guard<std::mutex> lock(mutex_);
     return {held_, used_, limit_};
@@ -86,6 +90,7 @@ class BlockCache {
   int64_t held_ = 0, used_ = 0;
 };
 
+<<<<<<< HEAD
 // Four sizes per power of two.
 int64_t block_size(int64_t bytes) {
   int64_t step = 64;
@@ -101,7 +106,31 @@ BlockCache& workspace_cache() {
 BlockCache& output_cache() {
   static BlockCache* cache = new BlockCache(int64_t{512} << 20);
   return *cache;
+=======
+namespace {
+
+struct Caches {
+  BlockCache workspace{int64_t{256} << 20}, output{int64_t{512} << 20};
+};
+
+Caches& caches() {
+  // Never destroyed: arrays that Python frees at exit still come back here.
+  static Caches* both = [] {
+    Caches* made = new Caches;
+    // A child forked while another thread is inside would wait for that thread, which it does not have.
+    pthread_atfork([] { caches().workspace.lock(), caches().output.lock(); },
+                   [] { caches().output.unlock(), caches().workspace.unlock(); },
+                   [] { caches().output.unlock(), caches().workspace.unlock(); });
+    return made;
+  }();
+  return *both;
+>>>>>>> tune
 }
+
+}  // namespace
+
+BlockCache& workspace_cache() { return caches().workspace; }
+BlockCache& output_cache() { return caches().output; }
 void* acquire_block(BlockCache& cache, int64_t bytes) { return cache.acquire(bytes); }
 void release_block(BlockCache& cache, void* block, int64_t bytes) { cache.release(block, bytes); }
 CacheState cache_state(BlockCache& cache) { return cache.state(); }

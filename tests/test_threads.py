@@ -2,6 +2,7 @@
 """The thread pool under what real programs do to it: fork, many Python threads, more threads than cores."""
 
 import os
+import signal
 import threading
 
 import numpy as np
@@ -53,6 +54,68 @@ def test_many_python_threads_share_a_plan(problem):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_many_python_threads_and_many_plans(problem):
+    """Each thread with options of its own, over plans that all share and calls that choose anew."""
+    x, w, _ = problem
+    names = ("direct", "im2col_gemm", "implicit_gemm", "winograd_f2x2_3x3")
+    plans = {name: fc.plan(w, x_shape=x.shape, padding=1, algorithm=name) for name in names}
+    expected = {name: plan(x) for name, plan in plans.items()}
+    wrong, started = [], threading.Barrier(8)
+
+    def work(number):
+        started.wait()
+        with fc.options(threads=1 + number % 3):
+            for turn in range(8):
+                name = names[(number + turn) % len(names)]
+                n = 1 + (number + turn) % len(x)
+                results = (plans[name](x[:n]), fc.conv2d(x[:n], w, padding=1, algorithm=name))
+                if not all(np.array_equal(y, expected[name][:n]) for y in results):
+                    wrong.append((number, name))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_in_the_middle_of_other_threads_calls():
+    """Whatever lock another thread held at that moment, the child computes and ends."""
+    print(f"seed {SEED}")
+    rng = np.random.default_rng(SEED)
+    x, w = rng.standard_normal((2, 8, 12, 12), dtype=np.float32), rng.standard_normal((8, 8, 3, 3), dtype=np.float32)
+    expected = fc.conv2d(x, w, padding=1)
+    stop = threading.Event()
+
+    def work(number):
+        size = 0
+        while not stop.is_set():
+            size = size % 500 + 1  # chooses anew, takes and returns blocks
+            fc.conv2d(x[:, :, : 3 + size % 9, : 3 + size % 7], w, padding=1, activation=("leaky_relu", 0.1))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(30):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # ends a child that waits for ever
+                try:
+                    os._exit(0 if np.array_equal(fc.conv2d(x, w, padding=1), expected) else 3)
+                finally:
+                    os._exit(4)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_plan_may_be_updated_while_others_call_it(problem):

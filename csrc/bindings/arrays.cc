@@ -6,6 +6,8 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <memory>
+#include <new>
 
 namespace fastconv {
 
@@ -222,14 +224,28 @@ py::array make_output(DType dtype, const Shape& shape) {
   };
   int64_t bytes;
   if (__builtin_mul_overflow(std::max<int64_t>(elements, 1), size, &bytes)) throw std::bad_alloc();
+<<<<<<< HEAD
   bytes = block_size(bytes);
   void* data = acquire_block(output_cache(), bytes);
   if (!data) throw std::bad_alloc();
   const py::capsule owner(new Block{data, bytes}, [](void* pointer) {
     Block* block = static_cast<Block*>(pointer);
     release_block(output_cache(), block->data, block->bytes);
+=======
+  const auto give_back = [](Block* block) {
+    if (block->data) release_block(output_cache(), block->data, block->bytes);
+>>>>>>> tune
     delete block;
+  };
+  std::unique_ptr<Block, decltype(give_back)> block(new Block{nullptr, bytes}, give_back);
+  void* data = block->data = acquire_block(output_cache(), bytes);
+  if (!data) throw std::bad_alloc();
+  const py::capsule owner(block.get(), [](void* pointer) {
+    const Block* mine = static_cast<Block*>(pointer);
+    release_block(output_cache(), mine->data, mine->bytes);
+    delete mine;
   });
+  block.release();  // the capsule's now
   return py::array(numpy_dtype(dtype), shape, strides, data, owner);
 }
 
