@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.h"
 
-<<<<<<< HEAD
-#include <algorithm>
-=======
 #include <pthread.h>
 
->>>>>>> tune
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cinttypes>
@@ -219,22 +216,14 @@ Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool pac
   return best;
 }
 
-<<<<<<< HEAD
 // Traces that are running. The flags keep the untraced path free of the lock.
 std::atomic<int> active_traces{0}, active_phase_traces{0};
-std::mutex trace_mutex;
 struct Trace {
   bool phases;
   std::vector<TraceEntry> entries;
 };
 std::map<int64_t, Trace>& traces() {
   static auto* map = new std::map<int64_t, Trace>;
-=======
-// Traces that are running. The flag keeps the untraced path free of the lock.
-std::atomic<int> active_traces{0};
-std::map<int64_t, std::vector<TraceEntry>>& traces() {
-  static auto* map = new std::map<int64_t, std::vector<TraceEntry>>;
->>>>>>> tune
   return *map;
 }
 

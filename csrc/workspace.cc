@@ -90,7 +90,6 @@ class BlockCache {
   int64_t held_ = 0, used_ = 0;
 };
 
-<<<<<<< HEAD
 // Four sizes per power of two.
 int64_t block_size(int64_t bytes) {
   int64_t step = 64;
@@ -98,15 +97,6 @@ int64_t block_size(int64_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-// Never destroyed: arrays that Python frees at exit still come back here.
-BlockCache& workspace_cache() {
-  static BlockCache* cache = new BlockCache(int64_t{256} << 20);
-  return *cache;
-}
-BlockCache& output_cache() {
-  static BlockCache* cache = new BlockCache(int64_t{512} << 20);
-  return *cache;
-=======
 namespace {
 
 struct Caches {
@@ -124,7 +114,6 @@ Caches& caches() {
     return made;
   }();
   return *both;
->>>>>>> tune
 }
 
 }  // namespace

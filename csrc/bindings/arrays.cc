@@ -224,17 +224,9 @@ py::array make_output(DType dtype, const Shape& shape) {
   };
   int64_t bytes;
   if (__builtin_mul_overflow(std::max<int64_t>(elements, 1), size, &bytes)) throw std::bad_alloc();
-<<<<<<< HEAD
   bytes = block_size(bytes);
-  void* data = acquire_block(output_cache(), bytes);
-  if (!data) throw std::bad_alloc();
-  const py::capsule owner(new Block{data, bytes}, [](void* pointer) {
-    Block* block = static_cast<Block*>(pointer);
-    release_block(output_cache(), block->data, block->bytes);
-=======
   const auto give_back = [](Block* block) {
     if (block->data) release_block(output_cache(), block->data, block->bytes);
->>>>>>> tune
     delete block;
   };
   std::unique_ptr<Block, decltype(give_back)> block(new Block{nullptr, bytes}, give_back);
