@@ -66,7 +66,8 @@ struct RunContext {
   PhaseTimes* phases;  // phases.h; null: nobody measures
 };
 
-enum class TakenHalves : int32_t { kNone, kImages, kWeights, kAll };  // images: x, y and the residual
+// Images: x, y and the residual. kAll leaves the bias to be widened, kEverything nothing.
+enum class TakenHalves : int32_t { kNone, kImages, kWeights, kAll, kEverything };
 
 // Which instruction sets give the same bits of the same problem, in every pass.
 enum class SameBits : int32_t { kOne, kAvx, kAll };  // kAvx: avx2 and avx512
@@ -87,7 +88,7 @@ struct Algorithm {
   // Reads of the context w, machine, parallel or stream, and error; null where packed_bytes is 0.
   int (*pack)(const ConvProblem* problem, const RunContext* context, void* packed);
   int (*run)(const ConvProblem* problem, const RunContext* context);
-  // Which tensors of a float16 or bfloat16 problem `run` takes as they are; null: none. The others, and the bias, come
+  // Which tensors of a float16 or bfloat16 problem `run` takes as they are; null: none. The others come
   // and go as float32 copies (half_problem.h): the problem is one of the dtype of x and y. `pack` takes w in the
   // problem's dtype wherever `run` takes it as it is.
   TakenHalves (*takes_halves)(const ConvProblem* problem) = nullptr;

@@ -47,7 +47,8 @@ struct Room {
     const bool filter = p.pass == Pass::kBackwardFilter, whole = slices.count() == 1;
     const TakenHalves taken = taken_halves(algorithm, p);
     w = has_packed || takes_w(taken) ? 0 : floats(filter_elements(p));
-    bias = p.epilogue & kEpilogueBias ? floats(p.pass == Pass::kBackwardData ? p.c : p.k) : 0;
+    const bool widened = p.epilogue & kEpilogueBias && taken != TakenHalves::kEverything;
+    bias = widened ? floats(p.pass == Pass::kBackwardData ? p.c : p.k) : 0;
     const int64_t packed_size = filter ? 0 : algorithm.packed_bytes(&p, &machine);
     packed = whole || has_packed ? 0 : aligned(packed_size);
     workers = whole ? 1 : slots;
@@ -122,7 +123,8 @@ class HalfRun {
     if (takes_images(taken)) {
       RunContext inner = r;
       inner.w_dtype = w_dtype();
-      inner.w = takes_w(taken) ? r.w : w, inner.packed_w = packed, inner.bias = bias;
+      inner.w = takes_w(taken) ? r.w : w, inner.packed_w = packed;
+      if (bias) inner.bias = bias;
       inner.workspace = worker(0);
       inner.pad_value = pad_value();
       status = algorithm.run(&stored, &inner);
@@ -265,7 +267,8 @@ int64_t workspace_bytes(const Algorithm& algorithm, const ConvProblem& problem, 
 int64_t packed_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine) {
   const ConvProblem p = computed_problem(problem);
   const int64_t bytes = algorithm.packed_bytes(&p, &machine);
-  const bool keeps = is_half(problem.dtype) && problem.pass != Pass::kBackwardFilter;
+  const bool keeps = is_half(problem.dtype) && problem.pass != Pass::kBackwardFilter &&
+                     taken_halves(algorithm, p) != TakenHalves::kEverything;
   return bytes == 0 && keeps ? filter_elements(problem) * 4 : bytes;
 }
 

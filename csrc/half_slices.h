@@ -17,8 +17,8 @@ inline TakenHalves taken_halves(const Algorithm& algorithm, const ConvProblem& p
   return algorithm.takes_halves ? algorithm.takes_halves(&problem) : TakenHalves::kNone;
 }
 
-inline bool takes_images(TakenHalves taken) { return taken == TakenHalves::kImages || taken == TakenHalves::kAll; }
-inline bool takes_w(TakenHalves taken) { return taken == TakenHalves::kWeights || taken == TakenHalves::kAll; }
+inline bool takes_images(TakenHalves taken) { return taken == TakenHalves::kImages || taken >= TakenHalves::kAll; }
+inline bool takes_w(TakenHalves taken) { return taken >= TakenHalves::kWeights; }
 
 struct HalfSlice {
   ConvProblem problem;

@@ -5,10 +5,8 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
-#include <map>
 #include <mutex>
 #include <new>
-#include <vector>
 
 namespace fastconv {
 
@@ -20,10 +18,10 @@ class BlockCache {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       used_ += size;
-      auto found = free_.find(size);
-      if (found != free_.end() && !found->second.empty()) {
-        void* block = found->second.back();
-        found->second.pop_back();
+      for (Free** at = &list_of(size); *at; at = &(*at)->next) {
+        if ((*at)->size != size) continue;
+        Free* block = *at;
+        *at = block->next;
         held_ -= size;
         return block;
       }
@@ -44,7 +42,12 @@ class BlockCache {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       used_ -= size;
-      if (held_ + size <= limit_ && keep(block, size)) return;
+      if (held_ + size <= limit_ && size >= static_cast<int64_t>(sizeof(Free))) {
+        Free*& list = list_of(size);
+        list = new (block) Free{list, size};
+        held_ += size;
+        return;
+      }
     }
     std::free(block);
   }
@@ -59,13 +62,30 @@ class BlockCache {
 
   void trim() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (auto& [size, blocks] : free_)
-      for (void* block : blocks) std::free(block);
-    free_.clear();
+    for (Free*& list : free_)
+      while (Free* block = list) {
+        list = block->next;
+        std::free(block);
+      }
     held_ = 0;
   }
 
  private:
+  // What is kept is its own list, so that keeping allocates nothing: a list for each size that block_size knows, in which
+  // smaller sizes may be too.
+  struct Free {
+    Free* next;
+    int64_t size;
+  };
+  static constexpr int kLists = 256;
+
+  Free*& list_of(int64_t size) {
+    int list = 0;
+    int64_t step = 64;
+    for (; step * 8 <= size; step *= 2) list += 4;
+    return free_[list + (size + step - 1) / step % 4];
+  }
+
   static void* allocate(int64_t size) {
     constexpr int64_t kHuge = 2 << 20;
     void* block = nullptr;
@@ -74,19 +94,9 @@ class BlockCache {
     return block;
   }
 
-  bool keep(void* block, int64_t size) {
-    try {
-      free_[size].push_back(block);
-    } catch (const std::bad_alloc&) {
-      return false;
-    }
-    held_ += size;
-    return true;
-  }
-
   const int64_t limit_;
   std::mutex mutex_;
-  std::map<int64_t, std::vector<void*>> free_;
+  Free* free_[kLists] = {};
   int64_t held_ = 0, used_ = 0;
 };
 

@@ -5,11 +5,13 @@
 //   bwd_data    x[n][c][i] = act(sum over all (k, o, t) whose tap reads i of y[n][k][o] * w[k][c][t] + bias[c])
 //   bwd_filter  w[k][c][t] = sum over n, o of y[n][k][o] * x[n][c][o * stride + t * dilation - pad]
 //
-// All others are tested against it. It refuses float16 and bfloat16.
+// All others are tested against it. float16 and bfloat16 are summed in double, rounded to float and then to the half; they
+// need no workspace at all, so that there is an algorithm whatever max_workspace is: gradients go pixel by pixel, and
+// weight by weight, instead of adding to sums.
 #include <cmath>
 #include <cstdio>
 
-#include "../algorithm.h"
+#include "../convert.h"
 #include "../counts.h"
 #include "../machine.h"
 #include "../parallel.h"
@@ -26,6 +28,41 @@ struct Wider<float> {
 template <>
 struct Wider<double> {
   typedef long double type;
+};
+template <>
+struct Wider<uint16_t> {  // the bits of a half
+  typedef double type;
+};
+
+// A tensor in memory.
+template <class T>
+class Elements {
+ public:
+  typedef typename Wider<T>::type A;
+  Elements(const Machine& machine, DType dtype, const void* data)
+      : halves_(is_half(dtype) ? &half_kernels(machine, dtype) : nullptr),
+        data_(static_cast<T*>(const_cast<void*>(data))) {}
+  A operator[](int64_t i) const {
+    if constexpr (sizeof(T) == 2) {
+      float value;
+      halves_->widen(1, 1, data_ + i, 0, &value, 0);
+      return value;
+    } else {
+      return data_[i];
+    }
+  }
+  void put(int64_t i, A value) const {
+    if constexpr (sizeof(T) == 2) {
+      const float single = static_cast<float>(value);
+      halves_->narrow(1, 1, &single, 0, data_ + i, 0);
+    } else {
+      data_[i] = static_cast<T>(value);
+    }
+  }
+
+ private:
+  const HalfKernels* halves_;
+  T* data_;
 };
 
 // Where the elements of x or y lie.
@@ -103,45 +140,61 @@ class Reference {
         r(context),
         xs(image_of(p.x_layout, r.x_batch_pitch, r.x_channel_pitch)),
         ys(image_of(p.y_layout, r.y_batch_pitch, r.y_channel_pitch)),
-        x(static_cast<T*>(r.x)),
-        w(static_cast<T*>(r.w)),
-        y(static_cast<T*>(r.y)) {
+        x(*r.machine, p.dtype, r.x),
+        w(*r.machine, p.dtype, r.w),
+        y(*r.machine, p.dtype, r.y),
+        bias(*r.machine, p.dtype, r.bias),
+        residual(*r.machine, p.dtype, r.residual) {
     for (int a = 0; a < kMaxSpatial; ++a) out[a] = output_size(p, a);
   }
 
   void forward(int64_t n, int64_t k) const {
     const int64_t cg = p.c / p.groups, c0 = k / (p.k / p.groups) * cg;
-    const T* bias = static_cast<const T*>(r.bias);
-    const T* residual = static_cast<const T*>(r.residual);
     each_output([&](const int64_t* o, int64_t pixel) {
       A sum = 0;
       for (int64_t c = 0; c < cg; ++c)
         each_tap(o, [&](int64_t tap, int64_t at) {
-          const T value = at == kOutside ? T(r.pad_value) : x[n * xs.batch + (c0 + c) * xs.channel + at * xs.pixel];
-          if (at != kOutside || p.padding_mode == PaddingMode::kConstant)
-            sum += A(value) * A(w[(k * cg + c) * taps(p) + tap]);
+          if (at == kOutside && p.padding_mode != PaddingMode::kConstant) return;
+          const A value = at == kOutside ? outside() : x[n * xs.batch + (c0 + c) * xs.channel + at * xs.pixel];
+          sum += value * w[(k * cg + c) * taps(p) + tap];
         });
       const int64_t at = n * ys.batch + k * ys.channel + pixel * ys.pixel;
-      if (p.epilogue & kEpilogueBias) sum += A(bias[k]);
-      if (p.epilogue & kEpilogueResidual) sum += A(residual[at]);
-      y[at] = static_cast<T>(activate<A>(sum, p.activation, A(r.alpha)));
+      if (p.epilogue & kEpilogueBias) sum += bias[k];
+      if (p.epilogue & kEpilogueResidual) sum += residual[at];
+      y.put(at, activate<A>(sum, p.activation, A(r.alpha)));
     });
   }
 
   void backward_data(int64_t n, int64_t c, A* sums) const {
     const int64_t cg = p.c / p.groups, kg = p.k / p.groups, k0 = c / cg * kg;
     const int64_t plane = x_plane(p);
-    const A start = p.epilogue & kEpilogueBias ? A(static_cast<const T*>(r.bias)[c]) : A(0);
+    const A start = p.epilogue & kEpilogueBias ? bias[c] : A(0);
     for (int64_t i = 0; i < plane; ++i) sums[i] = start;
     for (int64_t k = k0; k < k0 + kg; ++k)
       each_output([&](const int64_t* o, int64_t pixel) {
-        const A value = A(y[n * ys.batch + k * ys.channel + pixel * ys.pixel]);
+        const A value = y[n * ys.batch + k * ys.channel + pixel * ys.pixel];
         each_tap(o, [&](int64_t tap, int64_t at) {
-          if (at != kOutside) sums[at] += value * A(w[(k * cg + c % cg) * taps(p) + tap]);
+          if (at != kOutside) sums[at] += value * w[(k * cg + c % cg) * taps(p) + tap];
         });
       });
     for (int64_t i = 0; i < plane; ++i)
-      x[n * xs.batch + c * xs.channel + i * xs.pixel] = static_cast<T>(activate<A>(sums[i], p.activation, A(r.alpha)));
+      x.put(n * xs.batch + c * xs.channel + i * xs.pixel, activate<A>(sums[i], p.activation, A(r.alpha)));
+  }
+
+  // The same sums without room for them: of every pixel those outputs and taps that read it.
+  void backward_data_by_pixels(int64_t n, int64_t c) const {
+    const int64_t cg = p.c / p.groups, kg = p.k / p.groups, k0 = c / cg * kg;
+    int64_t i[kMaxSpatial], at = n * xs.batch + c * xs.channel;
+    for (i[0] = 0; i[0] < p.size[0]; ++i[0])
+      for (i[1] = 0; i[1] < p.size[1]; ++i[1])
+        for (i[2] = 0; i[2] < p.size[2]; ++i[2], at += xs.pixel) {
+          A sum = p.epilogue & kEpilogueBias ? bias[c] : A(0);
+          each_reader(i, [&](int64_t pixel, int64_t tap) {
+            for (int64_t k = k0; k < k0 + kg; ++k)
+              sum += y[n * ys.batch + k * ys.channel + pixel * ys.pixel] * w[(k * cg + c % cg) * taps(p) + tap];
+          });
+          x.put(at, activate<A>(sum, p.activation, A(r.alpha)));
+        }
   }
 
   void backward_filter(int64_t k, int64_t c, A* sums) const {
@@ -149,15 +202,34 @@ class Reference {
     for (int64_t t = 0; t < taps(p); ++t) sums[t] = 0;
     for (int64_t n = 0; n < p.n; ++n)
       each_output([&](const int64_t* o, int64_t pixel) {
-        const A value = A(y[n * ys.batch + k * ys.channel + pixel * ys.pixel]);
+        const A value = y[n * ys.batch + k * ys.channel + pixel * ys.pixel];
         each_tap(o, [&](int64_t tap, int64_t at) {
           if (at != kOutside)
-            sums[tap] += value * A(x[n * xs.batch + channel * xs.channel + at * xs.pixel]);
+            sums[tap] += value * x[n * xs.batch + channel * xs.channel + at * xs.pixel];
           else if (p.padding_mode == PaddingMode::kConstant)
-            sums[tap] += value * A(r.pad_value);
+            sums[tap] += value * outside();
         });
       });
-    for (int64_t t = 0; t < taps(p); ++t) w[(k * cg + c) * taps(p) + t] = static_cast<T>(sums[t]);
+    for (int64_t t = 0; t < taps(p); ++t) w.put((k * cg + c) * taps(p) + t, sums[t]);
+  }
+
+  // The same for one weight at a time.
+  void backward_filter_by_taps(int64_t k, int64_t c) const {
+    const int64_t cg = p.c / p.groups, channel = k / (p.k / p.groups) * cg + c;
+    int64_t t[kMaxSpatial], weight = (k * cg + c) * taps(p);
+    for (t[0] = 0; t[0] < p.filter[0]; ++t[0])
+      for (t[1] = 0; t[1] < p.filter[1]; ++t[1])
+        for (t[2] = 0; t[2] < p.filter[2]; ++t[2]) {
+          A sum = 0;
+          for (int64_t n = 0; n < p.n; ++n)
+            each_output([&](const int64_t* o, int64_t pixel) {
+              const int64_t at = source(o, t);
+              if (at == kOutside && p.padding_mode != PaddingMode::kConstant) return;
+              const A value = at == kOutside ? outside() : x[n * xs.batch + channel * xs.channel + at * xs.pixel];
+              sum += y[n * ys.batch + k * ys.channel + pixel * ys.pixel] * value;
+            });
+          w.put(weight++, sum);
+        }
   }
 
  private:
@@ -187,6 +259,36 @@ class Reference {
     }
   }
 
+  // visit(flat output pixel, flat tap) for those that read this pixel of x.
+  template <class Visit>
+  void each_reader(const int64_t* i, const Visit& visit) const {
+    each_pair(0, i[0], [&](int64_t o0, int64_t t0) {
+      each_pair(1, i[1], [&](int64_t o1, int64_t t1) {
+        each_pair(2, i[2], [&](int64_t o2, int64_t t2) {
+          visit((o0 * out[1] + o1) * out[2] + o2, (t0 * p.filter[1] + t1) * p.filter[2] + t2);
+        });
+      });
+    });
+  }
+
+  // visit(output, tap) of one axis for those that read its coordinate i.
+  template <class Visit>
+  void each_pair(int axis, int64_t i, const Visit& visit) const {
+    for (int64_t o = 0; o < out[axis]; ++o)
+      for (int64_t t = 0; t < p.filter[axis]; ++t)
+        if (place(axis, o, t) == i) visit(o, t);
+  }
+
+  // The flat input pixel that a tap of an output reads, or kOutside.
+  int64_t source(const int64_t* o, const int64_t* t) const {
+    int64_t at[kMaxSpatial];
+    for (int a = 0; a < kMaxSpatial; ++a)
+      if ((at[a] = place(a, o[a], t[a])) == kOutside) return kOutside;
+    return (at[0] * p.size[1] + at[1]) * p.size[2] + at[2];
+  }
+
+  A outside() const { return sizeof(T) == 4 ? A(static_cast<float>(r.pad_value)) : A(r.pad_value); }
+
   int64_t place(int axis, int64_t o, int64_t t) const {
     return padded_source(p.padding_mode, o * p.stride[axis] + t * p.dilation[axis] - p.pad_begin[axis], p.size[axis]);
   }
@@ -194,7 +296,7 @@ class Reference {
   const ConvProblem& p;
   const RunContext& r;
   const Image xs, ys;
-  T *x, *w, *y;
+  const Elements<T> x, w, y, bias, residual;
   int64_t out[kMaxSpatial];
 };
 
@@ -212,7 +314,7 @@ void estimate(const ConvProblem* p, const Machine*, Estimate* e) {
 
 // One accumulator per input pixel or tap and worker; long double takes 16 bytes.
 int64_t sums_of(const ConvProblem& p) {
-  if (p.pass == Pass::kForward) return 0;
+  if (p.pass == Pass::kForward || is_half(p.dtype)) return 0;
   return p.pass == Pass::kBackwardData ? x_plane(p) : taps(p);
 }
 int64_t workspace_bytes(const ConvProblem* p, const Machine*, int slots, bool) { return sums_of(*p) * 16 * slots; }
@@ -223,6 +325,7 @@ template <class T>
 void run_as(const ConvProblem& p, const RunContext& r) {
   typedef typename Wider<T>::type A;
   const Reference<T> reference(p, r);
+  constexpr bool kHalf = sizeof(T) == 2;
   A* scratch = static_cast<A*>(r.workspace);
   const int64_t sums = sums_of(p);
   switch (p.pass) {
@@ -230,29 +333,35 @@ void run_as(const ConvProblem& p, const RunContext& r) {
       return parallel_for(r.parallel, p.n * p.k, [&](int64_t i, int) { reference.forward(i / p.k, i % p.k); });
     case Pass::kBackwardData:
       return parallel_for(r.parallel, p.n * p.c, [&](int64_t i, int slot) {
-        reference.backward_data(i / p.c, i % p.c, scratch + slot * sums);
+        kHalf ? reference.backward_data_by_pixels(i / p.c, i % p.c)
+              : reference.backward_data(i / p.c, i % p.c, scratch + slot * sums);
       });
     case Pass::kBackwardFilter: {
       const int64_t cg = p.c / p.groups;
       return parallel_for(r.parallel, p.k * cg, [&](int64_t i, int slot) {
-        reference.backward_filter(i / cg, i % cg, scratch + slot * sums);
+        kHalf ? reference.backward_filter_by_taps(i / cg, i % cg)
+              : reference.backward_filter(i / cg, i % cg, scratch + slot * sums);
       });
     }
   }
 }
 
 int run(const ConvProblem* p, const RunContext* r) {
-  if (p->dtype == DType::kFloat32)
+  if (is_half(p->dtype))
+    run_as<uint16_t>(*p, *r);
+  else if (p->dtype == DType::kFloat32)
     run_as<float>(*p, *r);
   else
     run_as<double>(*p, *r);
   return 0;
 }
 
+TakenHalves takes_halves(const ConvProblem*) { return TakenHalves::kEverything; }
+
 }  // namespace
 
 extern const Algorithm kReference;
 const Algorithm kReference = {"reference",  1.0,     1,   SameBits::kAll, why_not,        estimate, workspace_bytes,
-                              packed_bytes, nullptr, run, nullptr,        multiplications};
+                              packed_bytes, nullptr, run, takes_halves,   multiplications};
 
 }  // namespace fastconv

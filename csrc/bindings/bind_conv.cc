@@ -155,7 +155,7 @@ py::list rows_of(const std::vector<Candidate>& candidates) {
     row["threads"] = number(c.slots);
     row["multiplications"] = number(c.multiplications);
     row["bytes_moved"] = number(c.bytes_moved);
-    constexpr const char* kTaken[] = {"none", "images", "weights", "all"};
+    constexpr const char* kTaken[] = {"none", "images", "weights", "all", "everything"};
     row["takes_halves"] = number(kTaken[static_cast<int>(c.takes_halves)]);
     constexpr const char* kSame[] = {"one", "avx", "all"};
     row["same_bits"] = kSame[static_cast<int>(c.algorithm->same_bits)];

@@ -8,9 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <limits>
-#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -20,6 +18,7 @@
 #include "machine.h"
 #include "parallel.h"
 #include "plan.h"
+#include "problems.h"
 #include "registry.h"
 
 namespace {
@@ -158,11 +157,6 @@ class Check {
     return true;
   }
 
-  static void pitches(Layout layout, int64_t channels, int64_t plane, int64_t* batch, int64_t* channel) {
-    *batch = channels * plane;
-    *channel = layout == Layout::kChannelsLast ? channels : plane;
-  }
-
   const ConvProblem p;
   const Machine& m;
   std::vector<T> x, w, y, bias, residual;
@@ -171,46 +165,24 @@ class Check {
 template <class T>
 int64_t Check<T>::runs = 0;
 
-int check(ConvProblem p) {
+int check(const ConvProblem& forward) {
   int failures = 0;
-  const ConvProblem forward = p;
-  for (Pass pass : {Pass::kForward, Pass::kBackwardData, Pass::kBackwardFilter})
-    for (Layout x_layout : {Layout::kChannelsFirst, Layout::kChannelsLast})
-      for (Layout y_layout : {Layout::kChannelsFirst, Layout::kChannelsLast})
-        for (DType dtype : {DType::kFloat32, DType::kFloat64, DType::kFloat16, DType::kBFloat16})
-          for (int i = 0; i < usable_isa_count(); ++i) {
-            if (is_half(dtype) && x_layout != y_layout) continue;
-            p = forward;
-            p.pass = pass, p.x_layout = x_layout, p.y_layout = y_layout, p.dtype = dtype;
-            if (pass == Pass::kBackwardFilter || (pass == Pass::kBackwardData && p.padding_mode != PaddingMode::kZeros))
-              p.activation = Activation::kNone, p.epilogue = 0;
-            else if (pass == Pass::kBackwardData)
-              p.epilogue &= ~kEpilogueResidual;
-            const Machine& machine = usable_machine(i);
-            failures += is_half(dtype)             ? Check<uint16_t>(p, machine).run()
-                        : dtype == DType::kFloat32 ? Check<float>(p, machine).run()
-                                                   : Check<double>(p, machine).run();
-          }
+  each_variant(forward, [&](const ConvProblem& p) {
+    for (int i = 0; i < usable_isa_count(); ++i) {
+      const Machine& machine = usable_machine(i);
+      failures += is_half(p.dtype)             ? Check<uint16_t>(p, machine).run()
+                  : p.dtype == DType::kFloat32 ? Check<float>(p, machine).run()
+                                               : Check<double>(p, machine).run();
+    }
+  });
   return failures;
 }
 
 }  // namespace
 
 int main(int count, char** files) {
-  int failures = 0, problems = 0;
-  for (int i = 1; i < count; ++i) {
-    std::ifstream file(files[i]);
-    if (!file) return printf("cannot read %s\n", files[i]), 2;
-    for (std::string line; std::getline(file, line);) {
-      if (line.find_first_not_of(" \t\r") == std::string::npos || line[line.find_first_not_of(" \t\r")] == '#')
-        continue;
-      ConvProblem p;
-      char error[kTextCapacity];
-      if (!parse(line.c_str(), &p, error)) return printf("%s: %s\n%s\n", files[i], line.c_str(), error), 2;
-      failures += check(p);
-      ++problems;
-    }
-  }
+  int failures = 0;
+  const int problems = each_problem(count, files, [&](const ConvProblem& p) { failures += check(p); });
   const int64_t runs = Check<float>::runs + Check<double>::runs + Check<uint16_t>::runs;
   printf("%d problems, %" PRId64 " runs, %d failures\n", problems, runs, failures);
   return failures || problems == 0 ? 1 : 0;

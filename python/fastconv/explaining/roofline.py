@@ -155,6 +155,6 @@ def legend(e: "Explanation") -> str:
     return (
         f"Speeds {whose}, from the library's table. {words.count(e.problem.macs)} multiply-adds are the problem's; a "
         "point counts those that its algorithm really does, and the bytes that it moves. Filled: measured; hollow: "
-        "predicted. What is missing up to the roof the machine leaves unused; a point above it was measured on a faster "
+        "predicted. What is missing up to the roof the machine leaves unused; a point above it ran on a faster "
         "machine than the table's."
     )
