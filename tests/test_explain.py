@@ -72,8 +72,8 @@ def test_every_row_of_every_problem_adds_up():
                     inside = row["multiplications"]
                 for kind in row["estimated_work"]:
                     assert facts.phase_of(row["name"], kind) in facts.PHASES
-            # The reference leaves out what lies outside; others leave out no term that it has, but by a transform, or by
-            # adding the gradients of padding that shows cells before they are multiplied.
+            # The reference leaves out what lies outside. Others leave out no term that it has, but by a transform, or
+            # where they add the gradients of padding that shows cells before they multiply.
             if pass_ == "bwd_data" and q.padding_mode not in ("zeros", "constant"):
                 continue
             for row in fc.algorithms(q):

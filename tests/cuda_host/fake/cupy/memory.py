@@ -37,7 +37,7 @@ class _Backend(ctypes.Structure):
     ]
 
 
-ABI = 4
+ABI = 5
 _backend: Any = None
 
 
