@@ -94,6 +94,8 @@ struct Algorithm {
   TakenHalves (*takes_halves)(const ConvProblem* problem) = nullptr;
   // How many multiplications it makes, in the sense of counts.h; null: multiply_adds(problem).
   int64_t (*multiplications)(const ConvProblem* problem, const Machine* machine) = nullptr;
+  // What `run` allocates besides the workspace, at most: tables of rows and columns. Null: nothing, as it should be.
+  int64_t (*table_bytes)(const ConvProblem* problem, const Machine* machine, int slots) = nullptr;
 };
 
 }  // namespace fastconv

@@ -124,12 +124,15 @@ ChoiceCache& choice_cache() {
   return *cache;
 }
 
-// From the bytes that are needed to those that are leased.
-void limit_workspace(const Options& o, Choice* c) {
+// The bytes that are needed are in `lease_bytes`, without the tables. Those that are leased: a block of the cache, of just
+// the limit where that is less.
+void limit_workspace(const Options& o, int64_t tables, Choice* c) {
+  c->workspace_bytes = c->lease_bytes + tables;
   if (o.max_workspace < 0 || c->workspace_bytes <= o.max_workspace) {
-    if (is_device(*o.machine) || c->workspace_bytes == 0) return;
-    c->workspace_bytes = block_size(c->workspace_bytes);
-    if (o.max_workspace >= 0) c->workspace_bytes = std::min(c->workspace_bytes, o.max_workspace);
+    if (is_device(*o.machine) || c->lease_bytes == 0) return;
+    c->lease_bytes = block_size(c->lease_bytes);
+    if (o.max_workspace >= 0) c->lease_bytes = std::min(c->lease_bytes, o.max_workspace - tables);
+    c->workspace_bytes = c->lease_bytes + tables;
     return;
   }
   c->failure = Failure::kWorkspace;
@@ -163,17 +166,21 @@ Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options&
   const ConvProblem judged = as_judged(p, o);
   if (device) {
     algorithm.estimate(&judged, o.machine, &c.estimate);
-    c.workspace_bytes = algorithm.workspace_bytes(&p, o.machine, 1, packed);
-    limit_workspace(o, &c);
+    c.lease_bytes = algorithm.workspace_bytes(&p, o.machine, 1, packed);
+    limit_workspace(o, 0, &c);
     return c;
   }
   c.estimate = estimate(algorithm, judged, *o.machine);
   const double seconds = judged.n == p.n ? c.estimate.total() : estimate(algorithm, p, *o.machine).total();
   c.slots = seconds < kSharedFrom ? 1 : threads;
-  c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, c.slots, packed);
-  while (o.max_workspace >= 0 && c.workspace_bytes > o.max_workspace && c.slots > 1)
-    c.workspace_bytes = workspace_bytes(algorithm, p, *o.machine, --c.slots, packed);
-  limit_workspace(o, &c);
+  int64_t tables;
+  const auto count = [&] {
+    c.lease_bytes = workspace_bytes(algorithm, p, *o.machine, c.slots, packed);
+    tables = algorithm.table_bytes ? algorithm.table_bytes(&computed, o.machine, c.slots) : 0;
+  };
+  count();
+  for (; o.max_workspace >= 0 && c.lease_bytes + tables > o.max_workspace && c.slots > 1; count()) --c.slots;
+  limit_workspace(o, tables, &c);
   return c;
 }
 
@@ -269,11 +276,11 @@ Choice choose(const ConvProblem& problem, const Options& options, bool packed) {
 }
 
 bool run_choice(const ConvProblem& problem, const Options& options, Choice* choice, RunContext* context) {
-  const Workspace workspace(choice->workspace_bytes);
+  const Workspace workspace(choice->lease_bytes);
   if (workspace.failed()) {
     choice->failure = Failure::kWorkspace;
     snprintf(choice->text, sizeof choice->text, "%s: no memory for %" PRId64 " bytes of workspace",
-             choice->algorithm->name, choice->workspace_bytes);
+             choice->algorithm->name, choice->lease_bytes);
     return false;
   }
   context->machine = options.machine;

@@ -31,7 +31,8 @@ struct Choice {
   char text[kTextCapacity] = "";
   const Algorithm* algorithm = nullptr;
   Estimate estimate;
-  int64_t workspace_bytes = 0;      // what a run leases, never more than max_workspace
+  int64_t workspace_bytes = 0;      // what a run takes in all, never more than max_workspace
+  int64_t lease_bytes = 0;          // of these, its workspace
   int slots = 1;                    // threads, as many as the work is worth and the workspace limit allows
   char tuning[kHashCapacity] = "";  // the hash of the tuning that chose; empty: the estimates or the caller did
 };

@@ -298,7 +298,7 @@ def test_trace_lists_what_ran():
 
 
 def test_explain_measures_every_usable_algorithm():
-    found = fc.explain(X, W, padding=1, measure=True, budget_s=0.5)
+    found = fc.explain(X, W, padding=1, measure=True, budget=0.5)
     rows = {row["name"]: row for row in found.to_dict()["algorithms"]}
     assert sum(row["chosen"] for row in rows.values()) == 1
     reference = rows["reference"]

@@ -336,6 +336,8 @@ int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool)
 
 int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
 
+int64_t table_bytes(const ConvProblem* p, const Machine* m, int slots) { return depthwise_table_bytes(*p, *m, slots); }
+
 int64_t multiplications(const ConvProblem* p, const Machine*) {
   if (depthwise_planes_serve(*p) || depthwise_filter_serves(*p)) return products_of_rows(*p);
   return depthwise_pixels_serve(*p) ? products_inside(*p) : gathered_products(*p, true);
@@ -368,7 +370,7 @@ int run(const ConvProblem* p, const RunContext* r) {
 }  // namespace
 
 extern const Algorithm kDepthwise;
-const Algorithm kDepthwise = {"depthwise",  1.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
-                              packed_bytes, nullptr, run, takes_halves,   multiplications};
+const Algorithm kDepthwise = {"depthwise",  1.0,     1,   SameBits::kOne, why_not,         estimate,   workspace_bytes,
+                              packed_bytes, nullptr, run, takes_halves,   multiplications, table_bytes};
 
 }  // namespace fastconv

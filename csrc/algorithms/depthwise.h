@@ -15,6 +15,10 @@
 
 namespace fastconv {
 
+// The tables of rows and columns of each way are vectors; this is what they take at most. depthwise_tables.cc
+int64_t depthwise_table_bytes(const ConvProblem& p, const Machine& m, int slots);
+inline constexpr int64_t kPlaneCallBytes = 320;  // of a call of depthwise_planes.cc, at most
+
 inline constexpr int kMostSums = 3 * 7 * 16;  // lanes of a tile of the filter gradient
 inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
 

@@ -96,6 +96,7 @@ class Planes {
     int64_t step, taps;   // rows read: those of the filter's phase
     size_t group;
   };
+  static_assert(sizeof(Call) <= kPlaneCallBytes);
   struct Slice {
     std::vector<Call> calls;
     std::vector<DepthwiseGroup> groups;

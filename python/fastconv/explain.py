@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._core import ConvProblem, ProblemError
+from ._core import ConvProblem, ProblemError, UnsupportedError, WorkspaceError
 from .arrays import kind_of
 from .explaining import facts
 from .geometry import activation_words, check_padding_mode, conv_geometry
@@ -203,10 +203,14 @@ def _measured(p: ConvProblem, rows: list[dict[str, Any]], seed: int, seconds: fl
     return {"granted_s": seconds, "spent_s": budget.spent}
 
 
-def _chosen(p: ConvProblem, device: str) -> str:
-    if device == "cpu":
-        return _core.choose(p, current())
-    return _core.device_choose(p, current(), _ordinal(device))
+def _chosen(p: ConvProblem, device: str) -> str | None:
+    """None: the one that the options ask for cannot run."""
+    try:
+        if device == "cpu":
+            return _core.choose(p, current())
+        return _core.device_choose(p, current(), _ordinal(device))
+    except (UnsupportedError, WorkspaceError):
+        return None
 
 
 def _ordinal(device: str) -> int:

@@ -148,7 +148,9 @@ void check_algorithm(const ConvProblem& p, Options o, Buffers& b, bool packed) {
     ready = at;
   }
   run_counted(p, o, b, choice, ready);
-  const int64_t needed = workspace_bytes(*o.algorithm, p, *o.machine, 1, packed);
+  const ConvProblem computed = computed_problem(p);
+  const int64_t tables = o.algorithm->table_bytes ? o.algorithm->table_bytes(&computed, o.machine, 1) : 0;
+  const int64_t needed = workspace_bytes(*o.algorithm, p, *o.machine, 1, packed) + tables;
   o.max_workspace = needed;
   choice = choose(p, o, packed);
   if (choice.failure != Failure::kNone) return fail(p, o, choice, "refuses what it needs", 0);

@@ -63,8 +63,8 @@ def conversions(p: ConvProblem, row: dict[str, Any], on_device: bool) -> list[di
 
     if p.dtype in ("f16", "bf16") and not on_device:
         packed = bool(row["packed_bytes"])  # then w is widened as it is packed
-        widened = {"none": "x and y" if packed else "x, w and y", "images": "" if packed else "w", "weights": "x and y",
-                   "all": ""}[row["takes_halves"]]  # fmt: skip
+        copied = {"none": "x and y" if packed else "x, w and y", "images": "" if packed else "w", "weights": "x and y"}
+        widened = copied.get(row["takes_halves"], "")
         add(
             f"{widened} become float32 copies" if widened else "halves are widened as they are read, and rounded once",
             "conversions",

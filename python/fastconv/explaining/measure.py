@@ -199,7 +199,7 @@ def errors(got: Any, exact: Any, dtype: str) -> dict[str, float]:
     difference = np.abs(got.astype(np.float64) - exact)
     largest = float(np.abs(exact).max(initial=0.0)) or 1.0
     bits, smallest = _FORMATS[dtype]
-    exponent = np.frexp(np.abs(exact))[1] - 1  # |value| is in [2^e, 2^(e + 1))
+    exponent = np.where(exact == 0, smallest, np.frexp(exact)[1] - 1)  # |value| is in [2^e, 2^(e + 1))
     ulps = difference / np.ldexp(1.0, np.maximum(exponent, smallest) - bits)
     return {
         "max_error": float(difference.max(initial=0.0)) / largest,

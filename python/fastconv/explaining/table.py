@@ -43,7 +43,7 @@ COLUMNS = (
 def table(e: "Explanation", width: int | None = None) -> str:
     """See `Explanation.table`."""
     width = width or shutil.get_terminal_size((WIDTH, 24)).columns
-    width = max(40, width)
+    width = max(60, width)  # names and times need as much
     wrap = _wrapper(width)
     parts = [*wrap(str(e.problem)), *(line for text in words.head(e) for line in wrap(text)), ""]
     if e.usable:

@@ -73,7 +73,7 @@ def head(e: "Explanation") -> list[str]:
         where = f"{threads} thread{'s' if threads > 1 else ''}"
     lines = [f"{count(p.macs)} multiply-adds, {size(p.bytes)} in x, w and y; {where}"]
     if not e.chosen:
-        return [*lines, "no algorithm is usable"]
+        return [*lines, "the algorithm that was asked for cannot run" if usable else "no algorithm is usable"]
     line = f"{e.chosen} is chosen"
     margin = e.margin
     if margin["predicted"] is not None:
@@ -83,7 +83,7 @@ def head(e: "Explanation") -> list[str]:
         line += f", measured {margin['measured']:.2f} times as fast as {faster['name']}"
     lines.append(line)
     if e.budget:
-        lines.append(f"measured for {e.budget['spent_s']:.2f} s of a budget of {e.budget['granted_s']:g} s")
+        lines.append(f"spent {e.budget['spent_s']:.2f} s of a budget of {e.budget['granted_s']:g} s")
     if any(row["max_error"] is not None for row in usable):
         lines.append("errors against float64: max and rms relative to the largest |result|, ulp of each result")
     return lines
