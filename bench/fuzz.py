@@ -2,10 +2,10 @@
 """Random problems against float64, and against what is promised of their bits: `python -m bench.fuzz --seconds 600`.
 
 Problem number I of a seed (bench/draws.py) is run by every algorithm that does not refuse it, on every instruction set,
-into an output full of NaN between guards: the error of each element must stay within the algorithm's bound, and guards
-and inputs as they were. One of the promises of bench/promises.py, another for each run in turn, is asked besides; and the automatic choice under
-random options must be the algorithm that it says. What fails is printed with the command that repeats it. The next
-number to go on with is the last line; --first takes it.
+into an output full of NaN between guards: the error of each element must stay within the algorithm's bound, guards and
+inputs must stay as they were. One of the promises of bench/promises.py, another for each run in turn, is asked besides;
+and the automatic choice under random options must be the algorithm that it says. What fails is printed with the command
+that repeats it. The next number to go on with is the last line; --first takes it.
 """
 
 from __future__ import annotations
