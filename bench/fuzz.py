@@ -2,10 +2,10 @@
 """Random problems against float64, and against what is promised of their bits: `python -m bench.fuzz --seconds 600`.
 
 Problem number I of a seed (bench/draws.py) is run by every algorithm that does not refuse it, on every instruction set,
-into an output full of NaN: the error of each element must stay within the algorithm's bound, and inputs as they were.
-One of the promises of bench/promises.py, another for each run in turn, is asked besides; and the automatic choice under
-random options must be the algorithm that it says. What fails is printed with the command that repeats it. The next
-number to go on with is the last line; --first takes it.
+into an output full of NaN between guards: the error of each element must stay within the algorithm's bound, guards and
+inputs must stay as they were. One of the promises of bench/promises.py, another for each run in turn, is asked besides;
+and the automatic choice under random options must be the algorithm that it says. What fails is printed with the command
+that repeats it. The next number to go on with is the last line; --first takes it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from fastconv.bench import report
 from fastconv.verify import Call
 
 HALVES = ("f16", "bf16")
+GUARD, GUARD_BYTE = 4096, 0xA5  # bytes before and after each output
 CHOICES = 2  # automatic choices asked of each problem and instruction set
 
 
@@ -79,8 +80,10 @@ class Fuzz:
     def _accurate(self, call: Call, exact: np.ndarray, magnitude: np.ndarray, row: dict, isa: str, index: int,
                   threads: int) -> np.ndarray:  # fmt: skip
         name, p = row["name"], call.problem
-        out = np.full(call.result_shape, np.nan, call.arrays["w"].dtype)
+        room, out = _guarded(call.result_shape, call.arrays["w"].dtype)
         call.run(options(name, isa, threads), out)
+        if not (room[:GUARD] == GUARD_BYTE).all() or not (room[-GUARD:] == GUARD_BYTE).all():
+            self._fail(index, p, f"{name} on {isa}, {threads} threads: wrote outside of its result")
         error = np.abs(out.astype(exact.dtype) - exact)
         worst = float(np.max(error / call.allowed(exact, magnitude, row["error_factor"]), initial=0.0))
         tally = self.tallies[name]
@@ -135,6 +138,15 @@ class Fuzz:
         promises = ", ".join(f"{name} {count:,}" for name, count in sorted(self.asked.items()))
         print(f"asked besides: {promises}")
         print(f"seed {self.seed}: {self.problems:,} problems, {self.runs:,} runs, {self.failures} failures")
+
+
+def _guarded(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """An output full of NaN inside of bytes that nobody may write, and all of these bytes."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    room = np.full(size + 2 * GUARD, GUARD_BYTE, np.uint8)
+    out = room[GUARD : GUARD + size].view(dtype).reshape(shape)
+    out[...] = np.nan
+    return room, out
 
 
 def main(arguments: list[str] | None = None) -> int:

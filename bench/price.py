@@ -24,7 +24,6 @@ MARK = "bench.price"
 ASKED = {
     "`batch_invariant=True`": ({}, {"batch_invariant": True}),
     '`precision="strict"`': ({}, {"precision": 1.0}),
-    '`precision="default"` against "fast"': ({"precision": 32.0}, {}),
 }
 
 

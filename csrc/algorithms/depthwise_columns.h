@@ -57,10 +57,13 @@ struct DepthwiseColumns {
   }
   void find_bits(int64_t size, int64_t lanes) {
     const int64_t width = lanes * stride;
-    left = 0, right = vectors;
+    // A vector that is whole is also written as a whole: with more padding than the filter reaches the last may read
+    // cells for pixels that do not exist.
+    const int64_t written = pixels / (lanes * sets);
+    left = 0, right = written;
     if (!steps.empty()) {
       left = std::clamp(ceil_div(std::max<int64_t>(0, -steps.front().x), width), int64_t{0}, vectors);
-      right = std::clamp(floor_div(size - steps.back().x, width), left, vectors);
+      right = std::clamp(floor_div(size - steps.back().x, width), left, std::max(left, written));
     }
     for (int64_t v = 0; v < vectors; v = v == left && right > left ? right : v + 1)
       for (const DepthwiseStep& step : steps) {

@@ -139,7 +139,7 @@ class Planes {
     call.x = begin * read_width;
     call.y = call.first * columns.pixels;
     call.w = order.first * p.filter[2];
-    const bool one_row = a.columns == 1 && a.taps <= 1 && columns.right - columns.left >= kFewestVectors;
+    const bool one_row = a.columns == 1 && a.taps == 1 && columns.right - columns.left >= kFewestVectors;
     if (one_row && begin >= 0 && begin < a.size && !groups.empty()) return add_long_row(call, groups, slice);
     add_tall(call, a.taps, groups, slice);
   }
