@@ -4,12 +4,13 @@
 //   each thread, of 16 neighbours along a row (twice) and one channel, of halves two:
 //     for each row of the filter, 4 taps at a time: a window of 20 cells in registers slides by 4
 //
-// 31x31, halves, 16 channels: a tile of 16 x 32 outputs has a halo of 46 x 62, 5.6 cells for an output, and 32 bytes of
-// a cell are a whole sector; filters are read once a tile, 961 x 16 for 512 x 16 outputs, 1.9. So 15 bytes come from L2
-// for an output. Tiles of 32 KB that had to hold the filters too, as rows of any filter have them, left room for 8 x 8
-// outputs of 4 channels: 23 cells for an output, of each 8 bytes of a sector's 32: 46 times 4 bytes, 184. Products: 4
-// steps of cells and 4 of filters read 4 + 8 words of shared memory for 2 x 64 products, 11 for a word where a
-// multiprocessor does 4 in the time of one: what limits is the products, 961 for an output.
+// 31x31 at 56 x 56, halves: tiles of 8 x 32 outputs of 16 channels copy 38 x 63 cells, 9.4 for an output, of which each
+// is a whole sector, and read 961 x 16 numbers of filters, 3.8: with the outputs 28 bytes from L2 and back for each, 34
+// with the columns beyond 56. The rows of any filter (depthwise_any.cu), whose 32 KB hold the filters too, have 1 or 2
+// channels and a halo of 23 to 46 cells an output, and a cell is a part of a sector: 191 bytes. floats: 68 and 275. Where
+// 16 divides the rows of outputs, tiles of 16 x 32 have 5.7 cells and 1.9 filters: 17 bytes.
+// Products are what limits: 961 for an output, 34 for a byte; 4 taps read 4 + 8 words of shared memory for 128, 11 for a
+// word, where a multiprocessor does 4 in the time of one.
 #include "depthwise.cuh"
 
 namespace fastconv::cuda {
