@@ -6,9 +6,9 @@
 //
 // 31x31 at 56 x 56, halves: tiles of 8 x 32 outputs of 16 channels copy 38 x 63 cells, 9.4 for an output, of which each
 // is a whole sector, and read 961 x 16 numbers of filters, 3.8: with the outputs 28 bytes from L2 and back for each, 34
-// with the columns beyond 56. The rows of any filter (depthwise_any.cu), whose 32 KB hold the filters too, have 1 or 2
-// channels and a halo of 23 to 46 cells an output, and a cell is a part of a sector: 191 bytes. floats: 68 and 275. Where
-// 16 divides the rows of outputs, tiles of 16 x 32 have 5.7 cells and 1.9 filters: 17 bytes.
+// with the columns beyond 56. The rows of any filter (depthwise_any.cu), whose 32 KB hold the filters too, have smaller
+// tiles and parts of sectors: 191 by the same count. floats: 68 and 275. Where 16 divides the rows of outputs, tiles of
+// 16 x 32 have 5.7 cells and 1.9 filters: 17 bytes.
 // Products are what limits: 961 for an output, 34 for a byte; 4 taps read 4 + 8 words of shared memory for 128, 11 for a
 // word, where a multiprocessor does 4 in the time of one.
 #include "depthwise.cuh"
