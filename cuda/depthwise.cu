@@ -8,16 +8,19 @@
 namespace fastconv::cuda {
 namespace {
 
-enum class Kernel { kPlanes, kPixels, kAny, kFilter };
+enum class Kernel { kPlanes, kPixels, kLong, kAny, kFilter };
 
-Kernel kernel_of(const ConvProblem& p) {
+Kernel kernel_of(const ConvProblem& p, const Machine& m) {
   if (p.pass == Pass::kBackwardFilter) return Kernel::kFilter;
+  if (is_depthwise_long(p, m)) return Kernel::kLong;
   if (!is_depthwise_square(p)) return Kernel::kAny;
   return p.x_layout == Layout::kChannelsLast ? Kernel::kPixels : Kernel::kPlanes;
 }
 
-bool plan(const ConvProblem& p, Tile* g, double* bytes) {
-  switch (kernel_of(p)) {
+bool plan(const ConvProblem& p, const Machine& m, Tile* g, double* bytes) {
+  switch (kernel_of(p, m)) {
+    case Kernel::kLong:
+      return plan_depthwise_long(p, g, bytes);
     case Kernel::kPlanes:
       return plan_depthwise_planes(p, g, bytes);
     case Kernel::kPixels:
@@ -34,7 +37,7 @@ bool is_empty(const ConvProblem& p) {
   return p.pass != Pass::kBackwardFilter && (p.n == 0 || (p.pass == Pass::kForward ? y_plane(p) : x_plane(p)) == 0);
 }
 
-bool why_not(const ConvProblem* p, const Machine*, char* text) {
+bool why_not(const ConvProblem* p, const Machine* m, char* text) {
   text[0] = 0;
   Tile g;
   if (p->groups != p->c)
@@ -42,7 +45,7 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
              static_cast<long long>(p->c / p->groups));
   else
     tile_why_not("depthwise", *p, text);
-  if (!text[0] && !is_empty(*p) && !plan(*p, &g, nullptr))
+  if (!text[0] && !is_empty(*p) && !plan(*p, *m, &g, nullptr))
     snprintf(text, kTextCapacity, "depthwise needs a halo and filters that fit shared memory, got filters of %lld taps",
              static_cast<long long>(taps(*p)));
   return text[0] != 0;
@@ -54,11 +57,12 @@ void estimate(const ConvProblem* p, const Machine* m, Estimate* e) {
   if (is_empty(*p)) return;
   Tile g;
   double bytes = 0;
-  if (!plan(*p, &g, &bytes)) return;
-  // Guesses: of the bandwidth 85 %; of the products' peak a third from registers, an eighth one output at a time.
+  if (!plan(*p, *m, &g, &bytes)) return;
+  // Guesses: of the bandwidth 85 %; of the products' peak half from wide windows, a third from registers, an eighth one output at a time.
   add_traffic("memory", bytes / 0.85, *m, e);
-  const bool simple = kernel_of(*p) != Kernel::kAny || (p->stride[2] == 1 && p->dilation[2] == 1);
-  const double products = times(multiply_adds(*p)) * 2 / rate(*p, *m, simple ? 0.33 : 0.125);
+  const bool simple = kernel_of(*p, *m) != Kernel::kAny || (p->stride[2] == 1 && p->dilation[2] == 1);
+  const double share = kernel_of(*p, *m) == Kernel::kLong ? 0.5 : simple ? 0.33 : 0.125;
+  const double products = times(multiply_adds(*p)) * 2 / rate(*p, *m, share);
   // They overlap; what is longer counts.
   if (products > bytes / 0.85 / m->bytes_per_second) e->add("products", products - bytes / 0.85 / m->bytes_per_second);
 }
@@ -70,7 +74,9 @@ int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
 
 int run(const ConvProblem* p, const RunContext* r) {
   if (is_empty(*p)) return 0;
-  switch (kernel_of(*p)) {
+  switch (kernel_of(*p, *r->machine)) {
+    case Kernel::kLong:
+      return run_depthwise_long(*p, *r);
     case Kernel::kPlanes:
       return run_depthwise_planes(*p, *r);
     case Kernel::kPixels:

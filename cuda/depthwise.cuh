@@ -2,6 +2,7 @@
 // One input channel per group: what the files of depthwise share. Which kernel takes what, of zeros padding:
 //   depthwise_planes.cu  channels first, square filters of 3, 5 and 7, strides 1 and 2, dilation 1
 //   depthwise_pixels.cu  the same, channels last
+//   depthwise_long.cu    channels last, filters of 11x11 to 31x31, no strides
 //   depthwise_any.cu     everything else: rows (no stride or dilation along them) and single outputs
 //   depthwise_filter.cu  backward-filter
 #pragma once
@@ -34,6 +35,11 @@ bool plan_depthwise_any(const ConvProblem& p, Tile* g, double* bytes = nullptr);
 int run_depthwise_planes(const ConvProblem& p, const RunContext& r);
 int run_depthwise_pixels(const ConvProblem& p, const RunContext& r);
 int run_depthwise_any(const ConvProblem& p, const RunContext& r);
+
+// Its tiles need more shared memory than every device has.
+bool is_depthwise_long(const ConvProblem& p, const Machine& m);
+bool plan_depthwise_long(const ConvProblem& p, Tile* g, double* bytes);
+int run_depthwise_long(const ConvProblem& p, const RunContext& r);
 
 bool plan_depthwise_filter(const ConvProblem& p, double* bytes = nullptr);
 int64_t depthwise_filter_workspace(const ConvProblem& p);

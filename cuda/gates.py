@@ -21,7 +21,14 @@ HEAD = """# Registers and static shared memory of every kernel, and which of the
 """
 CLASSES = {"H": "HMMA", "M": "LDSM", "A": "LDGSTS", "V": "LDG.E.128"}
 # Kernels, by a part of their name -> what each of them must have, on architectures from sm_80 on.
-REQUIRED = {"implicit_images": "HMA", "implicit_filter<": "HA"}
+REQUIRED = {
+    "implicit_images": "HMA",
+    "implicit_filter<": "HA",
+    "grouped_product": "HA",
+    "grouped_filter_product": "HA",
+    "stem_images": "HA",
+    "stem_filter<": "HA",
+}
 
 
 def tool(name: str) -> str:

@@ -8,11 +8,11 @@
 //
 // Limits. 3x3, 4 channels and filters a group (ResNeXt-50 32x4d, 128 channels at 56 x 56), halves, an image: 1.6 MB
 // once, 0.4 us of 4 TB/s, and 14.5 M multiply-adds. mma has 8 columns for 4 filters and 48 deep for 36: 38 M, of which
-// 16 x 8 x 16 cost (8 / blocks of columns + 1 / 4) x 128 bytes of shared memory a warp, 4.5 cycles of a multiprocessor for
+// 16 x 8 x 16 cost (4 / blocks of columns + 1 / 2) x 128 bytes of shared memory, 4.5 cycles of a multiprocessor for
 // 2048: 450 a cycle, where single lanes do 128 at the best and half of it as a rule. 132 multiprocessors take 0.4 us: as
 // long as memory. From 8 filters a group on no column is idle, from 16 on a fragment of pixels serves two blocks.
-// float32 by three products has twice the bytes of shared memory and three times the mma, about 200 a cycle: single lanes
-// do the 4 and 4 sooner, from 8 on the tensor cores. The estimates of both decide.
+// float32 by three products has twice the bytes of shared memory and three times the mma, about 200 a cycle: of 4 and 4
+// single lanes are sooner done with forward and backward-data, from 8 on the tensor cores. The estimates of both decide.
 #pragma once
 
 #include "grouped.cuh"

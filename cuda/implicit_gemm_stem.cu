@@ -154,7 +154,7 @@ bool plan(const ConvProblem& p, Stem* f, double* bytes = nullptr, double* produc
       }
   if (least == 0) return false;
   *f = best;
-  set_divisors(&g);
+  set_stem_divisors(&g);
   f->by_filter_parts = Divisor(divide_up(p.k, f->filters));
   f->by_row_blocks = Divisor32(f->row_blocks), f->by_tap_rows = Divisor32(g.axis[1].taps);
   return true;

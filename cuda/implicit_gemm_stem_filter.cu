@@ -186,7 +186,7 @@ bool plan(const ConvProblem& p, FilterStem* f, double* bytes, double* products) 
   f->works = g.blocks;
   f->parts =
       std::clamp<int64_t>(divide_up(kStemBlocks, f->filter_parts * f->chunks), 1, std::max<int64_t>(1, f->works));
-  set_divisors(&g);
+  set_stem_divisors(&g);
   f->by_chunks = Divisor(f->chunks), f->by_filter_parts = Divisor(f->filter_parts);
   f->by_units = Divisor32(f->units), f->by_tap_rows = Divisor32(g.axis[1].taps);
   return true;

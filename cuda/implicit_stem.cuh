@@ -42,7 +42,7 @@ inline void set_tiles(const ConvProblem& p, Tile* g) {
   for (int i = 0; i < kMaxSpatial; ++i)
     g->axis[i].tiles = narrow_int(divide_up(g->axis[i].dest, g->axis[i].tile)), g->blocks *= g->axis[i].tiles;
 }
-inline void set_divisors(Tile* g) {
+inline void set_stem_divisors(Tile* g) {
   for (int i = 0; i < kMaxSpatial; ++i) g->by_tiles[i] = Divisor(g->axis[i].tiles);
   g->items = order_of(g->axis[2].tile, g->axis[1].tile, g->axis[0].tile, 1);
   g->by_taps = Divisor32(g->taps), g->by_row = Divisor32(g->axis[2].taps);

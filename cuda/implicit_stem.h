@@ -6,8 +6,8 @@
 // Limits. 7x7 stride 2, 3 channels at 224 x 224, 64 filters, halves, an image: 0.3 MB of x and 1.6 MB of y, 0.48 us of
 // 4 TB/s; 160 x 64 x 12544 multiply-adds = 128 M, 0.4 us of 132 multiprocessors at the rate of mma (halves; 1500 a
 // cycle). A tile of 8 x 16 outputs copies 21 x 37 x 3 cells, 4.7 KB, for 16 KB of y; the general loader copies 160 x 128
-// elements, 40 KB, one by one, nine times as many copies as products of a warp. A step of a warp, of 32 pixels and 64
-// filters: 16 loads of single halves and 8 of filters from L1 (4 KB in all, 32 cycles) for 16 mma (32 cycles).
+// elements, 40 KB, one by one: nine times as many. A step of a warp, of 32 pixels and 64 filters: 16 loads of single
+// halves and 8 of filters from L1 (4 KB in all, 32 cycles) for 16 mma (32 cycles).
 #pragma once
 
 #include "../csrc/algorithm.h"

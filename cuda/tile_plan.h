@@ -133,21 +133,33 @@ constexpr int64_t kMostTileLength = 1024;
 constexpr double kBlockOverhead = 4096;    // bytes that could move while a block starts and ends: a guess
 constexpr double kBlocksAtOnce = 4 * 132;  // fewer do not fill a large device
 
-// Chooses tile and planes for the least traffic; false: not even the smallest tile fits. `bytes`, if given, gets what
-// all blocks together move.
-inline bool plan_tile(const ConvProblem& p, const TileWish& wish, Tile* g, double* bytes = nullptr) {
+// What a tile has of the problem alone.
+inline void describe(const ConvProblem& p, bool scattered, Tile* g) {
   *g = Tile{};
   const bool backward = p.pass == Pass::kBackwardData;
-  g->channels_last = p.x_layout == Layout::kChannelsLast, g->backward = backward, g->scattered = wish.scattered;
+  g->channels_last = p.x_layout == Layout::kChannelsLast, g->backward = backward, g->scattered = scattered;
   g->multiplier = narrow_int(p.k / p.c), g->terms = backward ? g->multiplier : 1;
-  g->unit_w = wish.unit_w, g->unit_h = wish.unit_h, g->unit_planes = wish.unit_planes, g->lead = wish.lead;
   const bool images = p.pass == Pass::kBackwardFilter && !g->channels_last;  // a block has one channel of several
   g->dest_channels = backward ? p.c : p.k, g->dest_planes = images ? p.n : p.n * g->dest_channels;
   g->taps = narrow_int(taps(p));
   for (int i = 0; i < kMaxSpatial; ++i) {
-    g->axis[i] = axis_of(p, i, wish.scattered);
+    g->axis[i] = axis_of(p, i, scattered);
     g->source.size[i] = g->axis[i].source, g->dest.size[i] = g->axis[i].dest;
   }
+}
+// The divisors, once all sizes are chosen.
+inline void set_divisors(Tile* g) {
+  for (int i = 0; i < kMaxSpatial; ++i) g->by_tiles[i] = Divisor(std::max(1, g->axis[i].tiles));
+  g->by_channels = Divisor(g->channels_last ? divide_up(g->dest_channels, g->planes) : g->dest_channels);
+  g->by_multiplier = Divisor32(g->multiplier), g->by_taps = Divisor32(g->taps), g->by_row = Divisor32(g->axis[2].taps);
+}
+
+// Chooses tile and planes for the least traffic; false: not even the smallest tile fits. `bytes`, if given, gets what
+// all blocks together move.
+inline bool plan_tile(const ConvProblem& p, const TileWish& wish, Tile* g, double* bytes = nullptr) {
+  describe(p, wish.scattered, g);
+  const bool images = p.pass == Pass::kBackwardFilter && !g->channels_last;
+  g->unit_w = wish.unit_w, g->unit_h = wish.unit_h, g->unit_planes = wish.unit_planes, g->lead = wish.lead;
   const bool last = g->channels_last;
   const int64_t wide = last ? wish.unit_w : std::max<int64_t>(wish.unit_w, 16 / wish.element);
   const TileLengths ws(g->axis[2].dest, wide, kMostTileLength), hs(g->axis[1].dest, wish.unit_h, kMostTileLength),
@@ -183,9 +195,7 @@ inline bool plan_tile(const ConvProblem& p, const TileWish& wish, Tile* g, doubl
         }
   if (least == 0) return false;
   *g = best;
-  for (int i = 0; i < kMaxSpatial; ++i) g->by_tiles[i] = Divisor(std::max(1, g->axis[i].tiles));
-  g->by_channels = Divisor(last ? divide_up(g->dest_channels, g->planes) : g->dest_channels);
-  g->by_multiplier = Divisor32(g->multiplier), g->by_taps = Divisor32(g->taps), g->by_row = Divisor32(g->axis[2].taps);
+  set_divisors(g);
   const int64_t row = g->axis[2].tile / wish.unit_w, column = g->axis[1].tile / wish.unit_h;
   g->items = last ? order_of(g->planes / wish.unit_planes, row, column, g->axis[0].tile)
                   : order_of(row, column, g->axis[0].tile, g->planes);

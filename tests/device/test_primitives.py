@@ -173,8 +173,9 @@ def test_errors_name_the_argument(cp, rng):
         fc.conv2d(x, cp.asarray(w))
     with pytest.raises(fc.UnsupportedError, match="winograd_f4_3 is not among the algorithms for CUDA"):
         fc.conv2d(cp.asarray(x), cp.asarray(w), algorithm="winograd_f4_3")
-    with pytest.raises(fc.UnsupportedError, match="implicit_gemm_tf32 runs on tensor cores"):
-        fc.conv2d(x, w, algorithm="implicit_gemm_tf32")
+    for name in ("grouped_tensor", "grouped_tf32", "implicit_gemm_tf32"):
+        with pytest.raises(fc.UnsupportedError, match=f"{name} runs on tensor cores"):
+            fc.conv2d(x, w, algorithm=name)
     with pytest.raises(TypeError, match="int32"):
         fc.conv2d(cp.asarray(x).astype("int32"), cp.asarray(w))
     with pytest.raises(fc.ProblemError, match="w has 3 channels per group"):
