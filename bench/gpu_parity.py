@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether every algorithm is right on the GPU: check_cuda, check_cuda_pool and check_cuda_ops, by values and under compute-sanitizer.
+"""Whether every algorithm is right on the GPU: check_cuda, check_cuda_pool and check_cuda_ops, by values and under
+compute-sanitizer.
 
 An algorithm has a process of its own: a kernel that goes beside its memory ends the device's context, and with it all
 that would have come after.
