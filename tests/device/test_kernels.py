@@ -6,6 +6,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import device, ops
+from fastconv.arrays import as_dtype, is_half
 from fastconv.ops import activation_formulas
 from tolerance import assert_close
 
@@ -38,15 +39,32 @@ def results(place, arrays, operation):
     return [y.data, *(t.grad.data for t in tensors)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_in_every_dtype(cp, rng, name, dtype):
     operation, shapes = OPERATIONS[name]
+    dtype = as_dtype(dtype)
     arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     for wanted, got in zip(results(np.asarray, arrays, operation), results(cp.asarray, arrays, operation), strict=True):
         assert got.dtype == wanted.dtype == dtype
         scale = float(np.abs(wanted.astype("float64")).max())
-        assert_close(cp.asnumpy(got), wanted, "half layer" if dtype == "float16" else "model", dtype, scale, name)
+        assert_close(cp.asnumpy(got), wanted, "half layer" if is_half(dtype) else "model", dtype, scale, name)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "gelu", "batch_norm", "softmax"])
+def test_gradients_of_gradients_of_halves(cp, rng, name):
+    operation, shapes = OPERATIONS[name]
+    arrays = [rng.standard_normal(shape).astype("float16") for shape in shapes]
+    weights = rng.standard_normal(shapes[0]).astype("float16")
+    found = []
+    for place in (np.asarray, cp.asarray):
+        x, *rest = (fc.Tensor(place(a), requires_grad=True) for a in arrays)
+        y = operation(x, *rest)
+        (gradient,) = fc.grad((y * fc.Tensor(place(weights))).sum(), x, create_graph=True)
+        (gradient * fc.Tensor(place(weights))).sum().backward()
+        found.append(x.grad.data)
+    wanted, got = found[0], cp.asnumpy(found[1])
+    assert_close(got, wanted, "half model", np.float16, float(np.abs(wanted).max()), name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
