@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.gpu_classes import FIRST, LAST, Class, Problem, numbers
+from bench.gpu_ops import Operation
 from fastconv import _core
 
 Tensor = Any
@@ -220,5 +221,10 @@ class Pooling:
         return result[:1]
 
 
-def case_of(place: Place, c: Class, problem: Problem) -> Convolution | Pooling:
+Case = Convolution | Pooling | Operation
+
+
+def case_of(place: Place, c: Class, problem: Problem) -> Case:
+    if c.operation:
+        return Operation(place, problem)
     return Pooling(place, problem) if c.pooling else Convolution(place, problem)

@@ -3,7 +3,7 @@
 
 A target is the geometric mean of PyTorch's time (cuDNN, its own search on, same layout and dtype) over ours; above 1
 ours is faster. The layers are those of ResNet-50, VGG-16, MobileNet, EfficientNet, ConvNeXt, RepLKNet, ResNeXt and
-RegNet at batch 32, of one class at batch 1. These are 39 problems, in all passes and dtypes some 240 rows.
+RegNet at batch 32, of one class at batch 1. These are 46 problems, in all passes and dtypes some 260 rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SMALL_FILTER = 7
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer in one pass; `text` is a forward problem's text form without layout and dtype, or a pooling's."""
+    """One layer in one pass; `text` is a forward problem's text form without layout and dtype, a pooling's or an
+    operation's."""
 
     text: str
     mode: str
@@ -46,6 +47,7 @@ class Class:
     passes: tuple[str, ...] = PASSES
     copies: bool = False  # a copy of the same bytes is timed too
     pooling: bool = False
+    operation: bool = False  # neither convolution nor pooling: bench/gpu_ops.py
 
     def problems(self) -> list[Problem]:
         return [Problem(t, mode, self.layout, p) for t in self.texts for mode in self.modes for p in self.passes]
@@ -104,6 +106,15 @@ POOLINGS = (
     "n32 c256 h56 w56 r2 s2 stride2 pad0",
     "n32 c480 h28 w28 r3 s3 stride1 pad1",  # inside of GoogLeNet's blocks
 )
+OPERATIONS = (
+    "batch_norm n32 c64 h112 w112",  # ResNet-50
+    "batch_norm n32 c512 h7 w7",
+    "group_norm groups32 n32 c256 h56 w56",
+    "layer_norm n100352 c96",  # ConvNeXt, every pixel a row
+    "layer_norm n6272 c384",
+    "gelu n32 c384 h56 w56",
+    "softmax n4096 c1000",
+)
 SINGLE = (
     _conv(1, 64, 56, 64, 3),
     _conv(1, 256, 14, 256, 3),
@@ -128,6 +139,8 @@ CLASSES = (
     Class("pool_backward", "max pooling with indices, backward", 1.4, POOLINGS, ("f32", "bf16"), passes=("bwd_data",),
           copies=True, pooling=True),
     Class("single", "batch 1, forward", 1.1, SINGLE, ("f32", "bf16"), passes=("fwd",)),
+    Class("operations", "normalisation, GELU, softmax, float32", None, OPERATIONS, ("f32",), passes=("fwd", "bwd_data"),
+          copies=True, operation=True),
     Class("dense_last", "dense, bfloat16, channels last", None, DENSE, ("bf16",), LAST, passes=("fwd",)),
 )  # fmt: skip
 

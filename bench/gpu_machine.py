@@ -23,7 +23,7 @@ from bench.repository import ROOT
 
 BUILD = ROOT / "build" / "gpu"
 LIBRARY = "libfastconv_cuda.so"
-CHECKS = ("check_cuda", "check_cuda_pool")
+CHECKS = ("check_cuda", "check_cuda_pool", "check_cuda_ops")
 BUILD_SECONDS = 1800
 
 
@@ -163,7 +163,7 @@ def build(architecture: int, with_library: bool) -> Path | None:
 
 def check_program(name: str) -> Path:
     """Where `build` leaves one of the checks."""
-    folder = BUILD / "cuda" / "cuda_host" if name == "check_cuda_pool" else BUILD
+    folder = BUILD / "cuda" / "cuda_host" if name != "check_cuda" else BUILD
     return folder / name
 
 

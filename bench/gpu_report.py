@@ -122,7 +122,7 @@ def started(arguments: argparse.Namespace, gpu: gpu_machine.Gpu) -> tuple[dict[s
 def check_values(work: Report, library: Path) -> None:
     """The parity stage."""
     seed, parity = work.result["seed"], work.result.setdefault("parity", {})
-    names = [*work.result["build"]["device"]["algorithms"], gpu_sources.POOL]
+    names = [*work.result["build"]["device"]["algorithms"], gpu_sources.POOL, gpu_sources.OPS]
     names = [name for name in names if parity.get(name, {"late": True}).get("late")]
     if not names or work.out_of_time("the parity stage"):
         return

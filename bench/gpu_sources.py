@@ -30,6 +30,8 @@ ALGORITHMS = (  # as in cuda/registry.cc
     "winograd_f4x4_3x3",
 )
 POOL = "pool"  # all of pooling counts as one: check_cuda_pool tests it as one
+OPS = "ops"  # and so do pointwise operations, normalisation and softmax, by check_cuda_ops
+OPS_STEMS = ("norm", "pointwise", "softmax")
 ALWAYS = ("csrc/algorithm.h", "csrc/problem.h")
 # A comment, or a text in which a comment's signs mean nothing.
 _WORDS = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\s+', re.DOTALL)
@@ -38,7 +40,7 @@ _REGISTERED = re.compile(r"&k(\w+)")
 
 
 def algorithms(root: Path = ROOT) -> list[str]:
-    """The names of the algorithms, and "pool", sorted.
+    """The names of the algorithms, "pool" and "ops", sorted.
 
     Raises:
         LookupError: the registry has others.
@@ -47,7 +49,7 @@ def algorithms(root: Path = ROOT) -> list[str]:
     registered = sorted(name.lower() for name in _REGISTERED.findall(registry))
     if registered != sorted(name.replace("_", "") for name in ALGORITHMS):
         raise LookupError(f"cuda/registry.cc has {', '.join(registered)}; bench/gpu_sources.py {', '.join(ALGORITHMS)}")
-    return sorted([*ALGORITHMS, POOL])
+    return sorted([*ALGORITHMS, OPS, POOL])
 
 
 def files_of(algorithm: str, root: Path = ROOT) -> list[str]:
@@ -56,7 +58,7 @@ def files_of(algorithm: str, root: Path = ROOT) -> list[str]:
     Raises:
         LookupError: no file in cuda/ begins with the algorithm's name.
     """
-    stem, own = algorithm, _of_stem(algorithm, root)
+    stem, own = algorithm, _of_ops(root) if algorithm == OPS else _of_stem(algorithm, root)
     while not own:
         stem, rest, _ = stem.rpartition("_")
         if not rest:
@@ -67,6 +69,11 @@ def files_of(algorithm: str, root: Path = ROOT) -> list[str]:
 
 def _of_stem(stem: str, root: Path) -> list[Path]:
     return [p for p in (root / CUDA).glob("*.cu") if p.stem == stem or p.stem.startswith(f"{stem}_")]
+
+
+def _of_ops(root: Path) -> list[Path]:
+    algorithms = {path for name in ALGORITHMS for path in _of_stem(name, root)}
+    return [path for stem in OPS_STEMS for path in _of_stem(stem, root) if path not in algorithms]
 
 
 def closure(files: list[str], root: Path) -> list[str]:

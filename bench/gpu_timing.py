@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.gpu_calls import Call, Convolution, Place, Pooling, Tensor, case_of
+from bench.gpu_calls import Call, Case, Place, Tensor, case_of
 from bench.gpu_classes import Class, Problem
 
 ROUNDS, LEAST_ROUNDS = 15, 5
@@ -155,7 +155,7 @@ class Rows:
             raise BrokenDeviceError(row, row[who]["failed"]) from None
         return None
 
-    def _error(self, case: Convolution | Pooling, call: Call, reference: Tensor) -> float:
+    def _error(self, case: Case, call: Call, reference: Tensor) -> float:
         result = call()
         return error_of(self.torch, case.part(result), result, reference)
 
@@ -166,9 +166,7 @@ class Rows:
             told["wrong"] = f"error {error:.1e} is over {limit:.0e}"
         return told
 
-    def _algorithms(
-        self, case: Convolution | Pooling, reference: Tensor, limit: float, row: dict[str, Any]
-    ) -> Call | None:
+    def _algorithms(self, case: Case, reference: Tensor, limit: float, row: dict[str, Any]) -> Call | None:
         """Every algorithm checked and timed shortly; the call of the chosen one, if its result is right."""
         estimates = {name: s for name, s in case.candidates().items() if name not in self.excluded}
         if not estimates:

@@ -144,7 +144,10 @@ class Normalisation {
   Spans row_spans() const { return Spans(1, rows(), c.c / c.groups * c.pixels); }
   Columns image_columns() const { return Columns(c.n, c.pixels, c.c, kColumnPiece<T>); }
 
+  bool has_short_rows() const { return !by_pixels() && c.c / c.groups * c.pixels <= kShortRow; }
+
   int group_forward() {
+    if (has_short_rows()) return all([&] { return group_rows<T>(*run_, c); });
     const Spans spans = row_spans();
     const Columns columns = image_columns();
     const Partials parts = cut_.partials(by_pixels() ? columns.images * columns.parts * c.c : spans.parts * rows());
@@ -168,7 +171,7 @@ class Normalisation {
     const GroupSlopes slopes = {mean, inverse, cut_.template array<double>(rows()),
                                 cut_.template array<double>(rows())};
     const int status = c.pixels == 1 ? rows_backward(slopes) : channels_backward(slopes);
-    if (!run_ || status != 0) return status;
+    if (!run_ || status != 0 || (c.pixels == 1 && has_short_rows())) return status;
     return apply_groups_backward(*run_, elements_of(c), c.groups, dy(), x(), gamma(), slopes, static_cast<T*>(c.dx));
   }
 
@@ -182,13 +185,16 @@ class Normalisation {
     const Centres<S> centres = {slopes.mean, nullptr};
     const SpanTerms<T> terms = {dy(), x(), gamma(), centres, Divisor(1), Divisor(c.groups)};
     const ColumnTerms<T> of_parameters = {dy(), x(), centres, slopes.inverse, 0, c.groups, Divisor(per)};
-    return all([&] { return span_sums(*run_, spans, terms, parts); },
-               [&] { return join_sums(*run_, join_of(spans), rows(), parts, joined); },
-               [&] {
-                 return finish_group_slopes<S>(*run_, rows(), c.groups, 1, static_cast<double>(per), nullptr, joined,
-                                               slopes);
-               },
-               [&] { return column_sums(*run_, columns, of_parameters, of_columns); },
+    const int status = has_short_rows()
+                           ? all([&] { return group_rows_backward<T>(*run_, c); })
+                           : all([&] { return span_sums(*run_, spans, terms, parts); },
+                                 [&] { return join_sums(*run_, join_of(spans), rows(), parts, joined); },
+                                 [&] {
+                                   return finish_group_slopes<S>(*run_, rows(), c.groups, 1, static_cast<double>(per),
+                                                                 nullptr, joined, slopes);
+                                 });
+    if (status != 0) return status;
+    return all([&] { return column_sums(*run_, columns, of_parameters, of_columns); },
                [&] { return join_sums(*run_, join_of(columns, c.c), c.c, of_columns, joined); },
                [&] { return finish_parameters(*run_, 1, c.c, c.groups, joined, nullptr, dgamma(), dbeta()); });
   }

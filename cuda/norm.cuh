@@ -263,6 +263,13 @@ template <class T>
 int apply_groups_backward(const RunContext& run, const Elements& elements, int64_t groups, const T* dy, const T* x,
                           const Sum<T>* gamma, const GroupSlopes& slopes, T* dx);
 
+// Rows of no more values are worked on in one launch (norm_rows.cu); the gradient's parameters aside.
+constexpr int64_t kShortRow = 4096;
+template <class T>
+int group_rows(const RunContext& run, const NormContext& context);
+template <class T>
+int group_rows_backward(const RunContext& run, const NormContext& context);
+
 int softmax(const NormContext& context, const RunContext& run);  // softmax.cu
 
 }  // namespace fastconv::cuda

@@ -1,21 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Softmax of rows and its logarithm: a warp for a short row, a block for a long one. The row is read again for each of its
 // passes, by then from a cache.
-#include "norm.cuh"
+#include "norm_rows.cuh"
 
 namespace fastconv::cuda {
 namespace {
-
-constexpr int64_t kRowOfWarp = 1024;
-
-// Calls work(the row's first element, the number of the thread in it) for the rows of a warp or of a block.
-template <int threads, class Work>
-__device__ __forceinline__ void for_rows(int64_t rows, int64_t columns, const Work& work) {
-  constexpr int per_block = kNormThreads / threads;
-  const int64_t step = int64_t{gridDim.x} * per_block;
-  for (int64_t r = int64_t{blockIdx.x} * per_block + threadIdx.x / threads; r < rows; r += step)
-    work(r * columns, static_cast<int>(threadIdx.x) % threads);
-}
 
 template <class S>
 struct Maxima {
@@ -42,13 +31,6 @@ __device__ __forceinline__ S block_max(S value, Maxima<S>& s) {
 #pragma unroll
   for (int i = 1; i < kNormWarps; ++i) value = s.of_warp[i] > value ? s.of_warp[i] : value;
   return value;
-}
-
-// Each row's pieces: `vectors` where all rows begin at one.
-template <class T, int threads, class Visit>
-__device__ __forceinline__ void for_row_pieces(int64_t columns, int thread, const Visit& visit) {
-#pragma unroll 2
-  for (int64_t i = int64_t{thread} * kPiece<T>; i < columns; i += threads * kPiece<T>) visit(i, columns - i);
 }
 
 template <class T, int threads>
@@ -121,7 +103,7 @@ __global__ void __launch_bounds__(kNormThreads) softmax_rows_backward(int64_t ro
 
 int softmax(const NormContext& c, const RunContext& run) {
   const bool narrow = c.c <= kRowOfWarp;
-  const Grid grid = {std::min(divide_up(c.n, narrow ? kNormWarps : 1), kMostBlocksX)};
+  const Grid grid = grid_of_rows(c.n, narrow);
   return by_dtype(c.dtype, [&](auto type) {
     typedef decltype(type) T;
     const bool rows_fit = c.c % kPiece<T> == 0;

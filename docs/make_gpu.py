@@ -61,8 +61,9 @@ depthwise is to reach 85 %. *choice lost*: how much longer the chosen algorithm 
 """
 ALGORITHMS = """## Algorithms
 
-Verified: every run of `check_cuda` (`pool`: `check_cuda_pool`) was right on that GPU, and nothing that the algorithm is
-compiled from has changed since, comments aside (`bench/gpu_sources.py`). The last column begins the sum over what ran.
+Verified: every run of `check_cuda` (`pool`: `check_cuda_pool`, `ops`: `check_cuda_ops`) was right on that GPU, and
+nothing that the algorithm is compiled from has changed since, comments aside (`bench/gpu_sources.py`). The last column
+begins the sum over what ran.
 """
 
 

@@ -140,6 +140,8 @@ def test_real_algorithms_have_their_files():
     files = {name: gpu_sources.files_of(name) for name in gpu_sources.algorithms()}
     assert {"cuda/gemm.cu", "cuda/conv.cuh", "cuda/device.cuh"} <= set(files["im2col_gemm"])
     assert {"cuda/pool_positions.cu", "csrc/pool_buffers.h"} <= set(files["pool"])
+    assert {"cuda/pointwise.cu", "cuda/norm_sums.cu", "cuda/softmax.cu"} <= set(files["ops"])
+    assert not {"cuda/pointwise_1x1.cu", "cuda/gemm.cu"} & set(files["ops"])
     assert files["implicit_gemm"] == files["implicit_gemm_tf32"]
     for name, found in files.items():
         assert set(gpu_sources.ALWAYS) <= set(found), name
@@ -178,7 +180,7 @@ def test_classes_are_problems_of_every_target():
     assert {c.target for c in gpu_classes.CLASSES} == {1.2, 0.9, 1.8, 1.5, 3.0, 2.0, 1.4, 1.1, None}
     for c in gpu_classes.CLASSES:
         for problem in c.problems():
-            if not c.pooling:
+            if not c.pooling and not c.operation:
                 p = ConvProblem.parse(f"fwd {problem.text} nchw f32")
                 assert p.pad_begin == p.pad_end and max(p.filter) == gpu_classes.filter_size(problem.text)
     assert gpu_classes.numbers("n2 stride2x1 pad0", "stride") == (2, 1)
@@ -194,10 +196,13 @@ def test_what_the_checks_say_is_read():
     assert not gpu_parity.read(1, "x: 5 problems, 0 runs, 0 failures")["passed"]
     pool = gpu_parity.read(0, "20 pooling problems, 5 of positions, 0 failures")
     assert pool["passed"] and pool["runs"] == 25
+    assert gpu_parity.read(0, "20 pointwise operations, 20 normalisations, 0 failures")["runs"] == 40
     assert gpu_parity.read(-6, "copy: an illegal memory access was encountered")["ended"].startswith("status -6: copy")
     words = gpu_parity.command(Path("lib.so"), "direct", 9, every=40)
     assert words[-6:] == ["--algorithm", "direct", "--seed", "9", "--every", "40"]
-    assert gpu_parity.command(Path("lib.so"), "pool", 9)[1:] == ["lib.so", str(gpu_parity.POOL_PROBLEMS), "9"]
+    for name, (program, cases) in gpu_parity.DRAWN.items():
+        words = gpu_parity.command(Path("lib.so"), name, 9)
+        assert words[0].endswith(program) and words[1:] == ["lib.so", str(cases), "9"]
 
 
 def test_a_sanitizer_that_refuses_the_device_has_not_run():

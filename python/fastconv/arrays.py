@@ -100,11 +100,12 @@ def is_native(*arrays: Any) -> bool:
 
 def kernels(*arrays: Any) -> Any:
     """The module whose kernels take all of these as they are, `_core` or `device` (by the same names): arrays of one
-    kind and one dtype, float32 or float64. None: there is none, and array functions compute."""
+    kind and one dtype, float32 or float64, on a device also a half. None: there is none, and array functions
+    compute."""
     if is_native(*arrays):
         return _core
     dtype = arrays[0].dtype
-    if dtype not in FLOATS or not all(kind_of(a) == "cupy" and a.dtype == dtype for a in arrays):
+    if not (dtype in FLOATS or is_half(dtype)) or not all(kind_of(a) == "cupy" and a.dtype == dtype for a in arrays):
         return None
     device = native(arrays[0])
     return device if device.has_library() else None

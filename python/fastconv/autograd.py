@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .arrays import FLOAT32, is_float, is_half, namespace
+from .arrays import FLOAT32, is_float, is_half, kernels, namespace
 from .half import narrow, widen
 from .tensor import Tensor
 
@@ -62,7 +62,8 @@ class Context:
         self.needs_input_grad = tuple(recording and t is not None and t.requires_grad for t in inputs)
         self._inputs: tuple[int, ...] = ()
         self._output = False
-        self.in_float32 = False  # inputs were halves and widened, as `saved` ones will be
+        self.in_float32 = False  # inputs were halves, and widened, as `saved` ones will be
+        self.on_halves = False  # a device's kernels took them as they were, and will in a backward that does not record
 
     def save(self, *inputs: int, output: bool = False) -> None:
         """Keep the inputs at these positions, and the output, for `saved`."""
@@ -120,14 +121,17 @@ class Node:
                 f"backward: the graph was freed by an earlier backward (at {self.function.__name__}); pass "
                 "retain_graph=True to the earlier one to use it twice"
             )
+        halves = ctx.in_float32
+        ctx.in_float32 = halves and (not ctx.on_halves or is_grad_enabled())
         gradients = self.function.backward(ctx, dy.astype(FLOAT32) if ctx.in_float32 else dy)
+        ctx.in_float32 = halves
         if not retain:
             self.ctx = None
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
         for edge, gradient in zip(self.parents, gradients, strict=True):
             if edge is not None and gradient is not None:
-                yield edge, gradient.astype(edge.dtype) if ctx.in_float32 else gradient
+                yield edge, gradient.astype(edge.dtype) if halves else gradient
 
 
 class Function:
@@ -135,10 +139,13 @@ class Function:
     returns tensors, one (or None) per input of forward. Only the first of several results has a gradient.
 
     float16 and bfloat16: both see float32 arrays and tensors instead, and their (first) result is rounded once. A
-    Function that only moves elements, or rounds once by itself, says `takes_half` and sees what came.
+    Function that only moves elements, or rounds once by itself, says `takes_half` and sees what came. One whose kernels
+    on a device round once by themselves says `device_takes_half` and sees what came there: in forward, and in a
+    backward that does not record unless forward sets `ctx.on_halves` to False.
     """
 
     takes_half: ClassVar[bool] = False
+    device_takes_half: ClassVar[bool] = False
     forward: ClassVar[Any]
     backward: ClassVar[Any]
 
@@ -149,10 +156,13 @@ class Function:
         arrays = [None if t is None else t.data for t in inputs]
         half = None if cls.takes_half else next((a.dtype for a in arrays if a is not None and is_half(a.dtype)), None)
         ctx.in_float32 = half is not None
-        result = cls.forward(ctx, *(arrays if half is None else map(widen, arrays)), **static)
+        if half is not None and cls.device_takes_half:
+            ctx.on_halves = kernels(*(a for a in arrays if a is not None)) is not None
+        result = cls.forward(ctx, *(arrays if half is None or ctx.on_halves else map(widen, arrays)), **static)
         several = isinstance(result, tuple)
         first = result[0] if several else result
-        y = Tensor(first if half is None or not is_float(first.dtype) else narrow(first, half))
+        rounded = half is None or first.dtype == half or not is_float(first.dtype)
+        y = Tensor(first if rounded else narrow(first, half))
         if any(ctx.needs_input_grad):
             y.node, y.requires_grad = Node(cls, ctx, inputs, y), True
         return (y, *(None if r is None else Tensor(r) for r in result[1:])) if several else y

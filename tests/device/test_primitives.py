@@ -187,4 +187,4 @@ def test_the_library_names_what_is_verified(cp):
     listed = re.search(r"kVerifiedNames\[\] = \{(.*)nullptr\}", header.read_text(encoding="utf-8"))[1]
     about = _core.device_info(0)
     assert about["verified"] == re.findall(r'"(\w+)"', listed)
-    assert set(about["verified"]) <= {*about["algorithms"], "pool"}
+    assert set(about["verified"]) <= {*about["algorithms"], "ops", "pool"}

@@ -19,7 +19,7 @@ def _image(x: Array) -> Array:
 
 def dense_forward(x: Array, w: Array, bias: Array | None) -> Array:
     _fit("w", w, x.shape[1], w.shape[1])
-    if w.size == 0:  # no sums
+    if x.size * w.shape[0] == 0:  # no sums, or none with terms
         y = array_module().zeros((x.shape[0], w.shape[0]), x.dtype)
         return y if bias is None else y + bias
     y = conv_forward(_image(x), w.reshape(*w.shape, 1, 1), bias, None, _ONE, _ZERO, _ZERO, _ONE, 1, "zeros", 0.0,
@@ -29,7 +29,7 @@ def dense_forward(x: Array, w: Array, bias: Array | None) -> Array:
 
 def dense_backward_data(dy: Array, w: Array) -> Array:
     _fit("w", w, dy.shape[1], w.shape[0])
-    if w.size == 0:
+    if dy.size * w.shape[1] == 0:
         return array_module().zeros((dy.shape[0], w.shape[1]), dy.dtype)
     shape = (dy.shape[0], 1, 1, w.shape[1])
     dx = conv_backward_data(_image(dy), w.reshape(*w.shape, 1, 1), shape, _ONE, _ZERO, _ZERO, _ONE, 1, "zeros",
@@ -39,7 +39,7 @@ def dense_backward_data(dy: Array, w: Array) -> Array:
 
 def dense_backward_filter(dy: Array, x: Array) -> Array:
     _fit("x", x, dy.shape[0], x.shape[0])
-    if dy.shape[1] * x.shape[1] == 0:
+    if dy.size * x.shape[1] == 0:
         return array_module().zeros((dy.shape[1], x.shape[1]), dy.dtype)
     shape = (dy.shape[1], x.shape[1], 1, 1)
     dw = conv_backward_filter(_image(dy), _image(x), shape, _ONE, _ZERO, _ZERO, _ONE, 1, "zeros", 0.0, "channels_last",

@@ -22,11 +22,14 @@ SLOPES_NEED_ALL_BITS = ("elu", "sigmoid", "tanh", "selu", "celu")
 
 
 class Activation(Function):
+    device_takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, kind: str, alpha: float) -> Any:
         ctx.kind, ctx.alpha = kind, alpha
         from_x = saves_input(kind, alpha)
         ctx.again = ctx.in_float32 and kind in SLOPES_NEED_ALL_BITS and not from_x
+        ctx.on_halves = ctx.on_halves and not ctx.again
         ctx.save(0) if ctx.again or from_x else ctx.save(output=True)
         if (native := kernels(x)) is not None:
             return native.activation_forward(kind, x, alpha)
@@ -41,6 +44,8 @@ class Activation(Function):
 
 class ActivationBackward(Function):
     """dy * f', where f' is a function of `saved`."""
+
+    device_takes_half = True
 
     @staticmethod
     def forward(ctx: Context, dy: Any, saved: Any, *, kind: str, alpha: float) -> Any:

@@ -18,6 +18,8 @@ from .shape import reshape, sum, sum_to
 
 
 class Dense(Function):
+    device_takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, w: Any, bias: Any) -> Any:
         ctx.save(0, 1)
@@ -37,6 +39,8 @@ class Dense(Function):
 
 
 class DenseBackwardData(Function):
+    device_takes_half = True
+
     @staticmethod
     def forward(ctx: Context, dy: Any, w: Any) -> Any:
         ctx.save(0, 1)
@@ -54,6 +58,8 @@ class DenseBackwardData(Function):
 
 
 class DenseBackwardFilter(Function):
+    device_takes_half = True
+
     @staticmethod
     def forward(ctx: Context, dy: Any, x: Any) -> Any:
         ctx.save(0, 1)

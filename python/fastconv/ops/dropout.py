@@ -16,6 +16,8 @@ from ..tensor import Tensor, as_tensor
 class ScaleMask(Function):
     """x * scale where mask, else 0."""
 
+    device_takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, mask: Any, scale: float) -> Any:
         ctx.mask, ctx.scale = mask, scale

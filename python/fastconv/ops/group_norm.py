@@ -23,6 +23,8 @@ from .shape import reshape, sum
 class GroupNorm(Function):
     """Also gives the groups' mean and 1 / sqrt(variance + eps), (N, groups) in float64, which have no gradient."""
 
+    device_takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, gamma: Any, beta: Any, *, groups: int, eps: float, layout: str) -> Any:
         ctx.save(0, 1)

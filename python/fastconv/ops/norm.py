@@ -19,6 +19,8 @@ from .shape import reshape, sum
 class BatchNorm(Function):
     """Training mode; also gives the batch's mean and variance, which have no gradient of their own."""
 
+    device_takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, gamma: Any, beta: Any, *, eps: float) -> tuple[Any, Any, Any]:
         ctx.save(0, 1)
@@ -45,10 +47,12 @@ class BatchNorm(Function):
 class BatchNormInference(Function):
     """With given mean and variance, which are constants."""
 
+    device_takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, *, eps: float) -> Any:
         ctx.save(0, 1, 3, 4)
-        ctx.eps = eps
+        ctx.eps, ctx.on_halves = eps, False
         if (native := kernels(x, gamma, beta, mean, variance)) is not None:
             return native.batch_norm_inference(x, gamma, beta, mean, variance, eps)
         return _affine(x, mean, variance, gamma, beta, eps)

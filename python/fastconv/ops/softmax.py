@@ -15,6 +15,8 @@ from .shape import reshape, sum, transpose
 class Softmax(Function):
     """Over the last axis of (N, K), or the logarithm of that."""
 
+    device_takes_half = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, *, log: bool = False) -> Any:
         ctx.log = log
