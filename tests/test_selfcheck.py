@@ -158,6 +158,13 @@ def test_a_nan_where_none_belongs_is_wrong_and_one_that_was_put_in_is_not(rng, m
         fc.conv2d(normal(rng, 1, 3, 7, 6), w)
 
 
+def test_what_is_too_large_for_float16_is_an_infinity_and_right(install):
+    sampler = install()
+    x, w = np.full((1, 2, 3, 3), 300, np.float16), np.full((2, 2, 3, 3), 300, np.float16)
+    w[1] = -w[1]
+    assert np.array_equal(fc.conv2d(x, w).ravel(), [np.inf, -np.inf]) and sampler.checked == 1
+
+
 def test_files_do_not_fill_the_disk(rng, monkeypatch, install, tmp_path):
     monkeypatch.setattr(_core, "conv_forward", broken(_core.conv_forward))
     install()

@@ -64,15 +64,11 @@ class Verdict:
 def judge(call: Call, result: Array, error_factor: float) -> Verdict:
     """Compare a result with the call's answer in float64. Where that is not finite, nothing is judged."""
     exact = call.exact()
-    allowed = call.allowed(exact, call.magnitude(), error_factor)
-    got = result.astype(exact.dtype)
-    with np.errstate(invalid="ignore"):
-        share = np.abs(got - exact) / allowed
-    share = np.where(np.isfinite(exact), np.where(np.isnan(share), np.inf, share), 0)
+    share = call.shares(result, exact, call.magnitude(), error_factor)
     if share.size == 0:
         return Verdict(0.0, (), 0.0, 0.0)
     where = np.unravel_index(int(np.argmax(share)), share.shape)
-    return Verdict(float(share[where]), tuple(map(int, where)), float(got[where]), float(exact[where]))
+    return Verdict(float(share[where]), tuple(map(int, where)), float(result[where]), float(exact[where]))
 
 
 def error_factor_of(problem: ConvProblem, options: Options, contiguous: bool) -> float:

@@ -20,6 +20,8 @@ Array = npt.NDArray[Any]
 PASSES = ("fwd", "bwd_data", "bwd_filter")
 LAYOUTS = {"nchw": "channels_first", "nhwc": "channels_last"}
 
+# The largest finite number of each dtype.
+_LARGEST = {"f16": 65504.0, "bf16": 3.3895e38, "f32": 3.4028e38, "f64": 1.7976e308}
 # The steepest slope of the activations, hard_swish's at 3; a leaky ReLU's is the larger of this and its own.
 _STEEPEST = 1.5
 # Units in the last place by which an activation itself may be off.
@@ -148,3 +150,17 @@ class Call:
             eps, least = (2.0**-10, 2.0**-24) if p.dtype == "f16" else (2.0**-7, float(info.tiny))
             bound = bound + eps / 2 * (np.abs(exact) + bound) + least
         return bound
+
+    def shares(self, result: Array, exact: Array, magnitude: Array, error_factor: float) -> Array:
+        """The error of each element of a result as a share of what is allowed: above 1 is wrong, infinite for a NaN.
+
+        0 where the answer itself is not finite, and where it is too large for the dtype and the result infinite.
+        """
+        allowed = self.allowed(exact, magnitude, error_factor)
+        got = result.astype(exact.dtype)
+        with np.errstate(invalid="ignore"):
+            share = np.abs(got - exact) / allowed
+        most = _LARGEST[self.problem.dtype]
+        overflows = np.isinf(got) & (np.sign(got) == np.sign(exact)) & (np.abs(exact) + allowed >= most)
+        share = np.where(np.isnan(share), np.inf, share)
+        return np.where(overflows | ~np.isfinite(exact), 0, share)
