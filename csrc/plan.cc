@@ -204,7 +204,7 @@ Choice choose_anew(const ConvProblem& p, const Options& o, int threads, bool pac
     return best;
   }
   if (o.algorithm) return consider(*o.algorithm, p, o, threads, packed);
-  if (const auto* names = o.tuning ? o.tuning->find(as_judged(p, o), *o.machine, packed) : nullptr)
+  if (const auto* names = o.tuning ? o.tuning->find(as_judged(p, o), machine_label(*o.machine), packed) : nullptr)
     for (const std::string& name : *names) {
       const Algorithm* algorithm = find_algorithm(*o.machine, name.c_str());
       if (!algorithm) continue;

@@ -50,8 +50,8 @@ void Tuning::add(const std::string& label, const ConvProblem& shape_class, bool 
   entries_[{label, shape_class, packed}] = std::move(algorithms);
 }
 
-const std::vector<std::string>* Tuning::find(const ConvProblem& problem, const Machine& machine, bool packed) const {
-  const auto found = entries_.find({machine_label(machine), shape_class(problem), packed});
+const std::vector<std::string>* Tuning::find(const ConvProblem& problem, const std::string& label, bool packed) const {
+  const auto found = entries_.find({label, shape_class(problem), packed});
   return found == entries_.end() ? nullptr : &found->second;
 }
 

@@ -30,8 +30,8 @@ class Tuning {
   // `algorithms`: names, the fastest first. `packed`: for weights that come packed.
   void add(const std::string& label, const ConvProblem& shape_class, bool packed, std::vector<std::string> algorithms);
 
-  // Null where nothing is said of the problem's class.
-  const std::vector<std::string>* find(const ConvProblem& problem, const Machine& machine, bool packed) const;
+  // Null where nothing is said of the problem's class. `label`: of the machine.
+  const std::vector<std::string>* find(const ConvProblem& problem, const std::string& label, bool packed) const;
 
   const std::string& hash() const { return hash_; }
   int64_t serial() const { return serial_; }  // of this process, never used again: a cache key

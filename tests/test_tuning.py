@@ -151,6 +151,18 @@ def test_planned_and_plain_calls_have_entries_of_their_own():
     assert fc.info()["tuning"] == "none"
 
 
+def test_explain_says_what_chose():
+    held = tuning(entry())
+    assert fc.explain(LAYER).tuning is None
+    with fc.options(tuning=held):
+        found = fc.explain(LAYER)
+        assert (found.chosen, found.tuning, found.to_dict()["tuning"]) == ("direct", held.hash, held.hash)
+        assert f"direct is chosen by tuning {held.hash}" in str(found)
+        assert fc.explain(LAYER.replace("c16", "c64")).tuning is None
+        with fc.options(algorithm="direct"):
+            assert fc.explain(LAYER).tuning is None
+
+
 def test_the_environment_loads_a_file_for_the_process(tmp_path):
     tuning(entry()).save(tmp_path / "a.tuning")
     code = (

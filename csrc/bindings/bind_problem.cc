@@ -183,6 +183,13 @@ void register_problem(py::module_& m) {
            }),
            py::arg("hash"), py::arg("entries"))
       .def_property_readonly("hash", &Tuning::hash)
+      .def(
+          "ranking",
+          [](const Tuning& tuning, const ConvProblem& problem, const std::string& label, bool packed) {
+            const auto* found = tuning.find(problem, label, packed);
+            return found ? *found : std::vector<std::string>();
+          },
+          py::arg("problem"), py::arg("label"), py::arg("packed"))
       .def("__len__", &Tuning::size);
 
   py::class_<Options>(m, "Options", "What a caller may ask of the choice; immutable.")

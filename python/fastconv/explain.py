@@ -26,6 +26,7 @@ class Explanation:
         problem: the ConvProblem.
         device: "cpu", or "cuda:0" and the like.
         chosen: the name of the algorithm that `auto` (or the current options) takes; None if none can run.
+        tuning: the hash of the tuning that chose it; None: the estimates or the options did.
         runner_up: the one that would be taken without it; None if there is no other.
         rows: one dictionary per algorithm, in the order of the library's list; docs/explain.md says what is in it.
         copies: sentences about arrays that a call copies before it computes, and about layouts.
@@ -34,9 +35,10 @@ class Explanation:
     """
 
     def __init__(self, problem: ConvProblem, device: str, chosen: str | None, rows: list[dict[str, Any]],
-                 copies: list[str], speeds: dict[str, float], budget: dict[str, float] | None) -> None:  # fmt: skip
+                 copies: list[str], speeds: dict[str, float], budget: dict[str, float] | None,
+                 tuning: str | None = None) -> None:  # fmt: skip
         self.problem, self.device, self.chosen, self.rows = problem, device, chosen, rows
-        self.copies, self.speeds, self.budget = copies, speeds, budget
+        self.copies, self.speeds, self.budget, self.tuning = copies, speeds, budget, tuning
         others = [row for row in self.usable if row["name"] != chosen]
         self.runner_up: str | None = min(others, key=lambda row: row["predicted_s"])["name"] if others else None
 
@@ -76,6 +78,7 @@ class Explanation:
             "macs": p.macs,
             "bytes": p.bytes,
             "chosen": self.chosen,
+            "tuning": self.tuning,
             "runner_up": self.runner_up,
             "margin": self.margin,
             "copies": self.copies,
@@ -174,7 +177,7 @@ def explain(x: Any, w: Any = None, bias: Any = None, stride: Any = 1, padding: A
     for row in rows:
         if row["supported"]:
             row["roofline_share"] = row["roofline_s"] / time_of(row) if time_of(row) else None
-    return Explanation(p, where, chosen, rows, copies, speeds, spent)
+    return Explanation(p, where, chosen, rows, copies, speeds, spent, _tuned(p, where, chosen))
 
 
 def _completed(p: ConvProblem, row: dict[str, Any], device: str, speeds: dict[str, float],
@@ -211,6 +214,19 @@ def _chosen(p: ConvProblem, device: str) -> str | None:
         return _core.device_choose(p, current(), _ordinal(device))
     except (UnsupportedError, WorkspaceError):
         return None
+
+
+def _tuned(p: ConvProblem, device: str, chosen: str | None) -> str | None:
+    """The hash of the tuning that chose it."""
+    options = current()
+    if options.tuning is None or options.algorithm is not None:
+        return None
+    if device == "cpu":
+        label = str(options.isa)
+    else:
+        label = f"sm_{_core.device_info(_ordinal(device))['architecture']}"
+    judged = p.with_n(1) if options.batch_invariant and p.pass_ != "bwd_filter" and p.n > 1 else p
+    return options.tuning.hash if chosen in options.tuning.ranking(judged, label, False) else None
 
 
 def _ordinal(device: str) -> int:

@@ -74,7 +74,7 @@ def head(e: "Explanation") -> list[str]:
     lines = [f"{count(p.macs)} multiply-adds, {size(p.bytes)} in x, w and y; {where}"]
     if not e.chosen:
         return [*lines, "the algorithm that was asked for cannot run" if usable else "no algorithm is usable"]
-    line = f"{e.chosen} is chosen"
+    line = f"{e.chosen} is chosen" + (f" by tuning {e.tuning}" if e.tuning else "")
     margin = e.margin
     if margin["predicted"] is not None:
         line += f": predicted {margin['predicted']:.2f} times as fast as {e.runner_up}"
