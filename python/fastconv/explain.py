@@ -221,10 +221,8 @@ def _tuned(p: ConvProblem, device: str, chosen: str | None) -> str | None:
     options = current()
     if options.tuning is None or options.algorithm is not None:
         return None
-    if device == "cpu":
-        label = str(options.isa)
-    else:
-        label = f"sm_{_core.device_info(_ordinal(device))['architecture']}"
+    on_cpu = device == "cpu"
+    label = str(options.isa) if on_cpu else f"sm_{_core.device_info(_ordinal(device))['architecture']}"
     judged = p.with_n(1) if options.batch_invariant and p.pass_ != "bwd_filter" and p.n > 1 else p
     return options.tuning.hash if chosen in options.tuning.ranking(judged, label, False) else None
 
