@@ -2,6 +2,7 @@
 """What surrounds the input: five modes, in every pass and algorithm, against a padded copy made by NumPy."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -136,8 +137,9 @@ def test_no_padding_mode_is_left_to_the_reference_or_pays_for_a_copy():
         for name in rows["zeros"].keys() & rows[mode].keys():
             shown, zeros = rows[mode][name], rows["zeros"][name]
             assert zeros["estimate_s"] <= shown["estimate_s"], (pass_, plane, name)
-            if pass_ != "bwd_data":
-                assert shown["workspace_bytes"] == zeros["workspace_bytes"], (pass_, plane, name)
+            if pass_ != "bwd_data":  # at most tables of cells
+                more = shown["workspace_bytes"] - zeros["workspace_bytes"]
+                assert 0 <= more < 4 * math.prod(p.x_shape) / 8, (pass_, plane, name)
 
 
 @pytest.mark.parametrize("mode", MODES)
