@@ -131,7 +131,7 @@ def test_the_table_of_explain(capsys):
         assert sum(line.startswith("*") for line in lines) == 1 and " - " not in out
         for name in (row["name"] for row in fc.algorithms(problem)):
             assert sum(line.lstrip("* ").startswith((f"{name} ", f"not usable: {name}")) for line in lines) >= 1
-    _, out, _ = run(capsys, "explain", "fwd n1 c4 h8 w8 k8 r3 s3 pad1 bf16", "--measure")
+    _, out, _ = run(capsys, "explain", "fwd n1 c4 h8 w8 k8 r3 s3 pad1 bf16", "--measure", "--budget", "30")
     assert "errors against float64" in out and "GFLOP/s" in out
     with fc.options(max_workspace=10):
         _, out, _ = run(capsys, "explain", "bwd_data n2 c16 h32 w32 k32 r3 s3 nhwc bias f16")
