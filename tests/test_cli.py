@@ -114,8 +114,9 @@ def test_explain_with_and_without_quotes(capsys):
     assert code == 0 and json.loads(as_json)
 
 
-def test_the_table_of_explain(capsys):
+def test_the_table_of_explain(capsys, monkeypatch):
     """Only columns that hold something, each reason with one name, numbers that a person reads."""
+    monkeypatch.setenv("COLUMNS", "120")
     for problem, count in (
         ("fwd n8 c3 h64 w64 k16 r3 s3 stride2 pad1 f16", "3.54 million"),
         ("fwd n1 c4 d8 h16 w16 k8 t3 r3 s3 pad1 reflect bf16", "1.77 million"),
