@@ -2,9 +2,11 @@
 """Tuning: classes of shapes, files, what they change and what not, budgets."""
 
 import itertools
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -317,6 +319,16 @@ def test_a_trace_is_tuned():
     with fc.trace() as calls:
         fc.conv2d(x, w)
     assert [e.problem.split()[:3] for _, e in fc.tune(calls, 2, kinds="call")] == [["fwd", "n1", "c4"]]
+
+
+def test_the_snippets_of_the_document_run(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parent.parent / "docs" / "tuning.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(snippet, "tuning.md", "exec"), names)
+    assert f"tuning {names['tuning'].hash}" in capsys.readouterr().out
+    assert len(fc.tuning.load("machine.tuning")) == 5
 
 
 def test_bad_arguments_are_named():
