@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastconv import ConvProblem, ProblemError
-from fastconv.verify import PASSES, Call, numpy_dtype
+from fastconv.arrays import as_dtype
+from fastconv.verify import PASSES, Call
 
 MOST_MACS, MOST_CELLS = 60_000, 20_000
 MODES = ("constant", "reflect", "replicate", "circular")
@@ -44,7 +45,7 @@ def draws(seed: int, first: int, count: int, **words: tuple[str, ...]) -> Iterat
 def numbers(p: ConvProblem, seed: int, index: int, scaled: bool = False) -> Call:
     """The problem with normal floats. scaled: also large and small ones, and some zeros."""
     rng = np.random.default_rng([seed, index])
-    dtype = numpy_dtype(p.dtype)
+    dtype = as_dtype(p.dtype)
 
     def normal(shape: tuple[int, ...]) -> np.ndarray:
         a = rng.standard_normal(shape)

@@ -18,7 +18,8 @@ import numpy as np
 from bench.promises import options, usable
 from bench.repository import ROOT
 from fastconv import ConvProblem, _core
-from fastconv.verify import Call, numpy_dtype
+from fastconv.arrays import as_dtype
+from fastconv.verify import Call
 
 FOLDER = ROOT / "tests" / "golden"
 ALPHA, PAD_VALUE = 0.25, 1.5
@@ -36,7 +37,7 @@ def array(shape: tuple[int, ...], seed: int, dtype: str) -> np.ndarray:
     """Multiples of 2^-22 from -2 to 2, exact in float32; of 2^-6 for halves, exact in both."""
     bits = 8 if dtype in ("f16", "bf16") else 24
     whole = (integers(int(np.prod(shape)), seed) >> np.uint64(64 - bits)).astype(np.int64) - (1 << (bits - 1))
-    return (whole.astype(np.float64) / (1 << (bits - 2))).astype(numpy_dtype(dtype)).reshape(shape)
+    return (whole.astype(np.float64) / (1 << (bits - 2))).astype(as_dtype(dtype)).reshape(shape)
 
 
 def call_of(p: ConvProblem) -> Call:

@@ -21,7 +21,8 @@ import numpy as np
 
 from . import _core
 from ._core import ConvProblem, Options, ProblemError
-from .verify import Array, Call, numpy_dtype
+from .arrays import as_dtype
+from .verify import Array, Call
 
 MOST_FILES = 10  # of one process: a library that is always wrong must not fill the disk
 _repeating = False  # while `check_file` computes a call again, it is not checked on the way
@@ -91,7 +92,7 @@ class Sampler:
 
     def check(self, call: Call, result: Array, options: Options, planned: bool = False) -> None:
         p = call.problem
-        if not all(a.dtype == numpy_dtype(p.dtype) for a in call.arrays.values()):
+        if not all(a.dtype == as_dtype(p.dtype) for a in call.arrays.values()):
             return
         contiguous = all(a.flags.c_contiguous for a in call.arrays.values())
         verdict = judge(call, result, error_factor_of(p, options, contiguous))
@@ -144,7 +145,7 @@ def load(path: str | Path) -> tuple[dict[str, Any], Call, Array]:
             raise ValueError(f"{path}: holds no call; expected a file that FASTCONV_CHECK wrote")
         about = json.loads(str(file["about"]))
         problem = ConvProblem.parse(about["problem"])
-        dtype = numpy_dtype(problem.dtype)
+        dtype = as_dtype(problem.dtype)
         arrays = {name: file[name].view(dtype) for name in file.files if name != "about"}
     result = arrays.pop("result")
     return about, Call(problem, arrays, about["alpha"], about["pad_value"]), result

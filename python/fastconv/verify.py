@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from . import _core
 from ._core import ConvProblem, Options
+from .arrays import as_dtype
 
 Array = npt.NDArray[Any]
 PASSES = ("fwd", "bwd_data", "bwd_filter")
@@ -26,15 +27,6 @@ _LARGEST = {"f16": 65504.0, "bf16": 3.3895e38, "f32": 3.4028e38, "f64": 1.7976e3
 _STEEPEST = 1.5
 # Units in the last place by which an activation itself may be off.
 _ACTIVATION_ULPS = 4
-
-
-def numpy_dtype(word: str) -> np.dtype[Any]:
-    """The dtype that a problem calls f32, f64, f16 or bf16; the last needs the package ml_dtypes."""
-    if word == "bf16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype({"f32": np.float32, "f64": np.float64, "f16": np.float16}[word])
 
 
 @dataclass(frozen=True)
@@ -119,7 +111,7 @@ class Call:
             "dtype": dtype,
         }
         # Halves hold the pad value rounded.
-        pad = float(np.asarray(self.pad_value).astype(numpy_dtype(p.dtype)))
+        pad = float(np.asarray(self.pad_value).astype(as_dtype(p.dtype)))
         pad = abs(pad) if magnitude else pad
         if p.pass_ == "bwd_filter":
             return reference.conv_backward_filter(a["dy"], a["x"], p.w_shape, **words, pad_value=pad)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -26,7 +27,7 @@ def convolutions(path: str | os.PathLike[str], batch: int = 1) -> list[tuple[Con
         ProblemError: not an ONNX model; or the shapes of a convolution are not known.
     """
     try:
-        import onnx
+        onnx = importlib.import_module("onnx")
     except ImportError as error:
         raise ImportError('reading ONNX models needs onnx: pip install "fastconv[onnx]"') from error
     try:
@@ -35,7 +36,7 @@ def convolutions(path: str | os.PathLike[str], batch: int = 1) -> list[tuple[Con
             axes = value.type.tensor_type.shape.dim
             if axes and not axes[0].dim_value:
                 axes[0].dim_value = batch
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        model = importlib.import_module("onnx.shape_inference").infer_shapes(model, data_prop=True)
     except OSError:
         raise
     except Exception as error:  # what a broken file raises is protobuf's business
