@@ -314,6 +314,11 @@ def test_an_interruption_loses_nothing(tmp_path):
     assert list(held.skipped.values()) == ["interrupted"]
 
 
+def test_the_section_is_that_of_the_options_in_force():
+    with fc.options(threads=1, isa="scalar"):
+        assert [section for section, _ in fc.tune(LAYER, 5, kinds="call")] == [here("scalar", 1)]
+
+
 def test_a_trace_is_tuned():
     x, w = np.ones((1, 4, 8, 8), np.float32), np.ones((4, 4, 3, 3), np.float32)
     with fc.trace() as calls:

@@ -119,7 +119,7 @@ def tune(problems: Any, budget_s: float = 30.0, *, file: str | os.PathLike[str] 
 
 def _section(device: str) -> Section:
     if device == "cpu":
-        return here(settings().isa)
+        return here(settings().isa, settings().threads)
     from .. import device as devices
 
     facts = devices.infos()[devices.numbered(device, "tune")]

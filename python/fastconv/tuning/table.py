@@ -200,10 +200,10 @@ def _machines() -> dict[str, list[str]]:
     return found
 
 
-def here(isa: str | None = None) -> Section:
-    """The section of this machine, for an instruction set (None: the one in use)."""
+def here(isa: str | None = None, threads: int = 0) -> Section:
+    """The section of this machine, for an instruction set (None: the one in use) and threads (0: the process's)."""
     facts = _core.info()
-    return Section(_cpu(), isa or facts["isa"], facts["version"], _core.get_threads())
+    return Section(_cpu(), isa or facts["isa"], facts["version"], threads or _core.get_threads())
 
 
 def load(path: str | os.PathLike[str]) -> Tuning:
