@@ -4,8 +4,9 @@
 One place in the index arithmetic of the convolution and pooling kernels is changed at a time, in a copy of the sources
 (a bound, an offset, a step, a smaller of two), `check_main` and `check_pool` are built and run over a part of the small
 problems, as CI does. A mutant that fails, crashes or does not end is caught; one that does not compile is drawn again.
-Survivors are printed with their line: each is a missing test, or a change that changes no result (a larger block, a
-copy longer than needed), which only a reader can tell. About half a minute of a core each; --first goes on where it stopped.
+Survivors are printed with their line: each is a missing test, or a change that changes no result (a larger
+block, a copy longer than needed), which only a reader can tell. About half a minute of a core each; --first goes on
+where it stopped.
 """
 
 from __future__ import annotations
