@@ -12,6 +12,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import _core, cli, selfcheck
+from fastconv.tuning.table import Entry, Tuning, here
 
 SEED = 11
 REPLACED = ("conv_forward", "conv_backward_data", "conv_backward_filter", "Plan")
@@ -107,6 +108,25 @@ def native_result(native, x, w):
     options = _core.Options(algorithm="direct", threads=2)
     geometry = ((1, 1), (1, 1), (1, 1), (1, 1), 1, "zeros")
     return native(x, w, None, None, *geometry, 0.0, "none", 0.0, "channels_first", options, None)
+
+
+def test_what_a_tuning_chose_is_saved(rng, monkeypatch, install, tmp_path):
+    x, w = normal(rng, 1, 4, 8, 8), normal(rng, 4, 4, 3, 3)
+    problem = _core.ConvProblem.parse("fwd n1 c4 h8 w8 k4 r3 s3 pad1")
+    key = str(_core.shape_class(problem))
+    entry = Entry("call", key, 3, str(problem), {"winograd_f4x4_3x3": 1.0, "direct": 2.0})
+    native = _core.conv_forward
+    monkeypatch.setattr(_core, "conv_forward", broken(native))
+    install()
+    with (
+        fc.options(tuning=Tuning({here(): {("call", key): entry}}), precision="strict"),
+        pytest.warns(selfcheck.CheckWarning),
+    ):
+        fc.conv2d(x, w, padding=1)
+    (file,) = tmp_path.glob("*.npz")
+    assert selfcheck.load(file)[0]["options"]["algorithm"] == "direct"
+    monkeypatch.setattr(_core, "conv_forward", native)
+    assert selfcheck.check_file(file)[0]
 
 
 def test_wrong_gradients_and_plans_are_found(rng, monkeypatch, install, tmp_path):

@@ -123,6 +123,16 @@ def _stored(a: Array) -> Array:
     return a.view(np.uint16) if a.dtype.kind == "V" else a  # bfloat16 is no dtype of a .npz file
 
 
+def _words_of(options: Options, problem: ConvProblem, planned: bool) -> dict[str, Any]:
+    """The options as plain data; of a tuning, the algorithm that it chose."""
+    words = {name: getattr(options, name) for name in _OPTIONS}
+    if options.tuning is not None and options.algorithm is None:
+        usable = {row["name"] for row in _core.algorithms(problem, options) if row["supported"]}
+        ranking = options.tuning.ranking(problem, str(options.isa), planned)
+        words["algorithm"] = next((name for name in ranking if name in usable), None)
+    return words
+
+
 def save(path: Path, call: Call, result: Array, options: Options, planned: bool) -> None:
     """Everything that repeats a call, in one .npz file."""
     about = {
@@ -130,7 +140,7 @@ def save(path: Path, call: Call, result: Array, options: Options, planned: bool)
         "alpha": call.alpha,
         "pad_value": call.pad_value,
         "planned": planned,
-        "options": {name: getattr(options, name) for name in _OPTIONS},
+        "options": _words_of(options, call.problem, planned),
         "made_by": {key: _core.info()[key] for key in ("version", "compiler", "cpu", "isa")},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
