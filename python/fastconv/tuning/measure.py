@@ -15,11 +15,12 @@ import numpy as np
 
 from .. import _core
 from .._core import ConvProblem, Options, ProblemError
-from ..explaining.measure import Budget, Data
+from ..explain import algorithms
+from ..explaining.measure import LAYOUTS, Budget, Data
 from ..geometry import activation_words
 from ..options import native, settings
 from ..trace import Trace
-from .table import KINDS, Entry, Section, Tuning, here, load, merge, ranked
+from .table import KINDS, Entry, Section, Tuning, here, load, merge, name_in_files, ranked
 
 SLACK = 4.0  # an algorithm that should take that much longer than the best one is not timed
 ROUNDS = 9
@@ -124,7 +125,7 @@ def _section(device: str) -> Section:
 
     facts = devices.infos()[devices.numbered(device, "tune")]
     return dataclasses.replace(
-        here(), machine=facts["name"].replace('"', "'"), isa=f"sm_{facts['architecture']}", threads=1
+        here(), machine=name_in_files(facts["name"]), isa=f"sm_{facts['architecture']}", threads=1
     )
 
 
@@ -164,7 +165,7 @@ def _measured(job: Job, budget: Budget, share: float, max_bytes: int | None, dev
     p, end = job.problem, budget.spent + share
     if not budget.allows(0):
         return "the budget is spent"
-    rows = [row for row in _rows(p, device) if row["supported"]]
+    rows = [row for row in algorithms(p, device) if row["supported"]]
     rows.sort(key=lambda row: row["estimate_s"])
     if max_bytes is not None:
         rows = [row for row in rows if p.bytes + row["workspace_bytes"] <= max_bytes]
@@ -196,18 +197,12 @@ def _measured(job: Job, budget: Budget, share: float, max_bytes: int | None, dev
     return Entry(job.kind, job.shape_class, count, str(p), ranked(medians, list(estimates)))
 
 
-def _rows(p: ConvProblem, device: str) -> list[dict[str, Any]]:
-    from ..explain import algorithms
-
-    return algorithms(p, device)
-
-
 def _call(data: Data, kind: str, options: Options) -> Callable[[], object]:
     if kind == "call":
         return lambda: data.run(options)
     p = data.p
     alpha = activation_words(p.activation, "tune")[1]
-    layout = () if data.native is _core else ("channels_first" if p.layout == "nchw" else "channels_last",)
+    layout = () if data.native is _core else (LAYOUTS[p.layout],)
     plan = data.native.Plan(p, data.w, data.bias, alpha, 0.0, options, *layout)
     residual = data.y if p.has_residual else None
     return lambda: plan(data.x, residual)

@@ -187,8 +187,13 @@ class Tuning:
     __repr__ = __str__
 
 
+def name_in_files(machine: str) -> str:
+    """The name of a processor or GPU as a section quotes it."""
+    return machine.replace('"', "'")
+
+
 def _cpu() -> str:
-    return str(_core.info()["cpu"]).replace('"', "'")
+    return name_in_files(_core.info()["cpu"])
 
 
 def _machines() -> dict[str, list[str]]:
@@ -196,7 +201,7 @@ def _machines() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     with contextlib.suppress(DeviceError):
         for one in device.infos():
-            found.setdefault(f"sm_{one['architecture']}", []).append(one["name"].replace('"', "'"))
+            found.setdefault(f"sm_{one['architecture']}", []).append(name_in_files(one["name"]))
     return found
 
 
