@@ -2,11 +2,11 @@
 """Whether the tests see wrong indices: `python -m bench.mutants --count 200 --seed 1`.
 
 One place in the index arithmetic of the convolution and pooling kernels is changed at a time, in a copy of the sources
-(a bound, an offset, a step, a smaller of two), `check_main` and `check_pool` are built and run over a part of the small
-problems, as CI does. A mutant that fails, crashes or does not end is caught; one that does not compile is drawn again.
-Survivors are printed with their line: each is a missing test, or a change that changes no result (a larger
-block, a copy longer than needed), which only a reader can tell. About half a minute of a core each; --first goes on
-where it stopped.
+(a bound, an offset, a step, a smaller of two); `check_main` or `check_pool` is built and run over a part of the small
+problems, by the algorithms that the kernel is for. A mutant that fails, crashes or does not end is caught; one that
+does not compile is drawn again. Survivors are printed with their line: each is a missing test, or a change that changes
+no result (a larger block, a copy longer than needed), which only a reader can tell. About half a minute of a core each;
+--first goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ from pathlib import Path
 from bench.repository import ROOT
 
 KERNELS = ("depthwise", "direct", "gemm_tile", "grouped", "implicit", "panel_moves", "phase_tile", "pool", "winograd")
+# Whose algorithms, by their first letters, run which kernels; of the others, all.
+ALGORITHMS = {
+    "depthwise": ("depthwise",),
+    "direct": ("direct", "depthwise"),
+    "grouped": ("grouped",),
+    "implicit": ("implicit",),
+    "phase": ("implicit",),
+    "winograd": ("winograd",),
+}
 # What is replaced by what. Comparisons and sums have spaces around them, templates and pointers have not.
 CHANGES = [
     (r" < ", " <= "),
@@ -102,10 +111,14 @@ class Copy:
             subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
         )
 
-    def passes(self, limit: float) -> bool:
-        """Whether both programs end well within `limit` seconds each."""
-        regressions = str(self.folder / "tests/problems/regressions.txt")
-        for command in (["check_pool"], ["check_main", str(self.problems), regressions]):
+    def passes(self, limit: float, path: str = "") -> bool:
+        """Whether the programs that reach the kernels of `path`, else both, end well within `limit` seconds each."""
+        main = ["check_main", str(self.problems), str(self.folder / "tests/problems/regressions.txt"), "--threads", "2"]
+        name = Path(path).name
+        for prefix in next((words for start, words in ALGORITHMS.items() if path and name.startswith(start)), ()):
+            main += ["--algorithm", prefix]
+        programs = [["check_pool"], main] if not path else [["check_pool"]] if name.startswith("pool") else [main]
+        for command in programs:
             program = [str(self.build / command[0]), *command[1:]]
             with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
                 if not _ends_well(process, limit):
@@ -121,7 +134,7 @@ class Copy:
         lines[mutant.line - 1] = mutant.after
         try:
             path.write_text("\n".join(lines), encoding="utf-8")
-            return not self.passes(limit) if self.compiles() else None
+            return not self.passes(limit, mutant.path) if self.compiles() else None
         finally:
             path.write_text(text, encoding="utf-8")
 
@@ -154,7 +167,7 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=1, help="of the draw (default: %(default)s)")
     p.add_argument("--first", type=int, default=0, help="leave out so many of the draw (default: %(default)s)")
     p.add_argument("--isa", default="avx2", help="whose kernels (default: %(default)s)")
-    p.add_argument("--every", type=int, default=8, help="of the small problems (default: every %(default)sth)")
+    p.add_argument("--every", type=int, default=4, help="of the small problems (default: every %(default)sth)")
     p.add_argument("--folder", type=Path, default=ROOT / "build" / "mutants", help="of the copy (default: %(default)s)")
     options = p.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -176,6 +189,8 @@ def main() -> int:
         if result is False:
             survived += 1
             print(f"survived, number {number}: {mutant}", flush=True)
+        elif result:
+            print(f"caught, number {number}: {mutant.path}:{mutant.line}", flush=True)
         if caught + survived == options.count:
             print(f"next: --first {number + 1}")
             break

@@ -18,6 +18,7 @@
 #include "../halo.h"
 #include "../machine.h"
 #include "../parallel.h"
+#include "../phases.h"
 #include "../rounding.h"
 
 namespace fastconv {
@@ -120,7 +121,10 @@ class Depthwise {
                        std::min(b.strip, points - s * b.strip), mine);
     });
     if (b.parts == 1) return;
-    parallel_for(r.parallel, 1, [&](int64_t, int) { gemm.reduce(weights, b.parts, sums, pitch, w); });
+    parallel_for(r.parallel, 1, [&](int64_t, int) {
+      const PhaseScope adding(r.phases, Phase::kSums);
+      gemm.reduce(weights, b.parts, sums, pitch, w);
+    });
   }
 
   static int64_t parts_bytes(const ConvProblem& p, const Blocking& b) {
@@ -157,8 +161,11 @@ class Depthwise {
     if (count == 0) return rows(grid, nullptr, at, i);  // a phase that no tap reaches is zeros
     const bool forward = p.pass == Pass::kForward;
     const HaloGather<T> gather(gemm, grid, i.column, i.columns);
-    gather.fill(forward ? x_layout : y_layout, static_cast<const T*>(forward ? r.x : r.y), i.group * i.read,
-                i.groups * i.read, at.halo);
+    {
+      const PhaseScope gathering(r.phases, Phase::kInput);
+      gather.fill(forward ? x_layout : y_layout, static_cast<const T*>(forward ? r.x : r.y), i.group * i.read,
+                  i.groups * i.read, at.halo);
+    }
     const int64_t* taps = gather.tap_offsets(at.halo);
     for (int64_t c = 0; c < i.read; ++c)
       for (int64_t t = 0; t < count; ++t) at.offsets[c * count + t] = c * gather.channel_pitch() + taps[t];
@@ -172,7 +179,8 @@ class Depthwise {
     const ImageLayout& to = forward ? y_layout : x_layout;
     T* image = static_cast<T*>(forward ? r.y : r.x);
     const bool direct = to.layout == Layout::kChannelsFirst && grid.is_dense();
-    for (int64_t g = 0; g < groups; ++g)
+    for (int64_t g = 0; g < groups; ++g) {
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       for (int64_t row = 0; row < written; ++row) {
         const int64_t channel = (group + g) * written + row;
         for (int64_t c = 0; c < read; ++c)
@@ -193,7 +201,9 @@ class Depthwise {
         }
         if (direct) finish(1, columns, line, 0, channel, r.residual ? residual_at(line) : nullptr, 0);
       }
+    }
     if (direct) return;
+    const PhaseScope storing(r.phases, Phase::kOutput);
     const int64_t channel = group * written, all = groups * written;
     if (r.residual)
       move_columns(gemm, grid, to, true, Stored<T>(static_cast<const T*>(r.residual)), column, columns, channel, all,
@@ -226,14 +236,18 @@ class Depthwise {
   void filter_strip(const ColumnGrid& grid, const ColumnGrid& identity, const Buffers& at, int64_t group,
                     int64_t groups, int64_t column, int64_t columns, T* dw) const {
     const HaloGather<T> gather(gemm, grid, column, columns);
-    gather.fill(x_layout, static_cast<const T*>(r.x), group, groups, at.halo);
-    const int64_t* taps = gather.tap_offsets(at.halo);
     T* y = static_cast<T*>(r.y);
     const bool direct = y_layout.layout == Layout::kChannelsFirst;
     const int64_t channel = group * b.multiplier;
-    if (!direct)
-      move_columns(gemm, identity, y_layout, true, Stored<T>(y), column, columns, channel, groups * b.multiplier,
-                   at.strip, b.strip);
+    {
+      const PhaseScope gathering(r.phases, Phase::kInput);
+      gather.fill(x_layout, static_cast<const T*>(r.x), group, groups, at.halo);
+      if (!direct)
+        move_columns(gemm, identity, y_layout, true, Stored<T>(y), column, columns, channel, groups * b.multiplier,
+                     at.strip, b.strip);
+    }
+    const int64_t* taps = gather.tap_offsets(at.halo);
+    const PhaseScope multiplying(r.phases, Phase::kProducts);
     for (int64_t k = 0; k < groups * b.multiplier; ++k) {
       const T* line = at.strip + k * b.strip;
       if (direct)

@@ -6,6 +6,7 @@
 
 #include "../border.h"
 #include "../parallel.h"
+#include "../phases.h"
 #include "depthwise.h"
 
 namespace fastconv {
@@ -48,6 +49,7 @@ class Border {
     const int64_t blocks = ceil_div(p.c, kBlock);
     const bool planes = x_layout.pixel_step() == 1 && y_layout.pixel_step() == 1;
     parallel_for(r.parallel, p.n * blocks, [&](int64_t item, int) {
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       const int64_t n = item / blocks, first = item % blocks * kBlock, last = std::min(p.c, first + kBlock);
       if (planes) {
         for (int64_t c = first; c < last; ++c)
@@ -65,6 +67,7 @@ class Border {
   void run_filter() const {
     const int64_t blocks = ceil_div(p.k, kBlock);
     parallel_for(r.parallel, blocks, [&](int64_t block, int) {
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       for (int64_t k = block * kBlock; k < std::min(p.k, (block + 1) * kBlock); ++k)
         for (int64_t n = 0; n < p.n; ++n)
           for (const BorderRun& run : runs)

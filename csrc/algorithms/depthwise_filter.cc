@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../parallel.h"
+#include "../phases.h"
 #include "depthwise.h"
 #include "direct.h"
 
@@ -104,6 +105,7 @@ class Filter {
     });
     if (cut.parts > 1)
       parallel_for(r.parallel, 1, [&](int64_t, int) {
+        const PhaseScope adding(r.phases, Phase::kSums);
         gemm_kernels<T>(*r.machine).reduce(weights, cut.parts, sums, pitch, static_cast<T*>(r.w));
       });
     if (adds_border(p)) depthwise_border_run<T>(p, r, nullptr, 0);
@@ -152,8 +154,11 @@ class Filter {
         const int64_t x_width = grid.axis[2].size, y_width = grid.axis[2].columns, cells = (to - from) * x_width;
         const int64_t pixels = (end - row) * y_width;
         T* y_room = room + stage.read;
-        x.gather_row(gemm, cells, 0, cells, of_x + from * x_width, 1, 0, room, 0, 1);
-        y.gather_row(gemm, pixels, 0, pixels, of_y + row * y_width, 1, 0, y_room, 0, 1);
+        {
+          const PhaseScope widening(r.phases, Phase::kConversions);
+          x.gather_row(gemm, cells, 0, cells, of_x + from * x_width, 1, 0, room, 0, 1);
+          y.gather_row(gemm, pixels, 0, pixels, of_y + row * y_width, 1, 0, y_room, 0, 1);
+        }
         add_rows(row, end, room - from * x_width, y_room - row * y_width, sums);
       }
     }
@@ -169,6 +174,7 @@ class Filter {
 
   // The rows [first, last) of y in every plane along the depth. Pointers are to row 0.
   void add_rows(int64_t first, int64_t last, const T* image, const T* gradient, T* sums) const {
+    const PhaseScope multiplying(r.phases, Phase::kProducts);
     const ColumnAxis &depth = grid.axis[0], &a = grid.axis[1], &b = grid.axis[2];
     each_tile([&](int64_t t0, int64_t t1, int filter_rows, const TapTile<T>& tile, int64_t number) {
       const auto kernel = kernels.taps(stride, filter_rows, static_cast<int>(tile.taps));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../parallel.h"
+#include "../phases.h"
 #include "depthwise.h"
 
 namespace fastconv {
@@ -88,10 +89,12 @@ class Pixels {
   void run() const {
     T* w = static_cast<T*>(r.workspace);
     parallel_for(r.parallel, 1, [&](int64_t, int) {
+      const PhaseScope turning(r.phases, Phase::kWeights);
       gemm_kernels<T>(*r.machine).transpose(p.c, taps(p), pitch, static_cast<const T*>(r.w), taps(p), w, pitch);
     });
     const int64_t rows = forward ? output_size(p, 1) : p.size[1], blocks = ceil_div(p.c, cut.width);
     parallel_for(r.parallel, p.n * cut.strips * blocks, [&](int64_t item, int) {
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       const int64_t n = item / blocks / cut.strips, channel = item % blocks * cut.width;
       const int64_t row = item / blocks % cut.strips * cut.height, last_row = std::min(rows, row + cut.height);
       for (int64_t phase = 0; phase < phases_of(p, 0); ++phase) {
@@ -104,6 +107,7 @@ class Pixels {
     if (!store.more) return;
     const int64_t pixels = forward ? y_plane(p) : x_plane(p);
     parallel_for(r.parallel, p.n, [&](int64_t n, int) {
+      const PhaseScope finishing(r.phases, Phase::kOutput);
       T* image = forward ? static_cast<T*>(r.y) + n * r.y_batch_pitch : static_cast<T*>(r.x) + n * r.x_batch_pitch;
       finish(image, pixels, p.c);
     });
@@ -114,11 +118,13 @@ class Pixels {
     T* sums = static_cast<T*>(cut.parts > 1 ? r.workspace : r.w);
     const int64_t units = p.n * cut.strips;
     parallel_for(r.parallel, cut.parts * cut.vectors, [&](int64_t item, int) {
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       const int64_t part = item / cut.vectors, channel = item % cut.vectors * kernels.lanes;
       filter_vector(channel, part * units / cut.parts, (part + 1) * units / cut.parts, sums + part * part_pitch);
     });
     if (cut.parts > 1)
       parallel_for(r.parallel, 1, [&](int64_t, int) {
+        const PhaseScope adding(r.phases, Phase::kSums);
         gemm_kernels<T>(*r.machine).reduce(weights, cut.parts, sums, part_pitch, static_cast<T*>(r.w));
       });
     if (adds_border(p)) depthwise_border_run<T>(p, r, nullptr, 0);

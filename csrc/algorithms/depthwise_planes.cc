@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../parallel.h"
+#include "../phases.h"
 #include "depthwise.h"
 #include "depthwise_columns.h"
 
@@ -78,6 +79,7 @@ class Planes {
     depthwise_border_run<T>(p, r, nullptr, 0);
     if (!store.more) return;
     parallel_for(r.parallel, p.n * channels, [&](int64_t item, int) {
+      const PhaseScope finishing(r.phases, Phase::kOutput);
       for (int64_t i = 0; i < written_size[0]; ++i) {
         const int64_t at = written_at(item / channels, item % channels) + i * written_size[1] * written_size[2];
         finish((forward ? y : x).at(at), r.residual ? residual.at(at) : nullptr, written_size[1]);
@@ -251,6 +253,7 @@ class Planes {
 
   // Rows [row, last_row) of a channel.
   void compute(int64_t n, int64_t channel, int64_t row, int64_t last_row) const {
+    const PhaseScope multiplying(r.phases, Phase::kProducts);
     const int64_t to = written_at(n, channel), width = written_size[2], plane = written_size[1] * width;
     for (int64_t i = 0; i < written_size[0]; ++i) {
       T* at = (forward ? y : x).at(to + i * plane);
@@ -269,16 +272,21 @@ class Planes {
     const int64_t to = written_at(n, channel) + row * width;
     const int64_t pitch = forward ? r.y_channel_pitch : r.x_channel_pitch;
     T *made = room + channels * cells, *addends = made + channels * pixels;
-    (forward ? x : y)
-        .gather_row(gemm, cells, 0, cells, read_at(n, channel) + first * read_width, 1,
-                    forward ? r.x_channel_pitch : r.y_channel_pitch, room, cells, channels);
-    if (r.residual) residual.gather_row(gemm, pixels, 0, pixels, to, 1, pitch, addends, pixels, channels);
+    {
+      const PhaseScope widening(r.phases, Phase::kConversions);
+      (forward ? x : y)
+          .gather_row(gemm, cells, 0, cells, read_at(n, channel) + first * read_width, 1,
+                      forward ? r.x_channel_pitch : r.y_channel_pitch, room, cells, channels);
+      if (r.residual) residual.gather_row(gemm, pixels, 0, pixels, to, 1, pitch, addends, pixels, channels);
+    }
     for (int64_t c = 0; c < channels; ++c) {
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       T* written = made + c * pixels;
       compute_slice(slices[0], room + c * cells - first * read_width, written - row * width, channel + c, row,
                     last_row);
       if (store.more) finish(written, r.residual ? addends + c * pixels : nullptr, last_row - row);
     }
+    const PhaseScope narrowing(r.phases, Phase::kConversions);
     (forward ? y : x).put_rows(gemm, channels, pixels, made, pixels, to, pitch);
   }
 

@@ -17,6 +17,7 @@
 
 #include "../counts.h"
 #include "../parallel.h"
+#include "../phases.h"
 
 namespace fastconv {
 namespace {
@@ -118,6 +119,7 @@ class Direct {
     const int64_t bands = std::max(wanted, ceil_div(a.h.points, std::max<int64_t>(1, kBandBytes / row_bytes)));
     const int64_t shares = std::clamp(ceil_div(kItems, slices * bands), int64_t{1}, pieces);
     parallel_for(r.parallel, p.n * p.groups * a.d.points * bands * shares, [&](int64_t item, int) {
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       Place at{};
       const int64_t share = item % shares, band = item / shares % bands, slice = item / shares / bands;
       at.o[0] = slice % a.d.points;

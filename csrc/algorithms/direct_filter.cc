@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "../parallel.h"
+#include "../phases.h"
 #include "direct.h"
 
 namespace fastconv {
@@ -55,6 +56,7 @@ class DirectFilter {
   void run_planes() const {
     const int64_t pieces = ceil_div(kg, kernels.filter_rows);
     parallel_for(r.parallel, p.groups * pieces * cg, [&](int64_t item, int) {
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       Place at{};
       const int64_t piece = item / cg % pieces;
       at.group = item / cg / pieces;
@@ -201,6 +203,7 @@ class DirectFilter {
     const int64_t width = 2 * kernels.lanes, all_rows = lanes_of_x() ? kg : cg, all_columns = lanes_of_x() ? cg : kg;
     const int64_t pieces = ceil_div(all_rows, kernels.filter_rows), strips = ceil_div(all_columns, width);
     parallel_for(r.parallel, p.groups * pieces * strips, [&](int64_t item, int) {
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       Place at{};
       const int64_t piece = item / strips % pieces;
       at.group = item / strips / pieces;

@@ -14,6 +14,7 @@
 
 #include "../counts.h"
 #include "../parallel.h"
+#include "../phases.h"
 #include "../strip_store.h"
 
 namespace fastconv {
@@ -132,9 +133,14 @@ class Grouped {
     band.w_row = b.forward ? b.channels * b.all_taps : b.all_taps;
     band.relu = direct && simple && p.activation == Activation::kRelu;
     band.y_row = direct ? store.row_pitch() : points;
-    if (!empty && b.together) from.fill(read_layout, read, at, group * b.channels, groups * b.channels, planes);
+    const auto fill = [&](int64_t channel, int64_t channels) {
+      const PhaseScope gathering(r.phases, Phase::kInput);
+      from.fill(read_layout, read, at, channel, channels, planes);
+    };
+    if (!empty && b.together) fill(group * b.channels, groups * b.channels);
     for (int64_t g = group; g < group + groups; ++g) {
-      if (!empty && !b.together) from.fill(read_layout, read, at, g * b.channels, b.channels, planes);
+      if (!empty && !b.together) fill(g * b.channels, b.channels);
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       band.x = planes + (b.together && !empty ? (g - group) * b.channels * from.channel_pitch : 0);
       T* y = direct ? store.row(first, g * b.rows) : strip + (g - group) * b.rows * points;
       for (int64_t piece = 0; piece < b.pieces; ++piece) {
@@ -152,6 +158,7 @@ class Grouped {
         });
     }
     if (direct) return;
+    const PhaseScope storing(r.phases, Phase::kOutput);
     const bool halves = read.is_half();
     if (!grid.adds && a[2].out_step == 2 && !r.residual && p.x_layout == Layout::kChannelsFirst && !halves)
       return spread(grid, at, group * b.rows, groups * b.rows, strip);

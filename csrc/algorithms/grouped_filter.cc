@@ -13,6 +13,7 @@
 #include <cmath>
 
 #include "../parallel.h"
+#include "../phases.h"
 #include "grouped.h"
 
 namespace fastconv {
@@ -114,6 +115,7 @@ class GroupedFilterGradient {
               workspace + cut.part_bytes() + slot * cut.slot_bytes(kernels.lanes));
     });
     parallel_for(r.parallel, cut.b.groups, [&](int64_t group, int) {
+      const PhaseScope adding(r.phases, Phase::kSums);
       const int64_t count = cut.weights / cut.b.groups, begin = group * count;
       if (cut.parts > 1) gemm.reduce(count, cut.parts, sums + begin, pitch, w + begin);
       repair(group);
@@ -144,6 +146,7 @@ class GroupedFilterGradient {
       GroupedPlace at{};  // bands of a chunk are of one size
       for (; unit < last && filled < cut.chunk; ++unit) {
         if (!cut.bands.place(grid, unit % cut.bands.count(), &at)) continue;
+        const PhaseScope gathering(r.phases, Phase::kInput);
         at.n = unit / cut.bands.count();
         planes.fill(x_layout, image, at, group * b.channels, groups * b.channels, x + filled * cut.x_elements);
         T* to = y + filled * cut.y_elements;
@@ -154,6 +157,7 @@ class GroupedFilterGradient {
         ++filled;
       }
       if (filled == 0) continue;
+      const PhaseScope multiplying(r.phases, Phase::kProducts);
       for (int64_t g = 0; g < groups; ++g) {
         const T* group_x = x + g * b.channels * planes.channel_pitch;
         if (cut.by_pixels)
@@ -162,9 +166,10 @@ class GroupedFilterGradient {
           planar_tiles(filled, at, y + g * b.rows * cut.y_row, group_x, offsets, w + g * b.rows * depth);
       }
     }
-    if (cut.by_pixels)
-      for (int64_t g = 0; g < groups; ++g, turned += depth * cut.width)
-        gemm.transpose(depth, b.rows, depth, turned, cut.width, w + g * b.rows * depth, depth);
+    if (!cut.by_pixels) return;
+    const PhaseScope turning_back(r.phases, Phase::kOutput);
+    for (int64_t g = 0; g < groups; ++g, turned += depth * cut.width)
+      gemm.transpose(depth, b.rows, depth, turned, cut.width, w + g * b.rows * depth, depth);
   }
 
   void planar_tiles(int64_t filled, const GroupedPlace& at, const T* y, const T* x, const int64_t* offsets,

@@ -22,6 +22,7 @@
 #include <type_traits>
 
 #include "../parallel.h"
+#include "../phases.h"
 #include "implicit_gemm_data_blocking.h"
 #include "implicit_gemm_data_pack.h"
 
@@ -121,16 +122,8 @@ class DataProduct {
     T* sums = reinterpret_cast<T*>(mine += room.offsets);
     T* turned = reinterpret_cast<T*>(mine += room.sums);
     const int64_t point = strip.row * b.joined.axis[2].columns + strip.first, points = strip.rows * strip.width;
-    Source source;
     int64_t count = points;
-    if (b.in_place) {
-      source = place_in_tensor(group, point, points, places);
-    } else {
-      const HaloGather<T> gather(kernels, b.joined, point, points);
-      gather.fill(y_layout, y, group * b.k, b.k, halo);
-      source = {gather.halo(halo), gather.channel_pitch(), gather.tap_offsets(halo)};
-      count = place_in_halo(gather, strip, point, points, places);
-    }
+    const Source source = find_source(strip, group, point, points, halo, places, &count);
 
     const int64_t last_block = (share + 1) * b.blocks / b.shares;
     for (int64_t block = share * b.blocks / b.shares; block < last_block; ++block) {
@@ -154,6 +147,7 @@ class DataProduct {
           channel_tiles(points, tap_count, offsets, source, places, block_weights + before * width * b.k, width, sums,
                         expected ? nullptr : &strip, group * b.channels + begin, channels);
           expected = true;
+          const PhaseScope turning(r.phases, Phase::kOutput);
           kernels.transpose(points, channels, points, sums, width, to, b.pitch());
         } else if (phase == 0) {
           int64_t number = 0;
@@ -176,6 +170,16 @@ class DataProduct {
   }
   // Elements from one row of a channel in `turned` to the next.
   int64_t line() const { return b.pixel_lanes ? b.chunks * b.lanes : b.width; }
+
+  Source find_source(const Strip& strip, int64_t group, int64_t point, int64_t points, T* halo, int64_t* places,
+                     int64_t* count) const {
+    const PhaseScope gathering(r.phases, Phase::kInput);
+    if (b.in_place) return place_in_tensor(group, point, points, places);
+    const HaloGather<T> gather(kernels, b.joined, point, points);
+    gather.fill(y_layout, y, group * b.k, b.k, halo);
+    *count = place_in_halo(gather, strip, point, points, places);
+    return {gather.halo(halo), gather.channel_pitch(), gather.tap_offsets(halo)};
+  }
 
   Source place_in_tensor(int64_t group, int64_t point, int64_t points, int64_t* places) const {
     const int64_t step = y_layout.pixel_step();
@@ -212,11 +216,11 @@ class DataProduct {
   void channel_tiles(int64_t points, int64_t tap_count, int64_t* offsets, const Source& source, const int64_t* places,
                      const T* w, int64_t width, T* sums, const Strip* expected, int64_t channel,
                      int64_t channels) const {
+    const PhaseScope multiplying(r.phases, Phase::kProducts);
     const int64_t k_block = b.k_block(tap_count), step = source.channel_step;
     const int64_t tiles = ceil_div(points, int64_t{b.tiles.rows});
     repeat_offsets(tap_count, step, offsets);
-    const int64_t tile_total = tiles * ceil_div(b.k, k_block);
-    int64_t tiles_done = 0;
+    int64_t tiles_done = 0, tile_total = tiles * ceil_div(b.k, k_block);
     for (int64_t k = 0; k < b.k; k += k_block) {
       const int64_t steps = std::min(k_block, b.k - k) * tap_count;
       for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -251,6 +255,7 @@ class DataProduct {
   // Moves *w on to the next phase of the rows.
   void pixel_tiles(int64_t chunks, int64_t tap_count, int64_t* offsets, const Source& source, const int64_t* places,
                    int64_t units, const T** w, T* to) const {
+    const PhaseScope multiplying(r.phases, Phase::kProducts);
     const int64_t k_block = b.k_block(tap_count), step = source.channel_step;
     const int64_t tiles = ceil_div(units, int64_t{b.phases.units});
     repeat_offsets(tap_count, step, offsets);
@@ -269,6 +274,7 @@ class DataProduct {
 
   // The rows of dx of some phases of the rows; a channel's follow each other, so that its lines are written once.
   void store(const Strip& strip, const ColumnGrid& grid, int64_t channel, int64_t channels, const Rows& rows) const {
+    const PhaseScope storing(r.phases, Phase::kOutput);
     const ColumnAxis *a = grid.axis, *joined = b.joined.axis;
     const int64_t phases = b.phase_total[2], step = x_layout.pixel_step(), of_phase = rows.width * b.pitch();
     const int64_t first = strip.first * p.stride[2], count = std::min(p.size[2] - first, strip.width * p.stride[2]);
@@ -357,6 +363,7 @@ void run_as(const ConvProblem& p, const RunContext& r) {
   char* workspace = static_cast<char*>(r.workspace);
   const T* packed = static_cast<const T*>(r.packed_w);
   if (!packed) {
+    const PhaseScope packing(r.phases, Phase::kWeights);
     pack_as<T>(p, *r.machine, r.parallel, Stored<T>(*r.machine, r.w_dtype, r.w), workspace);
     packed = reinterpret_cast<const T*>(workspace);
     workspace += aligned(packed_as<T>(p, *r.machine));

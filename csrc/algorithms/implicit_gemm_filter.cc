@@ -20,6 +20,7 @@
 #include <type_traits>
 
 #include "../parallel.h"
+#include "../phases.h"
 #include "implicit_gemm_filter_blocking.h"
 
 namespace fastconv {
@@ -61,6 +62,7 @@ class FilterProduct {
     // A share of rows is a whole number of chunks.
     const int64_t chunks = ceil_div(b.rows(), kFilterRowChunk);
     parallel_for(r.parallel, b.groups * b.lane_blocks * chunks, [&](int64_t item, int slot) {
+      const PhaseScope adding(r.phases, Phase::kSums);
       const int64_t row = item % chunks * kFilterRowChunk, rows = std::min(kFilterRowChunk, b.rows() - row);
       const int64_t block = item / chunks % b.lane_blocks, group = item / chunks / b.lane_blocks;
       const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
@@ -108,8 +110,6 @@ class FilterProduct {
     const int64_t last_block = (lane_share + 1) * b.lane_blocks / b.lane_shares;
     const int64_t first_channel = channel_share * b.channels / b.channel_shares;
     const int64_t last_channel = (channel_share + 1) * b.channels / b.channel_shares;
-    const ImageLayout& layout = b.swapped ? y_layout : x_layout;
-    const Stored<T>& tensor = b.swapped ? y : x;
     const int64_t first_lane = b.block_begin(first_block), last_lane = std::min(b.lanes, b.block_begin(last_block));
     const int64_t all_tiles =
         (last_block - first_block) * ceil_div((last_channel - first_channel) * b.filter, int64_t{b.tiles.rows});
@@ -122,21 +122,8 @@ class FilterProduct {
       int64_t tiles_done = 0;
       for (int64_t channel = first_channel; channel < last_channel; channel += b.channel_block) {
         const int64_t channels = std::min(b.channel_block, last_channel - channel);
-        const T* source;
-        if (b.in_place) {
-          source = tensor.at((group * b.channels + channel) * layout.channel_step());
-          place_in_tensor(layout, pixel, pixels, channels, places, offsets);
-        } else if (grid.reads_as_written() && layout.layout == Layout::kChannelsFirst) {  // 1 x 1: planes as they are
-          copy_planes(kernels, grid, layout, tensor, group * b.channels + channel, channels, pixel, pixels, halo);
-          source = halo;
-          for (int64_t i = 0; i < pixels; ++i) places[i] = i;
-          for (int64_t i = 0; i < channels; ++i) offsets[i] = i * pixels;
-        } else {
-          const HaloGather<T> gather(kernels, grid, pixel, pixels, Strides::kKept);
-          gather.fill(layout, tensor, group * b.channels + channel, channels, halo);
-          source = gather.halo(halo);
-          place_in_halo(gather, pixel, pixels, channels, halo, places, offsets);
-        }
+        const T* source = find_source(group * b.channels + channel, channels, pixel, pixels, halo, places, offsets);
+        const PhaseScope multiplying(r.phases, Phase::kProducts);
         for (int64_t block = first_block; block < last_block; ++block) {
           const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
           const T* panel = panels + (begin - b.block_begin(first_block)) * pixels;
@@ -161,6 +148,28 @@ class FilterProduct {
     }
   }
 
+  // What the channels' pixels and their taps are read from.
+  const T* find_source(int64_t channel, int64_t channels, int64_t pixel, int64_t pixels, T* halo, int64_t* places,
+                       int64_t* offsets) const {
+    const PhaseScope gathering(r.phases, Phase::kInput);
+    const ImageLayout& layout = b.swapped ? y_layout : x_layout;
+    const Stored<T>& tensor = b.swapped ? y : x;
+    if (b.in_place) {
+      place_in_tensor(layout, pixel, pixels, channels, places, offsets);
+      return tensor.at(channel * layout.channel_step());
+    }
+    if (grid.reads_as_written() && layout.layout == Layout::kChannelsFirst) {  // 1 x 1: planes as they are
+      copy_planes(kernels, grid, layout, tensor, channel, channels, pixel, pixels, halo);
+      for (int64_t i = 0; i < pixels; ++i) places[i] = i;
+      for (int64_t i = 0; i < channels; ++i) offsets[i] = i * pixels;
+      return halo;
+    }
+    const HaloGather<T> gather(kernels, grid, pixel, pixels, Strides::kKept);
+    gather.fill(layout, tensor, channel, channels, halo);
+    place_in_halo(gather, pixel, pixels, channels, halo, places, offsets);
+    return gather.halo(halo);
+  }
+
   // Asks for a tile's share of the next strip's lanes, which are far away in a large batch.
   void ask(int64_t group, int64_t first_lane, int64_t last_lane, int64_t strip, int64_t tile, int64_t tiles) const {
     const ImageLayout& layout = b.swapped ? x_layout : y_layout;
@@ -180,6 +189,7 @@ class FilterProduct {
 
   // panel[pixel][lane of the block]; lanes beyond the last channel are 0.
   void turn(int64_t group, int64_t block, int64_t pixel, int64_t pixels, T* dense, T* panel) const {
+    const PhaseScope turning(r.phases, Phase::kInput);
     const ImageLayout& layout = b.swapped ? x_layout : y_layout;
     const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
     const int64_t count = std::min(width, b.lanes - begin);

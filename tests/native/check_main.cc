@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The exact tier without Python, for the sanitizers: check_main FILE... runs every problem of the files (text form, a
 // line each) in all three passes, by every algorithm that does not refuse it, on every instruction set, with 1, 2 and
-// 16 threads, with weights packed in the call and before it. Inputs are small integers: results must equal `reference`
+// 16 threads, with weights packed in the call and before it; --algorithm PREFIX takes those alone whose names begin so,
+// --threads N one number of threads. Inputs are small integers: results must equal `reference`
 // bit for bit, or nearly where an algorithm transforms. Outputs start as NaN, the workspace as 0xA5 bytes between
 // canaries.
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <type_traits>
@@ -54,6 +56,16 @@ class Guarded {
   unsigned char* data_;
 };
 
+// What the command line leaves to do.
+std::vector<const char*> prefixes;
+std::vector<int> thread_counts = {1, 2, 16};
+
+bool is_wanted(const Algorithm& algorithm) {
+  for (const char* prefix : prefixes)
+    if (strncmp(algorithm.name, prefix, strlen(prefix)) == 0) return true;
+  return prefixes.empty();
+}
+
 uint64_t state = 20261123;
 int64_t small_integer() {  // -3 .. 3
   state = state * 6364136223846793005u + 1442695040888963407u;
@@ -85,15 +97,18 @@ class Check {
   }
 
   int run() {
-    const std::vector<T> expected = compute(*find_algorithm("reference"), 1, false);
+    std::vector<T> expected;
+    bool is_known = false;
     int failures = 0;
     for (int i = 0; i < algorithm_count(); ++i) {
       const Algorithm& algorithm = algorithm_at(i);
       char reason[kTextCapacity];
       const ConvProblem computed = computed_problem(p);
-      if (algorithm.why_not(&computed, &m, reason)) continue;
+      if (!is_wanted(algorithm) || algorithm.why_not(&computed, &m, reason)) continue;
       if (!algorithm.exact_on_integers && std::is_same_v<T, uint16_t>) continue;  // covered by its float32 problem
-      for (int threads : {1, 2, 16})
+      if (!is_known) expected = compute(*find_algorithm("reference"), 1, false);
+      is_known = true;
+      for (int threads : thread_counts)
         for (bool packed : {false, true}) {
           if (packed && packed_bytes(algorithm, p, m) == 0) continue;
           const std::vector<T> got = compute(algorithm, threads, packed);
@@ -180,9 +195,20 @@ int check(const ConvProblem& forward) {
 
 }  // namespace
 
-int main(int count, char** files) {
+int main(int count, char** arguments) {
+  std::vector<char*> files = {arguments[0]};
+  for (int i = 1; i < count; ++i) {
+    const bool has_value = i + 1 < count;
+    if (has_value && strcmp(arguments[i], "--algorithm") == 0)
+      prefixes.push_back(arguments[++i]);
+    else if (has_value && strcmp(arguments[i], "--threads") == 0)
+      thread_counts = {atoi(arguments[++i])};
+    else
+      files.push_back(arguments[i]);
+  }
   int failures = 0;
-  const int problems = each_problem(count, files, [&](const ConvProblem& p) { failures += check(p); });
+  const int problems =
+      each_problem(static_cast<int>(files.size()), files.data(), [&](const ConvProblem& p) { failures += check(p); });
   const int64_t runs = Check<float>::runs + Check<double>::runs + Check<uint16_t>::runs;
   printf("%d problems, %" PRId64 " runs, %d failures\n", problems, runs, failures);
   return failures || problems == 0 ? 1 : 0;

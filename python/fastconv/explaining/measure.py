@@ -160,8 +160,8 @@ def _traced(call: Callable[[], Any], phases: bool) -> dict[str, Any]:
 
 
 def _phases(data: Data, row: dict[str, Any]) -> dict[str, float] | None:
-    """Seconds of one call by phase, of all threads together, "others" being what no phase has; None where the algorithm
-    is of one piece."""
+    """Seconds of one call by phase, of all threads together, "others" being what no phase has; None for `reference`,
+    which is of one piece."""
     runs = [_traced(lambda: data.run(named(row["name"])), phases=True) for _ in range(MIN_RUNS)]
     entry = min(runs, key=lambda run: run["seconds"])  # the least disturbed one
     phases: dict[str, float] = dict(entry["phases"])
