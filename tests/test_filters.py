@@ -195,6 +195,22 @@ def test_tensors_give_what_arrays_give():
     np.testing.assert_allclose(soft.data, filters.gaussian_filter(image, 1.5), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_call_chooses_its_algorithm(name):
+    image, kernel, channels = draw("chosen", (20, 18), (3, 3), (20, 18, 3))
+    function = getattr(fc, name)
+    for boundary in ("reflect", "nearest"):
+        for algorithm in ("direct", "im2col_gemm"):
+            with fc.trace() as t:
+                function(image, kernel, boundary=boundary, algorithm=algorithm)
+                function(channels, kernel, boundary=boundary, algorithm=algorithm)
+            assert {call["algorithm"] for call in t.calls} == {algorithm}
+    with pytest.raises(fc.ProblemError, match="no_such"):
+        function(image, kernel, algorithm="no_such")
+    with fc.options(algorithm="winograd_f4x4_3x3"), pytest.raises(fc.UnsupportedError, match=r"error_factor|precision"):
+        function(image.astype(np.float32), kernel, precision="strict")
+
+
 def test_classic_kernels_have_the_matrices_of_their_names():
     assert_exact(filters.sharpen(), np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]]))
     assert_exact(filters.edges(), np.array([[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]]))

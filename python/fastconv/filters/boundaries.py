@@ -57,12 +57,15 @@ def source_index(n: int, begin: int, end: int, boundary: str, xp: Any = np) -> A
     return xp.where(at < n, at, 2 * n - 1 - at)
 
 
-def bounded_conv(x: Any, w: Any, pads: Pads, boundary: str, cval: float, groups: int, layout: str) -> Any:
-    """The correlation of x, with a batch axis, and w; x goes on by `pads` cells along each spatial axis."""
+def bounded_conv(x: Any, w: Any, pads: Pads, boundary: str, cval: float, **words: Any) -> Any:
+    """The correlation of x, with a batch axis, and w; x goes on by `pads` cells along each spatial axis.
+
+    words: groups, layout, algorithm and precision of `fc.conv2d`.
+    """
     rank = len(pads)
     conv_of_rank = (primitives.conv1d, primitives.conv2d, primitives.conv3d)[rank - 1]
-    conv = functools.partial(conv_of_rank, groups=groups, layout=layout)
-    first = 2 if layout == "channels_first" else 1
+    conv = functools.partial(conv_of_rank, **words)
+    first = 2 if words["layout"] == "channels_first" else 1
     size = x.shape[first : first + rank]
     if not any(itertools.chain(*pads)):
         return conv(x, w)

@@ -17,6 +17,7 @@ from .._core import ProblemError
 from ..arrays import FLOATS, as_native, is_half, kind_of, namespace
 from ..geometry import as_int
 from ..half import widen
+from ..options import Precision
 from ..tensor import Tensor
 from .boundaries import Pads, boundary_named, bounded_conv
 
@@ -27,7 +28,8 @@ _SIGNAL_WORDS = ("fill", "symm")
 
 
 def correlate(image: Any, kernel: Any, mode: str = "same", boundary: str = "reflect", axes: Any = None, *,
-              cval: float = 0.0, origin: Any = 0, output: Any = None) -> Any:  # fmt: skip
+              cval: float = 0.0, origin: Any = 0, output: Any = None, algorithm: str | None = None,
+              precision: Precision = None) -> Any:  # fmt: skip
     """e[i] = sum over k of kernel[k] * image[i + k - centre]: the kernel as it is, at every place of the image.
 
     Equal to scipy.ndimage.correlate and correlate1d, scipy.signal.correlate and correlate2d and numpy.correlate, in
@@ -58,6 +60,7 @@ def correlate(image: Any, kernel: Any, mode: str = "same", boundary: str = "refl
             Positive values move the result to the right (in `convolve`, to the left).
         output: a dtype, or an array to write to, which is returned. Integers are rounded to nearest (SciPy cuts off)
             and saturate at the ends of their range (in SciPy they go around). None gives the dtype computed in.
+        algorithm, precision: as for `fc.conv2d`.
 
     Returns:
         the result, the kind of image; a Tensor if the image or the kernel is one, and recorded.
@@ -69,11 +72,12 @@ def correlate(image: Any, kernel: Any, mode: str = "same", boundary: str = "refl
     Example:
         >>> edges = fc.correlate(photo, fc.filters.sobel("x"), boundary="nearest")
     """
-    return _slide("correlate", image, kernel, mode, boundary, axes, cval, origin, output)
+    return _slide("correlate", image, kernel, mode, boundary, axes, cval, origin, output, algorithm, precision)
 
 
 def convolve(image: Any, kernel: Any, mode: str = "same", boundary: str = "reflect", axes: Any = None, *,
-             cval: float = 0.0, origin: Any = 0, output: Any = None) -> Any:  # fmt: skip
+             cval: float = 0.0, origin: Any = 0, output: Any = None, algorithm: str | None = None,
+             precision: Precision = None) -> Any:  # fmt: skip
     """e[i] = sum over k of kernel[k] * image[i - k + centre]: `correlate` with the kernel turned around.
 
     Equal to scipy.ndimage.convolve and convolve1d, scipy.signal.convolve and convolve2d and numpy.convolve. Arguments,
@@ -81,11 +85,11 @@ def convolve(image: Any, kernel: Any, mode: str = "same", boundary: str = "refle
     mode="same" a kernel of even length has its centre at size // 2, as in scipy.ndimage, but with "fill" and "symm" one
     cell before, as in scipy.signal and NumPy (elsewhere origin=-1 does that).
     """
-    return _slide("convolve", image, kernel, mode, boundary, axes, cval, origin, output)
+    return _slide("convolve", image, kernel, mode, boundary, axes, cval, origin, output, algorithm, precision)
 
 
 def _slide(caller: str, image: Any, kernel: Any, mode: str, boundary: str, axes: Any, cval: float, origin: Any,
-           output: Any) -> Any:  # fmt: skip
+           output: Any, algorithm: str | None, precision: Precision) -> Any:  # fmt: skip
     cells = boundary_named(boundary, caller)
     if mode not in MODES:
         raise ProblemError(f"{caller}: mode is {mode!r}; expected one of {MODES}")
@@ -104,11 +108,13 @@ def _slide(caller: str, image: Any, kernel: Any, mode: str, boundary: str, axes:
     # The filtered axes in the image's order: the kernel is what is turned, the small one.
     order = sorted(range(len(axes)), key=axes.__getitem__)
     w = w.transpose(*range(several), *(several + i for i in order))
-    y = _convolved(x, w, [axes[i] for i in order], several, tuple(pads[i] for i in order), cells, cval)
+    choice = {"algorithm": algorithm, "precision": precision}
+    y = _convolved(x, w, [axes[i] for i in order], several, tuple(pads[i] for i in order), cells, cval, choice)
     return y if isinstance(y, Tensor) else delivered(y, output, caller)
 
 
-def _convolved(x: Any, w: Any, axes: list[int], several: bool, pads: Pads, cells: str, cval: float) -> Any:
+def _convolved(x: Any, w: Any, axes: list[int], several: bool, pads: Pads, cells: str, cval: float,
+               choice: dict[str, Any]) -> Any:  # fmt: skip
     """The result for ascending axes, with the axis of several kernels in front."""
     rank, k, filter = len(axes), w.shape[0] if several else 1, w.shape[several:]
     size = tuple(x.shape[a] for a in axes)
@@ -126,12 +132,13 @@ def _convolved(x: Any, w: Any, axes: list[int], several: bool, pads: Pads, cells
         more = (c,) if c > 1 else ()
         w = w.reshape(k, 1, *filter, *(1,) * len(more))
         pads += ((0, 0),) * len(more)
-        y = bounded_conv(x.reshape(n, 1, *size, *more), w, pads, cells, cval, 1, "channels_first")
+        image = x.reshape(n, 1, *size, *more)
+        y = bounded_conv(image, w, pads, cells, cval, groups=1, layout="channels_first", **choice)
         y = y.reshape(*before, *(k,) * several, *plane, *behind)
         kernels_axis = len(before)
     else:
         w = _for_each_channel(w.reshape(1, k, *filter), c)
-        y = bounded_conv(x.reshape(n, *size, c), w, pads, cells, cval, c, "channels_last")
+        y = bounded_conv(x.reshape(n, *size, c), w, pads, cells, cval, groups=c, layout="channels_last", **choice)
         y = y.reshape(*before, *plane, *behind, *(k,) * several)
         kernels_axis = y.ndim - 1
     if several:
