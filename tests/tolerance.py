@@ -141,3 +141,17 @@ def assert_close(actual, expected, tier, dtype=None, scale=0.0, what=""):
     error = np.abs(np.nan_to_num(actual.astype(np.float64)) - np.nan_to_num(expected.astype(np.float64)))
     worst = float(np.max(error / allowed, initial=0.0))
     assert worst <= 1, f"{what}: error is {worst:.3g} times what tier {tier!r} allows"
+
+
+# What the onnx package's own runner allows, relative and absolute, where a case says nothing else.
+ONNX_CASE = (1e-3, 1e-7)
+
+
+def assert_onnx_case(actual, expected, tolerance=ONNX_CASE):
+    """An output of one of the onnx package's test cases: dtype, shape, and values within the case's tolerance."""
+    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), f"{actual.dtype} {actual.shape}"
+    if expected.dtype.kind in "biu":
+        assert_exact(actual, expected)
+    else:
+        relative, absolute = tolerance
+        np.testing.assert_allclose(actual.astype(np.float64), expected.astype(np.float64), rtol=relative, atol=absolute)
