@@ -110,7 +110,7 @@ def erf_of(a: Any) -> Any:
         return xp.vectorize(math.erf, otypes=[a.dtype])(a)
     far = xp.clip(a, -40, 40)  # erf is +-1 there, and NaN passes
     z = xp.where(abs(far) < 0.5, xp.ones_like(far), far) * a.dtype.type(math.sqrt(2))
-    outer = native.activation_forward("gelu", xp.ascontiguousarray(z), 0.0) * 2 / z - 1
+    outer = native.activation_forward("gelu", xp.asarray(z), 0.0) * 2 / z - 1
     near = xp.where(abs(far) < 0.5, far, xp.zeros_like(far))
     square, series = near * near, xp.zeros_like(near)
     for n in reversed(range(_ERF_TERMS)):
