@@ -11,8 +11,9 @@ from typing import Any
 
 from .layers import convolutions
 from .model import OnnxModel, load
+from .writer import export
 
-__all__ = ["Backend", "OnnxModel", "convolutions", "load"]
+__all__ = ["Backend", "OnnxModel", "convolutions", "export", "load"]
 
 
 def __getattr__(name: str) -> Any:

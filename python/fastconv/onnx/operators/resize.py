@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._core import UnsupportedError
 from ...ops import where
 from ...ops.resample import Resample, Taps
 from ...tensor import Tensor, plain
@@ -27,7 +28,7 @@ ROUNDINGS: dict[str, Callable[[float], int]] = {
 }
 
 
-def _place(node: Node, mode: str, n: int, m: int, scale: float, roi: tuple[float, float]) -> Place:
+def _place(mode: str, n: int, m: int, scale: float, roi: tuple[float, float] = (0.0, 1.0)) -> Place:
     """Where output j of m looks in an axis of n cells. n scale is m before it was rounded down."""
     if mode == "half_pixel":
         return lambda j: (j + 0.5) / scale - 0.5
@@ -47,7 +48,7 @@ def _place(node: Node, mode: str, n: int, m: int, scale: float, roi: tuple[float
         if m == 1:
             return lambda j: 0.5 * (start + end) * (n - 1)
         return lambda j: start * (n - 1) + j * (end - start) * (n - 1) / (m - 1)
-    raise node.unsupported(f"coordinate_transformation_mode is {mode!r}")
+    raise UnsupportedError(f"coordinate_transformation_mode is {mode!r}; fastconv does not know it")
 
 
 def _kernel(mode: str, a: float) -> Callable[[float], float]:
@@ -63,7 +64,13 @@ def _kernel(mode: str, a: float) -> Callable[[float], float]:
     return linear if mode == "linear" else cubic
 
 
-def _taps(node: Node, n: int, m: int, scale: float, place: Place, mode: str, rounding: str, a: float, antialias: bool,
+def taps_of(n: int, m: int, scale: float, mode: str, place: str, rounding: str, a: float, antialias: bool,
+            exclude_outside: bool) -> Taps:  # fmt: skip
+    """The matrix from n to m cells by ONNX's words."""
+    return _taps(n, m, scale, _place(place, n, m, scale), mode, rounding, a, antialias, exclude_outside)
+
+
+def _taps(n: int, m: int, scale: float, place: Place, mode: str, rounding: str, a: float, antialias: bool,
           exclude_outside: bool) -> Taps:  # fmt: skip
     """The matrix of one axis. Beyond its ends an axis goes on with its last cell, or with exclude_outside is not there.
 
@@ -71,11 +78,11 @@ def _taps(node: Node, n: int, m: int, scale: float, place: Place, mode: str, rou
     """
     if mode == "nearest":
         if rounding not in ROUNDINGS:
-            raise node.unsupported(f"nearest_mode is {rounding!r}; known: {', '.join(ROUNDINGS)}")
+            raise UnsupportedError(f"nearest_mode is {rounding!r}; known: {', '.join(ROUNDINGS)}")
         columns = [min(max(ROUNDINGS[rounding](place(j)), 0), n - 1) for j in range(m)]
         return Taps(n, columns, np.arange(m + 1), np.ones(m))
     if mode not in ("linear", "cubic"):
-        raise node.unsupported(f"mode is {mode!r}; known: nearest, linear, cubic")
+        raise UnsupportedError(f"mode is {mode!r}; known: nearest, linear, cubic")
     width = max(1.0, 1 / scale) if antialias else 1.0
     kernel, support = _kernel(mode, a), (1 if mode == "linear" else 2) * width
     rows = []
@@ -145,13 +152,13 @@ def resize(node: Node, x: Value, roi: Value = None, scales: Value = None, sizes:
     matrices, outside = [], np.zeros((1,) * x.ndim, np.bool_)
     for i, (axis, m, factor) in enumerate(zip(chosen, cells, factors, strict=True)):
         n = x.shape[axis]
-        place = _place(node, place_mode, n, m, factor, (corners[i], corners[i + len(chosen)]))
+        place = _place(place_mode, n, m, factor, (corners[i], corners[i + len(chosen)]))
         if crops:
             beyond = np.array([not 0 <= place(j) <= n - 1 for j in range(m)], np.bool_)
             outside = outside | beyond.reshape(-1, *(1,) * (x.ndim - axis - 1))
         elif n == m and factor == 1:
             continue
-        matrices.append((axis, _taps(node, n, m, factor, place, mode, nearest_mode, cubic_coeff_a, bool(antialias),
+        matrices.append((axis, _taps(n, m, factor, place, mode, nearest_mode, cubic_coeff_a, bool(antialias),
                                      bool(exclude_outside))))  # fmt: skip
     return _resampled(x, tuple(matrices), outside, extrapolation_value)
 
