@@ -126,8 +126,8 @@ class OnnxModel(Module):
             values[name] = held if isinstance(held, Tensor) else as_value(held)
         return values
 
-    def extra_repr(self) -> str:
-        return f"{self.graph_name!r}, opset={self.opset}, {len(self.nodes)} nodes, {list(self.input_names)}"
+    def __repr__(self) -> str:
+        return f"OnnxModel({self.graph_name!r}, opset={self.opset}, {len(self.nodes)} nodes, {list(self.input_names)})"
 
 
 class _Weights(Module):

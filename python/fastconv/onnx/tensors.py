@@ -100,10 +100,11 @@ def _external(tensor: Any, folder: Path | None, size: int, what: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise ProblemError(f"{what}: its external data {location!r} cannot be opened ({error.strerror})") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ProblemError(f"{what}: its external data {location!r} is no plain file")
     with open(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ProblemError(f"{what}: its external data {location!r} is no plain file")
         if offset < 0 or offset + length > status.st_size:
             raise ProblemError(
                 f"{what} takes bytes {offset} to {offset + length} of {location!r}, which has {status.st_size}"

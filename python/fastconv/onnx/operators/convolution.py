@@ -24,6 +24,13 @@ def padding_of(node: Node, auto_pad: str, pads: Any, rank: int) -> Any:
     return tuple(zip(pads[:rank], pads[rank:], strict=True))
 
 
+def allow_padded(node: Node, x: Value, padding: Any) -> None:
+    """Refuse a border that would make x itself too large."""
+    if not isinstance(padding, str):
+        plane = (n + begin + end for n, (begin, end) in zip(x.shape[2:], padding, strict=True))
+        node.allow((*x.shape[:2], *plane), x.dtype.itemsize)
+
+
 def check_kernel_shape(node: Node, kernel_shape: Any, w: Value) -> None:
     """`kernel_shape` repeats what w says."""
     if kernel_shape is not None and ints(node, kernel_shape, "kernel_shape") != w.shape[2:]:
@@ -36,6 +43,7 @@ def conv(node: Node, x: Value, w: Value, b: Value = None, *, auto_pad: str = "NO
     check_kernel_shape(node, kernel_shape, w)
     stride, dilation = (ints(node, v or (1,) * rank, n) for v, n in ((strides, "strides"), (dilations, "dilations")))
     padding = padding_of(node, auto_pad, pads, rank)
+    allow_padded(node, x, padding)
     name = f"conv{rank}d"
     g = conv_geometry(name, rank, x.shape, w.shape, stride, padding, dilation, group, "channels_first")
     node.allow(g.y_shape, x.dtype.itemsize)

@@ -10,7 +10,7 @@ from ... import adaptive_pooling, lp_pooling, pooling, unpooling
 from ...pool_geometry import pool_geometry, unpool_shape
 from ...tensor import Tensor, plain
 from ..node import Node, Value, ints, spatial_rank
-from .convolution import pad_end, padding_of
+from .convolution import allow_padded, pad_end, padding_of
 
 
 def _words(node: Node, x: Value, kind: str, kernel_shape: Any, strides: Any, auto_pad: str, pads: Any, dilations: Any,
@@ -23,6 +23,7 @@ def _words(node: Node, x: Value, kind: str, kernel_shape: Any, strides: Any, aut
     window = ints(node, kernel_shape, "kernel_shape")
     stride, dilation = (ints(node, v or ones, n) for v, n in ((strides, "strides"), (dilations, "dilations")))
     padding = padding_of(node, auto_pad, pads, rank)
+    allow_padded(node, x, padding)
     g = pool_geometry(kind, kind, rank, x.shape, window, stride, padding, dilation, bool(ceil_mode), True, None,
                       "channels_first")  # fmt: skip
     node.allow(g.y_shape)
