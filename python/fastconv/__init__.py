@@ -122,6 +122,7 @@ _MODULES = (
     "schedule",
     "train",
     "tuning",
+    "weights",
 )
 _FUNCTIONS = {
     "convolve": "filters",
@@ -265,4 +266,5 @@ __all__ = [
     "set_options",
     "trace",
     "train",
+    "weights",
 ]
