@@ -57,7 +57,7 @@ def _add_data(command: Any) -> None:
 def _model_names() -> list[str]:
     from fastconv import models
 
-    return models.list()
+    return models.list("num_classes", "in_channels")
 
 
 def train(options: argparse.Namespace) -> int:

@@ -1,29 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks by name. To add one: write its file, and one line in `_ENTRIES`."""
+"""Networks by name. To add one: write its function in the file of its family, and one line in `_ENTRIES`."""
 
 import builtins
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import nn
 from .lenet import lenet5
 
-__all__ = ["build", "input_size", "lenet5", "list"]
+__all__ = ["build", "input_shape", "input_size", "lenet5", "list", "source"]
 
 
 class _Entry(NamedTuple):
     build: Callable[..., nn.Module]
-    input_size: int
+    input_shape: tuple[int, int, int]  # (channels, height, width) that it was made for
+    source: str  # who described it, and when
 
 
 _ENTRIES: dict[str, _Entry] = {
-    "lenet5": _Entry(lenet5, input_size=32),
+    "lenet5": _Entry(lenet5, (1, 32, 32), "LeCun et al. 1998"),
 }
 
 
-def list() -> builtins.list[str]:
-    """The names that `build` knows, in alphabetical order."""
-    return sorted(_ENTRIES)
+def list(*options: str) -> builtins.list[str]:
+    """The names that `build` knows, in alphabetical order; of those only whose functions take all of `options`.
+
+    >>> classifiers = fc.models.list("num_classes")
+    """
+    names = sorted(_ENTRIES)
+    return [name for name in names if {*options} <= inspect.signature(_ENTRIES[name].build).parameters.keys()]
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -37,13 +43,31 @@ def build(name: str, **options: Any) -> nn.Module:
     return _entry("build", name).build(**options)
 
 
-def input_size(name: str) -> int:
-    """The side, in pixels, of the square images that the network `name` takes.
+def input_shape(name: str) -> tuple[int, int, int]:
+    """(channels, height, width) of the images that the network `name` was made for; many also take larger ones.
 
     Raises:
         ValueError: no network has that name; the message lists those that exist.
     """
-    return _entry("input_size", name).input_size
+    return _entry("input_shape", name).input_shape
+
+
+def input_size(name: str) -> int:
+    """The side, in pixels, of the square images that the network `name` was made for.
+
+    Raises:
+        ValueError: no network has that name; the message lists those that exist.
+    """
+    return _entry("input_size", name).input_shape[1]
+
+
+def source(name: str) -> str:
+    """Who described the network `name`, and when; its function's docstring has the title and the section.
+
+    Raises:
+        ValueError: no network has that name; the message lists those that exist.
+    """
+    return _entry("source", name).source
 
 
 def _entry(function: str, name: str) -> _Entry:
