@@ -12,7 +12,7 @@ import pytest
 import fastconv as fc
 from fastconv.cli import main
 
-COMMANDS = ("info", "explain", "bench", "check", "train", "evaluate", "demo")
+COMMANDS = ("info", "explain", "bench", "check", "train", "evaluate", "predict", "convert", "demo")
 PROBLEM = "fwd n1 c8 h14 w14 k8 r3 s3 stride1 pad1"
 
 

@@ -138,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tune(commands)
     _add_check_file(commands)
     _add_training(commands)
+    _add_weights(commands)
     _add_demo(commands)
     return parser
 
@@ -223,6 +224,15 @@ def _add_training(commands: Any) -> None:
         training.EVALUATE_EXAMPLE,
     )
     training.add_evaluate_arguments(evaluate)
+
+
+def _add_weights(commands: Any) -> None:
+    from .commands import convert, predict
+
+    summary = "what a network sees in a picture"
+    predict.add_arguments(_add(commands, "predict", predict.run, summary, predict.TEXT, predict.EXAMPLE))
+    summary = "weights from one kind of file to another"
+    convert.add_arguments(_add(commands, "convert", convert.run, summary, convert.TEXT, convert.EXAMPLE))
 
 
 def _add_demo(commands: Any) -> None:

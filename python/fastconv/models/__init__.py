@@ -7,9 +7,23 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import nn
+from .cards import Card, card
+from .efficientnet_lite import efficientnet_lite0
 from .lenet import lenet5
+from .squeezenet import squeezenet1_1
 
-__all__ = ["build", "input_shape", "input_size", "lenet5", "list", "source"]
+__all__ = [
+    "Card",
+    "build",
+    "card",
+    "efficientnet_lite0",
+    "input_shape",
+    "input_size",
+    "lenet5",
+    "list",
+    "source",
+    "squeezenet1_1",
+]
 
 
 class _Entry(NamedTuple):
@@ -19,7 +33,9 @@ class _Entry(NamedTuple):
 
 
 _ENTRIES: dict[str, _Entry] = {
+    "efficientnet_lite0": _Entry(efficientnet_lite0, (3, 224, 224), "Tan and Le 2019"),
     "lenet5": _Entry(lenet5, (1, 32, 32), "LeCun et al. 1998"),
+    "squeezenet1_1": _Entry(squeezenet1_1, (3, 224, 224), "Iandola et al. 2016"),
 }
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from . import npz, safetensors, torch_files
 
-__all__ = ["format_of", "load", "save"]
+__all__ = ["format_of", "load", "metadata", "save"]
 
 Array = npt.NDArray[Any]
 
@@ -73,6 +73,21 @@ def format_of(path: str | PathLike[str]) -> str:
     known = {b"\x89HDF": "HDF5, which examples/convert/hed.py shows how to convert", b"\x93NUM": "a bare .npy array"}
     found = known.get(start[:4], "empty" if not start else f"neither; it begins with {start[:8].hex(' ')}")
     raise ValueError(f"{path}: expected safetensors, an .npz archive or a file of PyTorch; it is {found}")
+
+
+def metadata(path: str | PathLike[str]) -> dict[str, str]:
+    """What a file says about itself, text by name: the metadata of safetensors; of a checkpoint of `fastconv train` the
+    name of its "model" and, as JSON, its "options" and "classes"; of other files nothing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or holds something else.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    if kind == "npz":
+        return npz.metadata(path)
+    return safetensors.metadata(path) if kind == "safetensors" else {}
 
 
 def save(path: str | PathLike[str], state: Mapping[str, Any], *, metadata: Mapping[str, str] | None = None) -> None:

@@ -65,6 +65,29 @@ def read(path: Path, max_bytes: int | None = None) -> dict[str, Array]:
         raise ValueError(f"{path}: not an .npz archive of plain arrays ({shortened(error)})") from error
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """What a checkpoint of `fastconv train` says about its model, text by name; of other archives nothing.
+
+    Raises:
+        ValueError: the archive is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{_CHECKPOINT}.npy" not in archive.namelist():
+                return {}
+            tree = json.loads(_member(archive, archive.getinfo(f"{_CHECKPOINT}.npy")).tobytes())
+        about = tree["metadata"]
+        return {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in about.items()
+            if name in ("model", "options", "classes")
+        }
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        raise ValueError(f"{path}: not a checkpoint of fastconv train ({shortened(error)})") from error
+
+
 def shortened(error: Exception) -> str:
     """The first line of what an error says, without the pages of bytes that some of them quote."""
     line = (str(error).strip() or type(error).__name__).split("\n")[0]
