@@ -128,6 +128,7 @@ _FUNCTIONS = {
     "correlate": "filters",
     "gradcheck": "numeric_grad",
     "gradgradcheck": "numeric_grad",
+    "summary": "summarizing",
     "tune": "tuning.measure",
 }
 
@@ -263,6 +264,7 @@ __all__ = [
     "schedule",
     "set_grad_enabled",
     "set_options",
+    "summary",
     "trace",
     "train",
 ]
