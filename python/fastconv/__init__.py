@@ -129,6 +129,7 @@ _FUNCTIONS = {
     "correlate": "filters",
     "gradcheck": "numeric_grad",
     "gradgradcheck": "numeric_grad",
+    "summary": "summarizing",
     "tune": "tuning.measure",
 }
 
@@ -264,6 +265,7 @@ __all__ = [
     "schedule",
     "set_grad_enabled",
     "set_options",
+    "summary",
     "trace",
     "train",
     "weights",

@@ -2,7 +2,8 @@
 """The command `fastconv`: its arguments, and its commands in a few lines each.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. An error is one line on standard error; with FASTCONV_LOG=debug its
-traceback comes before it. `info`, `explain` and `bench` need numpy alone, the others the extra `fastconv[demo]`.
+traceback comes before it. `info`, `explain`, `summary`, `convert` and `bench` need numpy alone, the others the extra
+`fastconv[demo]`.
 """
 
 import argparse
@@ -134,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_info(commands)
     _add_explain(commands)
+    _add_summary(commands)
     _add_bench(commands)
     _add_tune(commands)
     _add_check_file(commands)
@@ -182,6 +184,15 @@ def _add_explain(commands: Any) -> None:
     command.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1 (default: %(default)s)")
     command.add_argument("--html", metavar="FILE", help="also write a page with a picture of the roofline")
     command.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_summary(commands: Any) -> None:
+    from .commands import summary
+
+    command = _add(
+        commands, "summary", summary.run, "the layers of a network, as a table", summary.TEXT, summary.EXAMPLE
+    )
+    summary.add_arguments(command)
 
 
 def _add_bench(commands: Any) -> None:

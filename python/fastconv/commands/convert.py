@@ -51,7 +51,8 @@ def fit(name: str, state: dict[str, Any], path: str, **build: Any) -> Any:
     """
     import fastconv as fc
 
-    model = fc.models.build(name, **build)
+    with fc.nn.init.skip():
+        model = fc.models.build(name, **build)
     try:
         model.load_state_dict(state)
     except ValueError as error:

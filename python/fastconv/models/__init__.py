@@ -7,22 +7,72 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import nn
+from .alexnet import alexnet, alexnet_paper
 from .cards import Card, card
+from .cifar_resnet import cifar_resnet20, cifar_resnet56
 from .efficientnet_lite import efficientnet_lite0
+from .googlenet import auxiliary_loss, googlenet, inception_naive
+from .lectures import (
+    keras_cifar_a,
+    keras_cifar_b,
+    keras_cifar_deep,
+    keras_exercise,
+    keras_mnist,
+    linear,
+    logistic,
+    three_layer,
+    two_layer,
+)
 from .lenet import lenet5
+from .mobilenet_v1 import mobilenet_v1
+from .mobilenet_v2 import mobilenet_v2
+from .resnet import plain34, resnet18, resnet34, resnet50, resnet101, resnet152
 from .squeezenet import squeezenet1_1
+from .vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 
 __all__ = [
     "Card",
+    "alexnet",
+    "alexnet_paper",
+    "auxiliary_loss",
     "build",
     "card",
+    "cifar_resnet20",
+    "cifar_resnet56",
     "efficientnet_lite0",
+    "googlenet",
+    "inception_naive",
     "input_shape",
     "input_size",
+    "keras_cifar_a",
+    "keras_cifar_b",
+    "keras_cifar_deep",
+    "keras_exercise",
+    "keras_mnist",
     "lenet5",
+    "linear",
     "list",
+    "logistic",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "plain34",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
     "source",
     "squeezenet1_1",
+    "three_layer",
+    "two_layer",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
 ]
 
 
@@ -33,9 +83,40 @@ class _Entry(NamedTuple):
 
 
 _ENTRIES: dict[str, _Entry] = {
+    "alexnet": _Entry(alexnet, (3, 224, 224), "Krizhevsky 2014"),
+    "alexnet_paper": _Entry(alexnet_paper, (3, 227, 227), "Krizhevsky et al. 2012"),
+    "cifar_resnet20": _Entry(cifar_resnet20, (3, 32, 32), "He et al. 2016"),
+    "cifar_resnet56": _Entry(cifar_resnet56, (3, 32, 32), "He et al. 2016"),
     "efficientnet_lite0": _Entry(efficientnet_lite0, (3, 224, 224), "Tan and Le 2019"),
+    "googlenet": _Entry(googlenet, (3, 224, 224), "Szegedy et al. 2015"),
+    "inception_naive": _Entry(inception_naive, (192, 28, 28), "Szegedy et al. 2015"),
+    "keras_cifar_a": _Entry(keras_cifar_a, (3, 32, 32), "Ronchetti and Quiroga 2019"),
+    "keras_cifar_b": _Entry(keras_cifar_b, (3, 32, 32), "Ronchetti and Quiroga 2019"),
+    "keras_cifar_deep": _Entry(keras_cifar_deep, (3, 32, 32), "Ronchetti and Quiroga 2019"),
+    "keras_exercise": _Entry(keras_exercise, (1, 28, 28), "Machine learning I: ConvNets"),
+    "keras_mnist": _Entry(keras_mnist, (1, 28, 28), "Ronchetti and Quiroga 2019"),
     "lenet5": _Entry(lenet5, (1, 32, 32), "LeCun et al. 1998"),
+    "linear": _Entry(linear, (3, 32, 32), "Peretti and Pastore"),
+    "logistic": _Entry(logistic, (1, 28, 28), "Peretti and Pastore"),
+    "mobilenet_v1": _Entry(mobilenet_v1, (3, 224, 224), "Howard et al. 2017"),
+    "mobilenet_v2": _Entry(mobilenet_v2, (3, 224, 224), "Sandler et al. 2018"),
+    "plain34": _Entry(plain34, (3, 224, 224), "He et al. 2016"),
+    "resnet101": _Entry(resnet101, (3, 224, 224), "He et al. 2016"),
+    "resnet152": _Entry(resnet152, (3, 224, 224), "He et al. 2016"),
+    "resnet18": _Entry(resnet18, (3, 224, 224), "He et al. 2016"),
+    "resnet34": _Entry(resnet34, (3, 224, 224), "He et al. 2016"),
+    "resnet50": _Entry(resnet50, (3, 224, 224), "He et al. 2016"),
     "squeezenet1_1": _Entry(squeezenet1_1, (3, 224, 224), "Iandola et al. 2016"),
+    "three_layer": _Entry(three_layer, (1, 28, 28), "Peretti and Pastore"),
+    "two_layer": _Entry(two_layer, (1, 28, 28), "Peretti and Pastore"),
+    "vgg11": _Entry(vgg11, (3, 224, 224), "Simonyan and Zisserman 2014"),
+    "vgg11_bn": _Entry(vgg11_bn, (3, 224, 224), "Simonyan and Zisserman 2014"),
+    "vgg13": _Entry(vgg13, (3, 224, 224), "Simonyan and Zisserman 2014"),
+    "vgg13_bn": _Entry(vgg13_bn, (3, 224, 224), "Simonyan and Zisserman 2014"),
+    "vgg16": _Entry(vgg16, (3, 224, 224), "Simonyan and Zisserman 2014"),
+    "vgg16_bn": _Entry(vgg16_bn, (3, 224, 224), "Simonyan and Zisserman 2014"),
+    "vgg19": _Entry(vgg19, (3, 224, 224), "Simonyan and Zisserman 2014"),
+    "vgg19_bn": _Entry(vgg19_bn, (3, 224, 224), "Simonyan and Zisserman 2014"),
 }
 
 
