@@ -2,7 +2,8 @@
 """The command `fastconv`: its arguments, and its commands in a few lines each.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. An error is one line on standard error; with FASTCONV_LOG=debug its
-traceback comes before it. `info`, `explain`, `summary` and `bench` need numpy alone, the others the extra `fastconv[demo]`.
+traceback comes before it. `info`, `explain`, `summary` and `bench` need numpy alone, the others the extra
+`fastconv[demo]`.
 """
 
 import argparse
