@@ -39,8 +39,12 @@ def run(options: argparse.Namespace) -> int:
     """Print the summary, and return the exit code."""
     import fastconv as fc
 
+    shape = options.input or fc.models.input_shape(options.name)
+    # Networks that are made for a number of channels or a size are made for that of the input.
+    given = {"in_channels": shape[0], "size": shape[-1]}
+    words = {word: value for word, value in given.items() if options.name in fc.models.list(word)}
     with fc.nn.init.skip():
-        model = fc.models.build(options.name)
-    result = fc.summary(model, options.input or fc.models.input_shape(options.name), options.style)
+        model = fc.models.build(options.name, **words)
+    result = fc.summary(model, shape, options.style)
     print(json.dumps(result.to_dict(), indent=2) if options.json else result)
     return 0
