@@ -207,3 +207,28 @@ def test_every_converter_is_used():
         applied |= {c.function for c in trace_graph(function, example(shape)).calls}
     names = {f"{f.__module__.removeprefix('fastconv.ops.')}.{f.__name__}" for f in applied}
     assert names == CONVERTERS.keys()
+
+
+def _is_small(name):
+    model, shape = fc.models.build(name), fc.models.input_shape(name)
+    return sum(p.size for p in model.parameters()) < 2e6 and shape[1] * shape[2] < 2e4
+
+
+def _check_network(name, folder):
+    model, shape = fc.models.build(name).eval(), fc.models.input_shape(name)
+    path = folder / f"{name}.onnx"
+    check(model, example((1, *shape)), path)
+    path.unlink()
+
+
+def test_small_networks_of_the_zoo(tmp_path):
+    names = [name for name in fc.models.list() if _is_small(name)]
+    assert {"lenet5", "cifar_resnet20", "dncnn"} <= set(names)
+    for name in names:
+        _check_network(name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", fc.models.list())
+def test_networks_of_the_zoo(name, tmp_path):
+    _check_network(name, tmp_path)

@@ -155,3 +155,18 @@ def assert_onnx_case(actual, expected, tolerance=ONNX_CASE):
     else:
         relative, absolute = tolerance
         np.testing.assert_allclose(actual.astype(np.float64), expected.astype(np.float64), rtol=relative, atol=absolute)
+
+
+def assert_slope(value, exact, magnitude, what=""):
+    """The derivative of value(t) at 0, a network in float64 along a line, against central differences.
+
+    magnitude: the sum of the absolute terms of which `exact` is made. A difference over a step h is off by the third
+    derivative times h^2, by rounding over h, and, where max or relu turn within the step, by some h of what turned:
+    the best of two steps counts.
+    """
+    assert magnitude > 0, f"{what}: all gradients are zero"
+    errors = []
+    for step in (1e-6, 1e-7):
+        numeric = (value(step) - value(-step)) / (2 * step)
+        errors.append(abs(numeric - exact) / magnitude)
+    assert min(errors) <= 1e-6, f"{what}: the slope is off by {min(errors):.3g} of its terms"

@@ -122,12 +122,14 @@ _MODULES = (
     "schedule",
     "train",
     "tuning",
+    "weights",
 )
 _FUNCTIONS = {
     "convolve": "filters",
     "correlate": "filters",
     "gradcheck": "numeric_grad",
     "gradgradcheck": "numeric_grad",
+    "summary": "summarizing",
     "tune": "tuning.measure",
 }
 
@@ -263,6 +265,8 @@ __all__ = [
     "schedule",
     "set_grad_enabled",
     "set_options",
+    "summary",
     "trace",
     "train",
+    "weights",
 ]
