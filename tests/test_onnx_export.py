@@ -209,26 +209,22 @@ def test_every_converter_is_used():
     assert names == CONVERTERS.keys()
 
 
-def _is_small(name):
-    model, shape = fc.models.build(name), fc.models.input_shape(name)
-    return sum(p.size for p in model.parameters()) < 2e6 and shape[1] * shape[2] < 2e4
+# One of each kind; all of them take minutes.
+QUICK = (
+    "cifar_resnet20",
+    "dncnn",
+    "inception_naive",
+    "keras_cifar_b",
+    "lenet5",
+    "squeezenet1_1",
+    "upconv_7",
+    "yolo_grid",
+)
 
 
-def _check_network(name, folder):
-    model, shape = fc.models.build(name).eval(), fc.models.input_shape(name)
-    path = folder / f"{name}.onnx"
-    check(model, example((1, *shape)), path)
-    path.unlink()
-
-
-def test_small_networks_of_the_zoo(tmp_path):
-    names = [name for name in fc.models.list() if _is_small(name)]
-    assert {"lenet5", "cifar_resnet20", "dncnn"} <= set(names)
-    for name in names:
-        _check_network(name, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", fc.models.list())
-def test_networks_of_the_zoo(name, tmp_path):
-    _check_network(name, tmp_path)
+def test_networks_of_the_zoo(full, tmp_path):
+    assert set(QUICK) <= set(fc.models.list())
+    for name in fc.models.list() if full else QUICK:
+        path = tmp_path / f"{name}.onnx"
+        check(fc.models.build(name).eval(), example((1, *fc.models.input_shape(name))), path)
+        path.unlink()

@@ -22,6 +22,8 @@ WRONG = [
     ("opset", model_of([RELU], IN, opset=99), "opset 99; fastconv knows 1 to"),
     ("too many inputs", model_of([helper.make_node("Relu", ["x", "x"], ["y"])], IN), "2 inputs"),
     ("too few inputs", model_of([helper.make_node("Add", ["x"], ["y"])], IN), "1 inputs.*missing"),
+    ("left out", model_of([helper.make_node("Add", ["x", ""], ["y"])], IN), "the input 'b' is left out"),
+    ("left out of many", model_of([helper.make_node("Sum", ["x", ""], ["y"])], IN), "the input 'others' is left out"),
     ("cycle", model_of([helper.make_node("Add", ["x", "y"], ["z"], name="n"), helper.make_node("Relu", ["z"], ["y"])],
                        IN), "Add node 'n': reads 'y', but a node that comes later gives it: a cycle"),
     ("itself", model_of([helper.make_node("Add", ["x", "y"], ["y"])], IN), "a cycle"),
@@ -34,7 +36,11 @@ WRONG = [
     ("subgraph", model_of([helper.make_node("Relu", ["x"], ["y"], name="a", g=helper.make_graph([], "h", [], []))], IN),
      "'g' is of the kind GRAPH"),
 ]  # fmt: skip
-WRONG[13][1].graph.initializer.extend([numpy_helper.from_array(np.ones(1), "w")] * 2)
+for _name, _model, _ in WRONG:
+    if _name == "two initializers":
+        _model.graph.initializer.extend([numpy_helper.from_array(np.ones(1), "w")] * 2)
+    [numpy_helper.from_array(np.ones(1), "w")] * 2
+)
 
 
 @pytest.mark.parametrize("row", WRONG, ids=[row[0].replace(" ", "_") for row in WRONG])
@@ -42,6 +48,14 @@ def test_wrong_models_are_refused(row):
     with pytest.raises((fc.ProblemError, fc.UnsupportedError), match=row[2]) as error:
         fastconv.onnx.load(row[1].SerializeToString())
     assert str(error.value).startswith("load: the bytes: ") and "\n" not in str(error.value)
+
+
+def test_names_that_are_no_text():
+    data = model_of([RELU, helper.make_node("LeakyRelu", ["y"], ["zzzz"])], IN, ("zzzz",)).SerializeToString()
+    with pytest.raises(fc.ProblemError, match="a name in it is not UTF-8"):
+        fastconv.onnx.load(data.replace(b"zzzz", b"\xff\xfe\xfd\xfc"))
+    with pytest.raises(fc.UnsupportedError, match=r"'Leaky\\nelu' node of \('zzzz',\)"):
+        fastconv.onnx.load(data.replace(b"LeakyRelu", b"Leaky\nelu"))
 
 
 def test_declared_sizes_are_compared_with_the_bytes():

@@ -9,7 +9,7 @@ cycle), sizes that contradict each other.
 import inspect
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,7 +87,10 @@ def read_graph(model: Any, folder: Path | None, name: str, max_bytes: int) -> Gr
 
 
 def _read(model: Any, folder: Path | None, name: str, max_bytes: int) -> Graph:
-    graph, opset = model.graph, _opset(model)
+    graph = model.graph
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise ProblemError("not a well-formed model: a name in it is not UTF-8")
+    opset = _opset(model)
     if graph.sparse_initializer:
         raise UnsupportedError("the model has sparse initializers")
     if model.functions:
@@ -114,6 +117,19 @@ def _read(model: Any, folder: Path | None, name: str, max_bytes: int) -> Graph:
     if missing or not outputs:
         raise ProblemError(f"no node gives the output {missing[0]!r}" if missing else "the graph has no outputs")
     return Graph(name, opset, inputs, outputs, tuple(nodes), arrays)
+
+
+def _texts(model: Any) -> Iterator[str | bytes]:
+    """Every name in a model; protobuf gives one that is no text as bytes."""
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        yield value.name
+    for tensor in graph.initializer:
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    yield from (entry.domain for entry in model.opset_import)
 
 
 def _connect(node: Node, known: set[str], made: set[str]) -> None:
@@ -163,12 +179,12 @@ def _input(value: Any) -> Input:
 
 def _node(proto: Any, opset: int, folder: Path | None, max_bytes: int) -> Node:
     op_type, name = proto.op_type, proto.name
-    label = f"{op_type} node {name!r}" if name else f"{op_type} node of {tuple(proto.output[:1])}"
-    operator = OPERATORS.get(op_type)
+    operator, shown = OPERATORS.get(op_type), op_type if op_type.isidentifier() else repr(op_type)
+    label = f"{shown} node {name!r}" if name else f"{shown} node of {tuple(proto.output[:1])}"
     if proto.domain not in ("", "ai.onnx"):
         raise UnsupportedError(f"{label}: an operator of the domain {proto.domain!r}; fastconv knows ONNX's own")
     if operator is None:
-        raise UnsupportedError(f"{label}: fastconv does not know the operator {op_type}")
+        raise UnsupportedError(f"{label}: fastconv does not know the operator {shown}")
     attributes = {a.name: _attribute(a, folder, label) for a in proto.attribute if a.name not in _IGNORED}
     node = Node(op_type, name, opset, proto.input, proto.output, attributes, operator, max_bytes)
     _check_signature(node)
@@ -182,9 +198,14 @@ def _check_signature(node: Node) -> None:
     if unknown:
         raise node.unsupported(f"fastconv does not know the attribute {unknown[0]!r} of {node.op_type}")
     try:
-        signature.bind(node, *node.inputs, **node.attributes)
+        bound = signature.bind(node, *node.inputs, **node.attributes).arguments
     except TypeError as error:
         raise node.problem(f"{len(node.inputs)} inputs and attributes {sorted(node.attributes)}: {error}") from None
+    for name, parameter in signature.parameters.items():
+        needed = parameter.default is parameter.empty
+        values = bound.get(name, ()) if parameter.kind is parameter.VAR_POSITIONAL else (bound.get(name),)
+        if needed and "" in values:
+            raise node.problem(f"the input {name!r} is left out; expected a value")
 
 
 def _attribute(attribute: Any, folder: Path | None, label: str) -> Any:

@@ -74,7 +74,7 @@ class Node:
         except (ProblemError, UnsupportedError) as error:
             text = str(error)
             raise (error if text.startswith(str(self)) else type(error)(f"{self}: {text}")) from None
-        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
             raise self.problem(f"{type(error).__name__}: {error}") from error
         return result if isinstance(result, tuple) else (result,)
 
