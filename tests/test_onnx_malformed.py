@@ -14,6 +14,15 @@ from tolerance import assert_exact
 
 RELU = helper.make_node("Relu", ["x"], ["y"], name="act")
 IN = {"x": (FLOAT, [1])}
+
+
+def with_two_initializers():
+    proto = model_of([RELU], IN)
+    proto.graph.initializer.extend([numpy_helper.from_array(np.ones(1), "w")] * 2)
+    return proto
+
+
+# (what is wrong, model, what the error says).
 WRONG = [
     ("operator", model_of([helper.make_node("Det", ["x"], ["y"], name="d")], IN), "Det node 'd': .*operator Det"),
     ("no name", model_of([helper.make_node("Det", ["x"], ["y"])], IN), r"Det node of \('y',\)"),
@@ -31,16 +40,11 @@ WRONG = [
     ("twice", model_of([RELU, RELU], IN), "gives 'y', which is there already"),
     ("no output", model_of([RELU], IN, ("q",)), "no node gives the output 'q'"),
     ("outputs", model_of([RELU], IN, ()), "the graph has no outputs"),
-    ("two initializers", model_of([RELU], IN, arrays={}), "has no name, or there are two"),
+    ("two initializers", with_two_initializers(), "has no name, or there are two"),
     ("text", model_of([RELU], {"x": (onnx.TensorProto.STRING, [1])}), "'x' has data type STRING"),
     ("subgraph", model_of([helper.make_node("Relu", ["x"], ["y"], name="a", g=helper.make_graph([], "h", [], []))], IN),
      "'g' is of the kind GRAPH"),
 ]  # fmt: skip
-for _name, _model, _ in WRONG:
-    if _name == "two initializers":
-        _model.graph.initializer.extend([numpy_helper.from_array(np.ones(1), "w")] * 2)
-    [numpy_helper.from_array(np.ones(1), "w")] * 2
-)
 
 
 @pytest.mark.parametrize("row", WRONG, ids=[row[0].replace(" ", "_") for row in WRONG])
