@@ -6,6 +6,7 @@ model, an operator, an attribute or an opset that fastconv does not know, a valu
 cycle), sizes that contradict each other.
 """
 
+import functools
 import inspect
 import math
 import os
@@ -107,10 +108,10 @@ def _read(model: Any, folder: Path | None, name: str, max_bytes: int) -> Graph:
     known = {*arrays, *(value.name for value in inputs)}
     if len(known) != len(arrays) + len(inputs):
         raise ProblemError("two inputs have one name")
-    nodes = []
+    made, nodes = {name for proto in graph.node for name in proto.output}, []
     for proto in graph.node:
         node = _node(proto, opset, folder, max_bytes)
-        _connect(node, known, {n for p in graph.node for n in p.output})
+        _connect(node, known, made)
         nodes.append(node)
     outputs = tuple(value.name for value in graph.output)
     missing = [o for o in outputs if o not in known]
@@ -191,9 +192,12 @@ def _node(proto: Any, opset: int, folder: Path | None, max_bytes: int) -> Node:
     return node
 
 
+_signature = functools.cache(inspect.signature)
+
+
 def _check_signature(node: Node) -> None:
     """The operator must know each attribute, and take so many inputs."""
-    signature = inspect.signature(node.operator)
+    signature = _signature(node.operator)
     unknown = [name for name in node.attributes if name not in signature.parameters]
     if unknown:
         raise node.unsupported(f"fastconv does not know the attribute {unknown[0]!r} of {node.op_type}")

@@ -13,7 +13,8 @@ from ..tensor import Tensor
 from .graph import Graph, parse, read_graph
 from .node import Node, Value, as_value
 
-# Which inputs of an operator are learnt, if they are initializers of a floating dtype. Running statistics are not.
+# Which inputs of an operator are learnt, if they are initializers of a floating dtype with an axis or more: single
+# numbers are constants of a formula. Running statistics are not learnt.
 _LEARNT = {
     "Add": (0, 1),
     "BatchNormalization": (1, 2),
@@ -31,6 +32,7 @@ _LEARNT = {
 }
 # What lies between an initializer and where it is used, in some writers' files.
 _MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_DEEPEST = 32  # levels of modules that a name may make; a longer one stands in the model itself
 
 
 class OnnxModel(Module):
@@ -67,14 +69,15 @@ class OnnxModel(Module):
         """The module and attribute for an initializer: "a.b.c" is c in b in a. A name that is taken, or that Module
         has for itself, stands in the model instead, with underscores."""
         holder: Module = self
-        *parts, leaf = name.split(".")
+        *parts, leaf = name.split(".", _DEEPEST)
         for part in parts:
             if part not in holder._modules:
                 if not _is_free(holder, part):
                     return self, self._flat(name)
                 holder.add_module(part, _Weights())
             holder = holder._modules[part]
-        return (holder, leaf) if _is_free(holder, leaf) else (self, self._flat(name))
+        free = _is_free(holder, leaf) and "." not in leaf
+        return (holder, leaf) if free else (self, self._flat(name))
 
     def _flat(self, name: str) -> str:
         flat = name.replace(".", "_") + "_"
@@ -146,7 +149,7 @@ def _learnt(nodes: tuple[Node, ...], arrays: dict[str, np.ndarray]) -> set[str]:
         if node.op_type in _MOVES and any(o in wanted for o in node.outputs):
             places = (0,)
         wanted.update(node.inputs[i] for i in places if i < len(node.inputs))
-    return {name for name in wanted if name in arrays and is_float(arrays[name].dtype)}
+    return {name for name in wanted if name in arrays and is_float(arrays[name].dtype) and arrays[name].ndim}
 
 
 def _last_uses(graph: Graph) -> list[list[str]]:
@@ -155,8 +158,9 @@ def _last_uses(graph: Graph) -> list[list[str]]:
     for index, node in enumerate(graph.nodes):
         last.update((name, index) for name in (*node.inputs, *node.outputs) if name)
     freed: list[list[str]] = [[] for _ in graph.nodes]
+    kept = set(graph.outputs)
     for name, index in last.items():
-        if name not in graph.outputs:
+        if name not in kept:
             freed[index].append(name)
     return freed
 

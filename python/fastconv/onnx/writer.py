@@ -53,13 +53,16 @@ class Writer:
         self._names[value] = name
 
     def name(self, value: Value) -> str:
-        """What a value is called; a parameter or constant becomes an initializer when it is asked for first."""
+        """What a value is called. A parameter or buffer becomes an initializer when it is asked for first, another
+        array a Constant node: so the initializers of a file are what its model has learnt."""
         if value not in self._names:
             if value.data is None:
                 raise ProblemError("export: a value is used that no operation of the graph has made")
-            name = self.fresh(value.name or "constant")
-            self.initializers[name] = np.asarray(value.data)
-            self._names[value] = name
+            if value.name is None:
+                self._names[value] = self.array(value.data, value.dtype)
+            else:
+                self._names[value] = name = self.fresh(value.name)
+                self.initializers[name] = np.asarray(value.data)
         return self._names[value]
 
     def node(self, op_type: str, inputs: Sequence[str | None], outputs: int = 1, **attributes: Any) -> Any:
@@ -71,12 +74,12 @@ class Writer:
         return names[0] if outputs == 1 else names
 
     def array(self, values: Any, dtype: Any = np.int64) -> str:
-        """An initializer with these numbers; small ones are shared."""
+        """A Constant node with these numbers; small ones are shared."""
         array = np.asarray(values, dtype)
-        key = (array.dtype.name, array.shape, array.tobytes()) if array.size <= 64 else (id(array),)
+        key = (array.dtype.name, array.shape, array.tobytes()) if array.size <= 64 else (len(self.nodes),)
         if key not in self._numbers:
-            self._numbers[key] = self.fresh("numbers" if array.ndim else "number")
-            self.initializers[self._numbers[key]] = array
+            value = onnx("numpy_helper").from_array(array)
+            self._numbers[key] = self.node("Constant", [], value=value)
         return self._numbers[key]
 
     def shape(self, shape: Sequence[int], depends: bool = True) -> list[int]:
