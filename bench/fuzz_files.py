@@ -28,6 +28,7 @@ import numpy as np
 from bench import fuzz_onnx
 from fastconv import weights
 
+ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 10  # for one file
 MEMORY = 4 * 2**30  # address space of the child, most of which are libraries
 AT_ONCE = 500  # files read by one child
@@ -154,7 +155,7 @@ def run_format(seed: int, name: str, first: int, count: int, folder: Path) -> tu
         last = min(index + AT_ONCE, end)
         words = [name, str(index), str(last), str(folder), "--seed", str(seed)]
         done = subprocess.run([sys.executable, "-m", "bench.fuzz_files", "--child", *words], capture_output=True,
-                              text=True, errors="replace")  # fmt: skip
+                              text=True, errors="replace", cwd=ROOT)  # fmt: skip
         for line in done.stdout.splitlines():
             number, _, found = line.partition(" ")
             if number == "peak":

@@ -39,8 +39,7 @@ ONE_CASE_OF_EACH = 6  # at most so many of the onnx package's own cases of one o
 def write(folder: Path) -> None:
     """Exported nets, models that PyTorch wrote, and the onnx package's own cases of single nodes."""
     onnx: Any = importlib.import_module("onnx")
-    for name, (model, shape) in _nets().items():
-        fastconv.onnx.export(model, folder / f"net_{name}.onnx", np.ones(shape, np.float32))
+    write_nets(folder)
     data = Path(onnx.__file__).parent / "backend" / "test" / "data"
     for path in sorted(data.glob("pytorch-*/*/model.onnx")):
         shutil.copy(path, folder / f"{path.parent.name}.onnx")
@@ -54,6 +53,12 @@ def write(folder: Path) -> None:
         if kinds <= OPERATORS.keys() and seen.get(first, 0) < ONE_CASE_OF_EACH:
             seen[first] = seen.get(first, 0) + 1
             (folder / f"{case.name}.onnx").write_bytes(_with_inputs(onnx, case).SerializeToString())
+
+
+def write_nets(folder: Path) -> None:
+    """Exported nets of a few layers."""
+    for name, (model, shape) in _nets().items():
+        fastconv.onnx.export(model, folder / f"net_{name}.onnx", np.ones(shape, np.float32))
 
 
 def _with_inputs(onnx: Any, case: Any) -> Any:

@@ -2,6 +2,8 @@
 """fastconv.onnx.export: every layer and operation, against the model itself, read back, and by ONNX Runtime."""
 
 import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,3 +230,13 @@ def test_networks_of_the_zoo(full, tmp_path):
         path = tmp_path / f"{name}.onnx"
         check(fc.models.build(name).eval(), example((1, *fc.models.input_shape(name))), path)
         path.unlink()
+
+
+def test_the_snippets_of_the_document_run(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parent.parent / "docs" / "onnx.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    snippets, names = re.findall(r"```python\n(.*?)```", page, re.DOTALL), {}
+    assert len(snippets) == 4
+    for snippet in snippets:
+        exec(compile(snippet, "onnx.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("('images',) ('scores',) 20 ")
