@@ -124,6 +124,7 @@ _MODULES = (
     "tuning",
 )
 _FUNCTIONS = {
+    "InferenceSession": "session",
     "convolve": "filters",
     "correlate": "filters",
     "gradcheck": "numeric_grad",
@@ -156,6 +157,7 @@ __all__ = [
     "DeviceError",
     "Explanation",
     "Function",
+    "InferenceSession",
     "ProblemError",
     "Tensor",
     "Trace",
