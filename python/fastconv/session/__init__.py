@@ -38,7 +38,8 @@ class InferenceSession:
 
     Spatial sizes are those of the example. The first axis is the batch, and may differ from call to call: each batch
     size is planned at its first call, with the algorithms that were chosen for the example's, and the last 8 plans
-    are kept. Weights are copied: training the model later changes nothing.
+    are kept; only where a Function is called the batch too is the example's. Weights are copied: training the model
+    later changes nothing.
 
     Results equal the model's up to rounding, and are the same bits for any number of threads (`fc.options(threads=...)`
     holds for calls, the other options when the session is made). Any number of threads may call one session: each call
@@ -117,6 +118,12 @@ class InferenceSession:
         with self._lock:
             program = self._programs.get(shapes)
             if program is None:
+                called = [n.words["function"] for n in self._network.nodes if n.op == "python"]
+                if called and shapes != self._network.input_shapes:
+                    raise ProblemError(
+                        f"InferenceSession: {called[0]} has no native step, so that the batch is fixed; expected inputs "
+                        f"of shape {self._network.input_shapes}, got {shapes}"
+                    )
                 program = Program(self._network, shapes, self._weights, self._options)
                 self._programs[shapes] = program
                 if len(self._programs) > _PROGRAMS:

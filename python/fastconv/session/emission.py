@@ -144,8 +144,8 @@ def _resample(node: Node, to: Program) -> None:
     (x,), axis = node.inputs, node.words["axis"]
     shape = to.shapes[x]
     first, start, weights = (node.arrays[name] for name in ("first", "start", "weights"))
-    to.native.resample(shape[axis], size_of(shape[:axis]), size_of(shape[axis + 1 :]), first, start, weights, to.rows_of(x),
-                       to.rows_of(node.output))  # fmt: skip
+    to.native.resample(shape[axis], size_of(shape[:axis]), size_of(shape[axis + 1 :]), first, start, weights,
+                       to.rows_of(x), to.rows_of(node.output))  # fmt: skip
     to.step(node)
 
 

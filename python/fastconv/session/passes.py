@@ -15,7 +15,15 @@ _ACTIVATED = (*_WEIGHTED, "scale_shift", "binary")  # may apply an activation to
 
 def optimised(network: Network) -> Network:
     """The network itself, after all passes."""
-    for pass_ in (merge_reshapes, merge_scale_shifts, fold_scale_shifts, merge_pads, fuse_residuals, fuse_activations):
+    for pass_ in (
+        drop_identities,
+        merge_reshapes,
+        merge_scale_shifts,
+        fold_scale_shifts,
+        merge_pads,
+        fuse_residuals,
+        fuse_activations,
+    ):
         pass_(network)
         network.keep_needed()
     return network
@@ -31,6 +39,17 @@ def _absorb(network: Network, node: Node, following: Node) -> None:
     node.outputs = following.outputs
     node.name = node.name or following.name
     network.nodes.remove(following)
+
+
+def drop_identities(network: Network) -> None:
+    """Adaptive poolings whose windows are single cells, as that of a VGG at the size it was trained for."""
+    shapes = shapes_of(network, network.input_shapes)
+    for node in list(network.nodes):
+        if node.op != "pool" or not node.words["output"] or node.words["kind"] not in ("max", "min", "average"):
+            continue
+        same = shapes[node.inputs[0]] == shapes[node.output] and not node.words["divisor"]
+        if same and node.output not in network.outputs:
+            network.replace(node.output, node.inputs[0])
 
 
 def merge_reshapes(network: Network) -> None:
