@@ -6,11 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
-from tolerance import assert_close
 
 import fastconv as fc
 from fastconv import nn, ops
 from fastconv.session.places import ALIGNMENT, Life, assigned
+from tolerance import assert_close
 
 SEED = 72
 

@@ -2,13 +2,15 @@
 """Files of inference sessions: the same choices and bits come back, and a damaged file is one clear error."""
 
 import json
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
-from test_session import NETS, Everything, image, made
 
 import fastconv as fc
+from test_session import NETS, Everything, image, made
 
 SEED = 73
 REFUSED = (fc.ProblemError, fc.UnsupportedError)
@@ -119,7 +121,7 @@ def test_other_files_are_refused(saved, tmp_path):
     path = tmp_path / "bad.npz"
     for data in (b"", b"PK\x03\x04", b"no zip at all" * 10, saved.read_bytes()[:-100]):
         path.write_bytes(data)
-        with pytest.raises(fc.ProblemError, match="bad.npz is no session file, or damaged"):
+        with pytest.raises(fc.ProblemError, match=r"bad\.npz is no session file, or damaged"):
             fc.InferenceSession.load(path)
     with np.load(saved) as file:
         np.savez_compressed(path, **file)
@@ -177,3 +179,13 @@ def test_damaged_text(saved, tmp_path):
                 session(image())
         except (*REFUSED, TypeError):
             continue
+
+
+def test_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).resolve().parent.parent / "docs" / "sessions.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    for snippet in snippets:
+        exec(compile(snippet, "sessions.md", "exec"), names)
+    assert len(snippets) == 2 and "dense" in capsys.readouterr().out

@@ -121,8 +121,8 @@ class InferenceSession:
                 called = [n.words["function"] for n in self._network.nodes if n.op == "python"]
                 if called and shapes != self._network.input_shapes:
                     raise ProblemError(
-                        f"InferenceSession: {called[0]} has no native step, so that the batch is fixed; expected inputs "
-                        f"of shape {self._network.input_shapes}, got {shapes}"
+                        f"InferenceSession: {called[0]} has no native step, so that the batch is fixed; expected "
+                        f"inputs of shape {self._network.input_shapes}, got {shapes}"
                     )
                 program = Program(self._network, shapes, self._weights, self._options)
                 self._programs[shapes] = program
