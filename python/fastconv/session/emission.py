@@ -17,7 +17,7 @@ def _conv(node: Node, to: Program) -> None:
     x = node.inputs[0]
     problem = conv_problem(node, to.shapes[x], to.network.dtype)
     weights = to.weights.of(node, problem)
-    if node.op == "dense":  # the rows of a matrix are pixels
+    if node.op == "dense":  # the rows of a matrix are images of one pixel
         source, target = to.matrix_part(x), to.matrix_part(node.output)
     else:
         layout = node.words["layout"]

@@ -43,8 +43,8 @@ def conv_problem(node: Node, x: Shape, dtype: str) -> ConvProblem:
     w, words = node.arrays["w"], node.words
     word = {"float32": "f32", "float64": "f64"}[dtype]
     bias, residual = "bias" in node.arrays, len(node.inputs) > 1
-    if node.op == "dense":  # rows are the pixels of one image
-        return ConvProblem("fwd", 1, w.shape[1], w.shape[0], (x[0],), (1,), (1,), (0,), (0,), (1,), 1, "nhwc", word,
+    if node.op == "dense":  # rows are images of one pixel
+        return ConvProblem("fwd", x[0], w.shape[1], w.shape[0], (1,), (1,), (1,), (0,), (0,), (1,), 1, "nhwc", word,
                            "zeros", words["activation"], bias, residual)  # fmt: skip
     first = words["layout"] == "nchw"
     channels, size = (x[1], x[2:]) if first else (x[-1], x[1:-1])

@@ -145,10 +145,9 @@ class Program:
         return buffer, offset, batch, inner
 
     def matrix_part(self, value: int) -> tuple[int, int, int, int]:
-        """A matrix as one image whose pixels are the rows."""
-        rows = self.shapes[value][0]
-        buffer, offset, _, _, pitch = self.rows_of(value, rows)
-        return buffer, offset, max(rows, 1) * pitch, pitch
+        """A matrix whose rows are images of one pixel."""
+        buffer, offset, _, length, pitch = self.rows_of(value, self.shapes[value][0])
+        return buffer, offset, pitch, length
 
     def strides_of(self, value: int) -> tuple[int, int, list[int]]:
         """(buffer, offset, strides in elements)."""
