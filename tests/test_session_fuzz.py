@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random networks of branches, sums, slices and concatenations: a session gives what the model does, whatever lay in its
-memory before."""
+"""Random networks of branches, sums, slices and concatenations: a session gives what the model does, whatever its
+memory held before."""
 
 import numpy as np
 import pytest
-from tolerance import assert_close
 
 import fastconv as fc
 from fastconv import _core, nn, ops
+from tolerance import assert_close
 
 SEED = 74
 ACTIVATIONS = ("relu", "relu6", "tanh", "silu", "sigmoid")
