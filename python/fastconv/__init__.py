@@ -122,6 +122,7 @@ _MODULES = (
     "schedule",
     "train",
     "tuning",
+    "weights",
 )
 _FUNCTIONS = {
     "InferenceSession": "session",
@@ -129,6 +130,7 @@ _FUNCTIONS = {
     "correlate": "filters",
     "gradcheck": "numeric_grad",
     "gradgradcheck": "numeric_grad",
+    "summary": "summarizing",
     "tune": "tuning.measure",
 }
 
@@ -265,6 +267,8 @@ __all__ = [
     "schedule",
     "set_grad_enabled",
     "set_options",
+    "summary",
     "trace",
     "train",
+    "weights",
 ]
