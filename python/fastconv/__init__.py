@@ -125,6 +125,7 @@ _MODULES = (
     "weights",
 )
 _FUNCTIONS = {
+    "InferenceSession": "session",
     "convolve": "filters",
     "correlate": "filters",
     "gradcheck": "numeric_grad",
@@ -158,6 +159,7 @@ __all__ = [
     "DeviceError",
     "Explanation",
     "Function",
+    "InferenceSession",
     "ProblemError",
     "Tensor",
     "Trace",

@@ -12,6 +12,7 @@ from ._core import ProblemError
 from .arrays import as_native, native
 from .geometry import split_shape
 from .half import in_float32
+from .ops.pool import last_positions
 from .options import current
 from .pool_geometry import unpool_shape
 from .pooling import Array, as_indices, checked
@@ -20,7 +21,7 @@ from .tensor import Tensor
 
 def _last(caller: str, indices: Any, full: Any, x_shape: Any, layout: str) -> Array:
     try:
-        return ops.last_positions(ops.reshape(indices, full), x_shape, layout).data
+        return last_positions(ops.reshape(indices, full), x_shape, layout).data
     except ProblemError as error:
         raise ProblemError(f"{caller}: {error}") from None
 

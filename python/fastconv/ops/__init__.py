@@ -44,7 +44,7 @@ from .pair_losses import (
     mse_loss,
     smooth_l1_loss,
 )
-from .pool import last_positions, pool, scatter_positions
+from .pool import pool, scatter_positions
 from .reduce import amax, amin, argmax, argmin, cumsum, logsumexp, max, min, std, var
 from .response_norm import local_response_norm
 from .shape import (
@@ -112,7 +112,6 @@ __all__ = [
     "interpolate",
     "kl_div",
     "l1_loss",
-    "last_positions",
     "layer_norm",
     "leaky_relu",
     "linear",
