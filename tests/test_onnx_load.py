@@ -129,6 +129,12 @@ def test_it_is_traced_and_written_again(net, proto, tmp_path):
     assert_close(again(x).data, net(fc.Tensor(x)).data, "model")
 
 
+def test_it_becomes_a_session(net, proto):
+    x = example(3, 1, 8, 8)
+    session = fc.InferenceSession(fastconv.onnx.load(proto), x)
+    assert_close(np.asarray(session(x)), net(fc.Tensor(x)).data, "model")
+
+
 def test_weights_through_other_nodes_are_learnt_and_others_are_not():
     nodes = [
         helper.make_node("Reshape", ["flat", "shape"], ["w"]),
@@ -173,6 +179,16 @@ VERSIONS = [
     ("Slice", 13, [X, np.array([-1]), np.array([-99]), np.array([1]), np.array([-2])], {}, X[:, ::-2]),
     ("Pad", 2, [X], {"pads": [0, 1, 0, 2], "value": 7.0}, np.pad(X, ((0, 0), (1, 2)), constant_values=7)),
     ("Pad", 18, [X, np.array([1, -1]), None, np.array([1])], {}, np.pad(X, ((0, 0), (1, 0)))[:, :-1]),
+    ("Clip", 13, [X, np.float32(0)], {}, np.maximum(X, 0)),
+    ("Clip", 13, [X, np.float32(0), np.float32(6)], {}, np.clip(X, 0, 6)),
+    ("Clip", 13, [X, np.float32(2), np.float32(1)], {}, np.ones_like(X)),
+    (
+        "MaxPool",
+        8,
+        [X[None]],
+        {"kernel_shape": [2], "strides": [2], "pads": [0, 3]},
+        np.stack([X[:, :2].max(1), X[:, 2], [-np.inf] * 2], 1)[None],
+    ),
     ("Dropout", 6, [X], {"ratio": 0.3, "is_test": 1}, X),
     ("Split", 11, [X], {"axis": 1, "split": [3]}, X),
     ("Upsample", 7, [X[None, None]], {"scales": [1.0, 1.0, 2.0, 2.0]}, X.repeat(2, 0).repeat(2, 1)[None, None]),

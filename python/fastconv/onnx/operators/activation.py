@@ -101,6 +101,8 @@ def clip(node: Node, x: Value, min: Value = None, max: Value = None) -> Value:
         return x
     if low is not None and high is not None and low > high:
         low = high
+    if isinstance(x, Tensor) and low == 0 and high in (None, 6):  # sessions fuse these into a convolution
+        return ops.relu(x) if high is None else ops.relu6(x)
     return ops.clip(x, low, high) if isinstance(x, Tensor) else np.clip(x, low, high).astype(x.dtype)
 
 

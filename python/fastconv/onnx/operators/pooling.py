@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import adaptive_pooling, lp_pooling, pooling, unpooling
+from ... import adaptive_pooling, lp_pooling, ops, pooling, unpooling
 from ...pool_geometry import pool_geometry, unpool_shape
 from ...tensor import Tensor, plain
 from ..node import Node, Value, ints, spatial_rank
@@ -33,14 +33,31 @@ def _words(node: Node, x: Value, kind: str, kernel_shape: Any, strides: Any, aut
 def max_pool(node: Node, x: Value, *, auto_pad: str = "NOTSET", ceil_mode: int = 0, dilations: Any = None,
              kernel_shape: Any = None, pads: Any = None, storage_order: int = 0,
              strides: Any = None) -> Any:  # fmt: skip
-    rank, *words = _words(node, x, "max", kernel_shape, strides, auto_pad, pads, dilations, ceil_mode)
-    pool = getattr(pooling, f"max_pool{rank}d")
     # A maximum of integers is one of their floats: eight bits, as quantised images have, lose nothing.
     source = x if isinstance(x, Tensor) else Tensor(x.astype(np.float64))
+    if not node.wants(1):
+        source, pads = _without_wide_padding(node, source, kernel_shape, pads, dilations)
+    rank, *words = _words(node, source, "max", kernel_shape, strides, auto_pad, pads, dilations, ceil_mode)
+    pool = getattr(pooling, f"max_pool{rank}d")
     result = pool(source, *words, bool(ceil_mode), node.wants(1))
     y, indices = result if node.wants(1) else (result, None)
     y = y if isinstance(x, Tensor) else y.data.astype(x.dtype)
     return y if indices is None else (y, _global_indices(plain(indices), x.shape, storage_order))
+
+
+def _without_wide_padding(node: Node, x: Tensor, kernel_shape: Any, pads: Any, dilations: Any) -> tuple[Tensor, Any]:
+    """(x, pads). Padding as wide as the window, with which PyTorch wrote ceil_mode before opset 10, is laid around x:
+    a window that sees nothing else has the result -inf."""
+    if pads is None or kernel_shape is None:
+        return x, pads
+    rank = spatial_rank(node, x)
+    numbers, window = ints(node, pads, "pads"), ints(node, kernel_shape, "kernel_shape")
+    spans = [(f - 1) * d + 1 for f, d in zip(window, ints(node, dilations or (1,) * rank, "dilations"), strict=True)]
+    if len(numbers) != 2 * rank or all(p < f for p, f in zip(numbers, spans * 2, strict=True)):
+        return x, pads
+    widths = padding_of(node, "NOTSET", pads, rank)
+    allow_padded(node, x, widths)
+    return ops.pad(x, ((0, 0), (0, 0), *widths), -math.inf), None
 
 
 def _global_indices(indices: Any, x_shape: tuple[int, ...], storage_order: int) -> Any:
