@@ -39,7 +39,7 @@ PoolGeometry geometry_of(const PoolProblem& p, const PoolBuffers& buffers) {
   g.adaptive = p.adaptive;
   const bool planes = p.layout == Layout::kChannelsFirst;
   g.x_pixel = planes ? 1 : buffers.x_channel_pitch;
-  g.y_pixel = planes ? 1 : p.c;
+  g.y_pixel = planes ? 1 : buffers.y_channel_pitch ? buffers.y_channel_pitch : p.c;
   int64_t most_taps[kMaxSpatial], most_over[kMaxSpatial];  // of an output; over an input
   for (int i = 0; i < kMaxSpatial; ++i) {
     most_taps[i] = p.adaptive ? ceil_div(p.size[i], g.out[i]) + 1 : p.window[i];
@@ -136,14 +136,16 @@ Failure run(const PoolProblem& p, const Options& options, const PoolBuffers& buf
   const Pieces pieces = forward ? Pieces(images, g.out[0] * g.out[1], g.out[2], segment, bytes)
                                 : Pieces(images, g.size[0] * g.size[1], g.size[2], segment, bytes);
   PoolPart whole = {};
-  whole.channels = channels, whole.y_plane = y_size;
+  const int64_t y_channel = planes && buffers.y_channel_pitch ? buffers.y_channel_pitch : y_size;
+  const int64_t y_image = buffers.y_batch_pitch ? buffers.y_batch_pitch : y_size * p.c;
+  whole.channels = channels, whole.y_plane = y_channel;
   whole.x_plane = planes ? buffers.x_channel_pitch : 0;
   // Planes of one image are a pitch apart; norms take one at a time.
   const int64_t most_planes = planes && !is_norm(p.kind) ? p.c : 1;
   parallel_for(parallel, pieces.count(), [&](int64_t item, int slot) {
     void* scratch = static_cast<char*>(workspace.data()) + slot * scratch_bytes;
     pieces.visit(item, most_planes, whole, [&](int64_t image, const PoolPart& part) {
-      const int64_t y_at = image * y_size * channels;
+      const int64_t y_at = planes ? image / p.c * y_image + image % p.c * y_channel : image * y_image;
       const int64_t x_at = planes ? image / p.c * buffers.x_batch_pitch + image % p.c * buffers.x_channel_pitch
                                   : image * buffers.x_batch_pitch;
       const T* const x = static_cast<const T*>(buffers.x) + x_at;

@@ -18,6 +18,8 @@ struct PoolBuffers {
   const void* dy;
   void* dx;
   double norm;  // p of an Lp pooling, at least 1
+  // Of y in forward without winners, on the CPU, as those of x; 0: y is dense.
+  int64_t y_batch_pitch, y_channel_pitch;
 };
 
 }  // namespace fastconv

@@ -107,7 +107,7 @@ FAMILIES: dict[str, dict[str, Example]] = {
     "Tensor operations": {
         **_binary("add", "sub", "mul", "div", "power", "maximum", "minimum"),
         "where": Example(lambda a, b: ops.where(np.array([[True], [False]]), a, b), ((2, 3), (2, 3))),
-        **_unary("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos"),
+        **_unary("neg", "abs", "erf", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos"),
         "clip": Example(lambda x: ops.clip(x, 0.7, 0.9), ((2, 3),)),
         "cast": Example(lambda x: ops.cast(x, x.dtype), ((2, 3),), words=("astype",)),
         "to": Example(lambda x: ops.to(x, "cpu"), ((2, 3),), words=("ops.to(",)),

@@ -6,6 +6,7 @@ has no such thing), and for each case the shapes of its inputs. `values` says wh
 0 so that no difference steps over a kink; "positive", 0.5 and more; "unit", 0.1 to 0.9; "distinct", no two equal.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -104,6 +105,7 @@ ARITHMETIC = [
     Op("clip", lambda a: ops.clip(a, -0.7, 0.9), lambda a: np.clip(a, -0.7, 0.9), lambda t, a: a.clamp(-0.7, 0.9), ONE),
     Op("clip below", lambda a: a.clip(0.2), lambda a: np.maximum(a, 0.2), lambda t, a: a.clamp(0.2), ONE),
     Op("exp", ops.exp, np.exp, lambda t, a: a.exp(), ONE),
+    Op("erf", ops.erf, np.vectorize(math.erf, otypes=[np.float64]), lambda t, a: a.erf(), ONE),
     Op("expm1", ops.expm1, np.expm1, lambda t, a: a.expm1(), ONE),
     Op("log", ops.log, np.log, lambda t, a: a.log(), ONE, "positive"),
     Op("log1p", ops.log1p, np.log1p, lambda t, a: a.log1p(), ONE, "positive"),

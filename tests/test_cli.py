@@ -12,7 +12,7 @@ import pytest
 import fastconv as fc
 from fastconv.cli import main
 
-COMMANDS = ("info", "explain", "bench", "check", "train", "evaluate", "demo")
+COMMANDS = ("info", "explain", "summary", "bench", "check", "train", "evaluate", "predict", "convert", "demo")
 PROBLEM = "fwd n1 c8 h14 w14 k8 r3 s3 stride1 pad1"
 
 
@@ -153,8 +153,8 @@ def test_explain_of_no_problem_is_one_line_and_exit_code_2(capsys):
     assert (code, out) == (2, "") and err.startswith("fastconv: ") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [("info",), ("explain", PROBLEM)])
-def test_numpy_alone_is_enough_for_info_and_explain(arguments):
+@pytest.mark.parametrize("arguments", [("info",), ("explain", PROBLEM), ("summary", "lenet5")])
+def test_numpy_alone_is_enough_for_these(arguments):
     done = without("rich matplotlib PIL safetensors", *arguments)
     assert done.returncode == 0 and done.stdout.strip() and done.stderr == ""
 

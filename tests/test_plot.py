@@ -139,6 +139,11 @@ def test_top_predictions_are_sorted_with_the_best_on_top():
     drawn(fc.plot.top_predictions([1.0, 0.0]))
 
 
+def test_two_classes_of_one_name_keep_a_bar_each():
+    axes = fc.plot.top_predictions([0.5, 0.3, 0.2], ["crane", "crane", "stork"]).axes[0]
+    assert len({bar.get_y() for bar in axes.patches}) == 3
+
+
 @pytest.mark.parametrize("values", [[], [[0.5]], [2.0, 0.1], [-0.1, 0.5]])
 def test_top_predictions_refuse_what_is_no_probability(values):
     with pytest.raises(ValueError, match=r"top_predictions: probabilities have shape"):

@@ -344,9 +344,12 @@ def test_lenet5_has_the_published_size():
 
 
 def test_registry_lists_its_names_and_refuses_others():
-    assert fc.models.list() == ["lenet5"] and fc.models.input_size("lenet5") == 32
-    for function in (fc.models.build, fc.models.input_size):
-        with pytest.raises(ValueError, match="no network is called 'lenet6'; expected one of lenet5"):
+    assert "lenet5" in fc.models.list() and fc.models.list() == sorted(fc.models.list())
+    assert "lenet5" in fc.models.list("num_classes", "in_channels") and not fc.models.list("no_such_option")
+    assert fc.models.input_shape("lenet5") == (1, 32, 32) and fc.models.input_size("lenet5") == 32
+    assert fc.models.source("lenet5") == "LeCun et al. 1998"
+    for function in (fc.models.build, fc.models.input_shape, fc.models.input_size, fc.models.source):
+        with pytest.raises(ValueError, match=rf"models.{function.__name__}: no network is called 'lenet6'; .*lenet5"):
             function("lenet6")
 
 

@@ -141,3 +141,32 @@ def assert_close(actual, expected, tier, dtype=None, scale=0.0, what=""):
     error = np.abs(np.nan_to_num(actual.astype(np.float64)) - np.nan_to_num(expected.astype(np.float64)))
     worst = float(np.max(error / allowed, initial=0.0))
     assert worst <= 1, f"{what}: error is {worst:.3g} times what tier {tier!r} allows"
+
+
+# What the onnx package's own runner allows, relative and absolute, where a case says nothing else.
+ONNX_CASE = (1e-3, 1e-7)
+
+
+def assert_onnx_case(actual, expected, tolerance=ONNX_CASE):
+    """An output of one of the onnx package's test cases: dtype, shape, and values within the case's tolerance."""
+    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), f"{actual.dtype} {actual.shape}"
+    if expected.dtype.kind in "biu":
+        assert_exact(actual, expected)
+    else:
+        relative, absolute = tolerance
+        np.testing.assert_allclose(actual.astype(np.float64), expected.astype(np.float64), rtol=relative, atol=absolute)
+
+
+def assert_slope(value, exact, magnitude, what=""):
+    """The derivative of value(t) at 0, a network in float64 along a line, against central differences.
+
+    magnitude: the sum of the absolute terms of which `exact` is made. A difference over a step h is off by the third
+    derivative times h^2, by rounding over h, and, where max or relu turn within the step, by some h of what turned:
+    the best of two steps counts.
+    """
+    assert magnitude > 0, f"{what}: all gradients are zero"
+    errors = []
+    for step in (1e-6, 1e-7):
+        numeric = (value(step) - value(-step)) / (2 * step)
+        errors.append(abs(numeric - exact) / magnitude)
+    assert min(errors) <= 1e-6, f"{what}: the slope is off by {min(errors):.3g} of its terms"

@@ -106,5 +106,6 @@ void register_plan(py::module_& m);
 void register_pool(py::module_& m);
 void register_ops(py::module_& m);
 void register_info(py::module_& m);
+void register_session(py::module_& m);
 
 }  // namespace fastconv

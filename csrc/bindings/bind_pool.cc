@@ -265,6 +265,21 @@ py::array last(const py::object& indices, const Shape& x_shape, const std::strin
   return kept;
 }
 
+// What the constructor takes, but for x_shape.
+py::dict words_of(const PoolProblem& p) {
+  const auto windows = [&](const int64_t* values) { return p.adaptive ? py::tuple() : axes_of(p, values); };
+  py::dict words;
+  words["kind"] = name_of(p.kind);
+  words["window"] = windows(p.window), words["stride"] = windows(p.stride);
+  words["pad_begin"] = windows(p.pad_begin), words["pad_end"] = windows(p.pad_end);
+  words["dilation"] = windows(p.dilation);
+  words["ceil_mode"] = p.ceil_mode != 0, words["count_include_pad"] = p.count_include_pad != 0;
+  words["divisor"] = p.divisor;
+  words["output"] = p.adaptive ? axes_of(p, p.output) : py::tuple();
+  words["layout"] = p.layout == Layout::kChannelsFirst ? "channels_first" : "channels_last";
+  return words;
+}
+
 }  // namespace
 
 void register_pool(py::module_& m) {
@@ -290,9 +305,10 @@ void register_pool(py::module_& m) {
                                const int64_t size[] = {output_size(p, 0), output_size(p, 1), output_size(p, 2)};
                                return axes_of(p, size);
                              })
-      .def_property_readonly("layout", [](const PoolProblem& p) {
-        return p.layout == Layout::kChannelsFirst ? "channels_first" : "channels_last";
-      });
+      .def_property_readonly(
+          "layout",
+          [](const PoolProblem& p) { return p.layout == Layout::kChannelsFirst ? "channels_first" : "channels_last"; })
+      .def_property_readonly("words", &words_of);
   m.def("pool_forward", forward_with_indices, py::arg("problem"), py::arg("x"), py::arg("norm"),
         py::arg("return_indices"), py::arg("options"));
   m.def("pool_backward", backward, py::arg("problem"), py::arg("dy"), py::arg("x"), py::arg("y"), py::arg("norm"),

@@ -114,6 +114,15 @@ void register_problem(py::module_& m) {
             return p;
           },
           py::arg("n"))
+      .def(
+          "with_layouts",
+          [](ConvProblem p, const std::string& x, const std::string& y) {
+            p.x_layout = named<Layout>(x, "x", kLayouts);
+            p.y_layout = named<Layout>(y, "y", kLayouts);
+            require_valid(p);
+            return p;
+          },
+          py::arg("x"), py::arg("y"))
       .def_property_readonly("pass_", [](const ConvProblem& p) { return name_of(p.pass); })
       .def_readonly("n", &ConvProblem::n)
       .def_readonly("c", &ConvProblem::c)

@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   fastconv::register_pool(m);
   fastconv::register_ops(m);
   fastconv::register_info(m);
+  fastconv::register_session(m);
 }

@@ -122,12 +122,15 @@ _MODULES = (
     "schedule",
     "train",
     "tuning",
+    "weights",
 )
 _FUNCTIONS = {
+    "InferenceSession": "session",
     "convolve": "filters",
     "correlate": "filters",
     "gradcheck": "numeric_grad",
     "gradgradcheck": "numeric_grad",
+    "summary": "summarizing",
     "tune": "tuning.measure",
 }
 
@@ -156,6 +159,7 @@ __all__ = [
     "DeviceError",
     "Explanation",
     "Function",
+    "InferenceSession",
     "ProblemError",
     "Tensor",
     "Trace",
@@ -263,6 +267,8 @@ __all__ = [
     "schedule",
     "set_grad_enabled",
     "set_options",
+    "summary",
     "trace",
     "train",
+    "weights",
 ]

@@ -45,6 +45,7 @@ class ConvProblem:
     def parse(text: str) -> ConvProblem: ...
     def with_pass(self, pass_: str) -> ConvProblem: ...
     def with_n(self, n: int) -> ConvProblem: ...
+    def with_layouts(self, x: str, y: str) -> ConvProblem: ...
     @property
     def pass_(self) -> str: ...
     @property
@@ -158,6 +159,94 @@ class Plan:
     @property
     def packed_bytes(self) -> int: ...
 
+# Inference sessions. A part of an image is (buffer, offset, batch pitch, channel or pixel pitch), rows are (buffer,
+# offset, rows, length, pitch); in elements. Buffers: 0 the arena, then inputs, outputs, constants.
+class PackedWeights:
+    """The weights and the bias of a convolution as its algorithm wants them."""
+
+    def __init__(self, problem: ConvProblem, w: Array, bias: Array | None, options: Options) -> None: ...
+    @property
+    def problem(self) -> ConvProblem: ...
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+
+class Arena:
+    """The memory of one run of a program."""
+
+    def __init__(self, dtype: str, bytes: int) -> None: ...
+    def view(self, offset: int, shape: Ints) -> Array: ...
+
+Part = tuple[int, int, int, int]
+Rows = tuple[int, int, int, int, int]
+
+class Program:
+    """Steps on planned memory; buffers are the arena, inputs, outputs and constants."""
+
+    def __init__(self, dtype: str, arena_bytes: int, inputs: Ints, outputs: Ints, options: Options) -> None: ...
+    def constant(self, array: Array) -> int: ...
+    def conv(
+        self,
+        weights: PackedWeights,
+        problem: ConvProblem,
+        source: Part,
+        target: Part,
+        residual: Part | None,
+        alpha: float,
+        pad_value: float,
+    ) -> None: ...
+    def pool(self, problem: PoolProblem, norm: float, x: Part, y: Part) -> None: ...
+    def activation(self, kind: str, alpha: float, x: Rows, y: Rows) -> None: ...
+    def scale_shift(
+        self, channels: int, inner: int, scale: int, shift: int, kind: str, alpha: float, x: Rows, y: Rows
+    ) -> None: ...
+    def binary(self, op: str, kind: str, alpha: float, a: Rows, b: Rows, y: Rows) -> None: ...
+    def gate(self, channels: int, inner: int, repeat: int, x: Rows, gates: Rows, y: Rows) -> None: ...
+    def prelu(self, n: int, channels: int, inner: int, slopes: int, x: Rows, y: Rows) -> None: ...
+    def copy(
+        self,
+        shape: Ints,
+        source: int,
+        source_offset: int,
+        source_strides: Ints,
+        target: int,
+        target_offset: int,
+        target_strides: Ints,
+        frame: Rows | None = None,
+        value: float = 0.0,
+    ) -> None: ...
+    def softmax(self, log: bool, x: Rows, y: Rows) -> None: ...
+    def response_norm(
+        self,
+        shape: Ints,
+        before: int,
+        after: int,
+        alpha: float,
+        beta: float,
+        k: float,
+        spatial: bool,
+        last: bool,
+        x: Rows,
+        y: Rows,
+    ) -> None: ...
+    def resample(
+        self, inputs: int, outer: int, inner: int, first: Array, start: Array, weights: Array, x: Rows, y: Rows
+    ) -> None: ...
+    def run(
+        self,
+        inputs: list[Array],
+        outputs: list[Array],
+        threads: int,
+        arena: Arena,
+        first: int,
+        last: int,
+        timed: bool = False,
+    ) -> list[float] | None: ...
+    def __len__(self) -> int: ...
+
+def output_array(dtype: str, shape: Ints) -> Array: ...
+def planned(problem: ConvProblem, options: Options) -> tuple[str, float]: ...
 def output_size(
     size: int, filter: int, stride: int, dilation: int, pad_begin: int, pad_end: int, ceil_mode: bool = False
 ) -> int: ...
@@ -264,6 +353,8 @@ class PoolProblem:
     def output_size(self) -> tuple[int, ...]: ...
     @property
     def layout(self) -> str: ...
+    @property
+    def words(self) -> dict[str, Any]: ...
 
 def pool_forward(
     problem: PoolProblem, x: Array, norm: float, return_indices: bool, options: Options

@@ -12,7 +12,7 @@ gradients; otherwise nothing records, and they are plain calls of native kernels
 import contextlib
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +22,8 @@ from .tensor import Tensor
 
 _recording: ContextVar[bool] = ContextVar("fastconv_recording", default=True)
 _numbers = itertools.count()
+# Who is told of every call of a Function instead of its just running: see graph.py.
+_observer: ContextVar[Callable[..., Any] | None] = ContextVar("fastconv_observer", default=None)
 
 
 def is_grad_enabled() -> bool:
@@ -47,6 +49,16 @@ def no_grad() -> Any:
 def enable_grad() -> Any:
     """The opposite of `no_grad`, for use inside it."""
     return set_grad_enabled(True)
+
+
+@contextlib.contextmanager
+def observed(observer: Callable[..., Any] | None) -> Iterator[None]:
+    """Inside, `Function.apply` is `observer(function, inputs, static)`; None: it computes, as ever."""
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
 
 
 class Context:
@@ -152,6 +164,8 @@ class Function:
     @classmethod
     def apply(cls, *inputs: Tensor | None, **static: Any) -> Any:
         """Compute, and record when an input wants a gradient. Inputs are tensors or None."""
+        if (observer := _observer.get()) is not None:
+            return observer(cls, inputs, static)
         ctx = Context(inputs)
         arrays = [None if t is None else t.data for t in inputs]
         half = None if cls.takes_half else next((a.dtype for a in arrays if a is not None and is_half(a.dtype)), None)

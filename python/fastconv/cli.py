@@ -2,7 +2,8 @@
 """The command `fastconv`: its arguments, and its commands in a few lines each.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. An error is one line on standard error; with FASTCONV_LOG=debug its
-traceback comes before it. `info`, `explain` and `bench` need numpy alone, the others the extra `fastconv[demo]`.
+traceback comes before it. `info`, `explain`, `summary`, `convert` and `bench` need numpy alone, the others the extra
+`fastconv[demo]`.
 """
 
 import argparse
@@ -134,10 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_info(commands)
     _add_explain(commands)
+    _add_summary(commands)
     _add_bench(commands)
     _add_tune(commands)
     _add_check_file(commands)
     _add_training(commands)
+    _add_weights(commands)
     _add_demo(commands)
     return parser
 
@@ -183,6 +186,15 @@ def _add_explain(commands: Any) -> None:
     command.add_argument("--json", action="store_true", help="as JSON")
 
 
+def _add_summary(commands: Any) -> None:
+    from .commands import summary
+
+    command = _add(
+        commands, "summary", summary.run, "the layers of a network, as a table", summary.TEXT, summary.EXAMPLE
+    )
+    summary.add_arguments(command)
+
+
 def _add_bench(commands: Any) -> None:
     from .bench import command as bench
 
@@ -223,6 +235,15 @@ def _add_training(commands: Any) -> None:
         training.EVALUATE_EXAMPLE,
     )
     training.add_evaluate_arguments(evaluate)
+
+
+def _add_weights(commands: Any) -> None:
+    from .commands import convert, predict
+
+    summary = "what a network sees in a picture"
+    predict.add_arguments(_add(commands, "predict", predict.run, summary, predict.TEXT, predict.EXAMPLE))
+    summary = "weights from one kind of file to another"
+    convert.add_arguments(_add(commands, "convert", convert.run, summary, convert.TEXT, convert.EXAMPLE))
 
 
 def _add_demo(commands: Any) -> None:

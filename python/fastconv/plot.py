@@ -216,7 +216,9 @@ def top_predictions(probabilities: npt.ArrayLike, classes: Sequence[str] | None 
     best = np.argsort(-values, kind="stable")[:count]
     figure = _figure(6.4, 0.45 * len(best) + 1.3)
     axes = figure.subplots()
-    bars = axes.barh([names[label] for label in best], values[best], color=_BLUE, height=0.65)
+    places = range(len(best))  # not the names, which two classes may share
+    bars = axes.barh(places, values[best], color=_BLUE, height=0.65)
+    axes.set_yticks(places, [names[label] for label in best])
     axes.bar_label(bars, labels=[f"{values[label]:.1%}" for label in best], padding=4, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)

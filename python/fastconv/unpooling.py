@@ -12,15 +12,16 @@ from ._core import ProblemError
 from .arrays import as_native, native
 from .geometry import split_shape
 from .half import in_float32
+from .ops.pool import last_positions
 from .options import current
 from .pool_geometry import unpool_shape
 from .pooling import Array, as_indices, checked
 from .tensor import Tensor
 
 
-def _last(caller: str, indices: Any, x_shape: Any, layout: str) -> Array:
+def _last(caller: str, indices: Any, full: Any, x_shape: Any, layout: str) -> Array:
     try:
-        return native(indices).last_positions(indices, x_shape, layout, current())
+        return last_positions(ops.reshape(indices, full), x_shape, layout).data
     except ProblemError as error:
         raise ProblemError(f"{caller}: {error}") from None
 
@@ -32,7 +33,7 @@ def _unpool(rank: int, x: Any, indices: Any, kernel_size: Any, stride: Any, padd
     x = checked(x, "x", caller)
     indices = as_indices(indices, x.shape, caller)
     full, y_shape, batched = unpool_shape(caller, rank, x.shape, kernel_size, stride, padding, output_size, layout)
-    last = _last(caller, indices.reshape(full), y_shape, layout)
+    last = _last(caller, indices, full, y_shape, layout)
     y: Any
     if isinstance(x, Tensor):
         y = ops.scatter_positions(x.reshape(full), last, y_shape, layout)
@@ -54,7 +55,7 @@ def _unpool_backward(rank: int, dy: Any, indices: Any, layout: str) -> Array:
             f"{caller}: indices has shape {indices.shape}, dy {dy.shape}; expected the same batch and channels, and "
             f"{rank} spatial axes"
         )
-    last = _last(caller, indices.reshape(full), y_shape, layout)
+    last = _last(caller, indices, full, y_shape, layout)
     dx = native(dy).gather_positions(dy.reshape(y_shape), last, layout, -1, current())
     return dx if batched else dx[0]
 

@@ -6,7 +6,7 @@ import importlib.util
 import re
 from collections.abc import Mapping
 
-_EXTRA = {"rich": "the progress bar", "matplotlib": "the figures"}
+_EXTRA = {"rich": "the progress bar and tables", "matplotlib": "the figures", "PIL": "Pillow, which reads pictures"}
 _UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _SIZES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 

@@ -18,6 +18,8 @@ EVALUATE_TEXT = (
     "Test a trained network on the held-out part of a data set: accuracy, per-class scores, confusion matrix."
 )
 EVALUATE_EXAMPLE = "fastconv evaluate --checkpoint runs/digits/checkpoint.npz --data digits"
+# Networks that answer for every pixel, window or cell; a data set of labels has one answer for an image.
+_ANSWERS_OF_PLACES = {"frrn_a", "overfeat", "unet", "yolo_grid"}
 
 
 def add_train_arguments(command: Any) -> None:
@@ -57,7 +59,7 @@ def _add_data(command: Any) -> None:
 def _model_names() -> list[str]:
     from fastconv import models
 
-    return models.list()
+    return [name for name in models.list("num_classes", "in_channels") if name not in _ANSWERS_OF_PLACES]
 
 
 def train(options: argparse.Namespace) -> int:

@@ -122,7 +122,7 @@ class _Converter:
             if module.end_dim in (-1, self.rank + 1):
                 self.flat = shape
                 return nn.Identity()
-        elif self.is_one_of(module, _BY_CHANNEL):
+        elif self.is_one_of(module, _BY_CHANNEL) or _is_across_channels(module):
             return copy.deepcopy(module)
         elif self.is_one_of(module, _WINDOWED) and getattr(module, "layout", "channels_first") == "channels_first":
             self.check_borders(name, module)
@@ -182,6 +182,11 @@ class _Converter:
 
     def is_one_of(self, module: Module, names: tuple[str, ...]) -> bool:
         return isinstance(module, tuple(self.named(n) for n in names if hasattr(nn, n.format(self.rank))))
+
+
+def _is_across_channels(module: Module) -> bool:
+    """Whether it is response normalisation of every place by itself."""
+    return isinstance(module, nn.LocalResponseNorm) and module.region == "across_channels"
 
 
 def _is_set(value: Any) -> bool:

@@ -5,11 +5,33 @@ Xavier: Glorot and Bengio, 2010. Kaiming: He et al., 2015.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from .. import random
 from .._core import ProblemError
 from ..tensor import Tensor
+
+_skipping: ContextVar[bool] = ContextVar("skipping", default=False)
+
+
+@contextmanager
+def skip() -> Iterator[None]:
+    """Inside, nothing here writes or draws: layers are made at once, and what their parameters hold is arbitrary.
+
+    For a model whose values are loaded or drawn afterwards, or that is only measured.
+
+    >>> with fc.nn.init.skip():
+    ...     model = fc.models.build("vgg16")
+    >>> model.load_state_dict(state)
+    """
+    token = _skipping.set(True)
+    try:
+        yield
+    finally:
+        _skipping.reset(token)
 
 
 def fans(w: Tensor) -> tuple[int, int]:
@@ -35,8 +57,9 @@ def gain(nonlinearity: str = "leaky_relu", a: float = 0.0) -> float:
 
 
 def _write(w: Tensor, values: Any) -> Tensor:
-    w.data[...] = values
-    w.bump_version()
+    if not _skipping.get():
+        w.data[...] = values
+        w.bump_version()
     return w
 
 
@@ -57,12 +80,12 @@ def ones(w: Tensor) -> Tensor:
 
 def uniform(w: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Uniform in [low, high)."""
-    return _write(w, random.generator().uniform(low, high, w.shape))
+    return w if _skipping.get() else _write(w, random.generator().uniform(low, high, w.shape))
 
 
 def normal(w: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Normally distributed."""
-    return _write(w, random.generator().normal(mean, std, w.shape))
+    return w if _skipping.get() else _write(w, random.generator().normal(mean, std, w.shape))
 
 
 def xavier_uniform(w: Tensor, gain: float = 1.0) -> Tensor:

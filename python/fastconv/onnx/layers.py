@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
 from .._core import ConvProblem, ProblemError
+from . import package
 
 _DTYPES = {"FLOAT": "f32", "DOUBLE": "f64", "FLOAT16": "f16", "BFLOAT16": "bf16"}
 
@@ -26,17 +26,14 @@ def convolutions(path: str | os.PathLike[str], batch: int = 1) -> list[tuple[Con
         ImportError: the package onnx is missing.
         ProblemError: not an ONNX model; or the shapes of a convolution are not known.
     """
+    onnx = package.onnx()
     try:
-        onnx = importlib.import_module("onnx")
-    except ImportError as error:
-        raise ImportError('reading ONNX models needs onnx: pip install "fastconv[onnx]"') from error
-    try:
-        model = onnx.load(os.fspath(path))
+        model = onnx.load(os.fspath(path), load_external_data=False)
         for value in model.graph.input:
             axes = value.type.tensor_type.shape.dim
             if axes and not axes[0].dim_value:
                 axes[0].dim_value = batch
-        model = importlib.import_module("onnx.shape_inference").infer_shapes(model, data_prop=True)
+        model = package.onnx("shape_inference").infer_shapes(model, data_prop=True)
     except OSError:
         raise
     except Exception as error:  # what a broken file raises is protobuf's business

@@ -28,7 +28,7 @@ from .cast import cast, to
 from .conv import conv
 from .dense import linear, matmul
 from .dropout import dropout, dropout1d, dropout2d, dropout3d
-from .elementary import cos, exp, expm1, log, log1p, rsqrt, sin, sqrt
+from .elementary import cos, erf, exp, expm1, log, log1p, rsqrt, sin, sqrt
 from .group_norm import group_norm, instance_norm, layer_norm
 from .index import chunk, gather, index_select, split, stack, take_along_axis
 from .interpolate import interpolate
@@ -94,6 +94,7 @@ __all__ = [
     "dropout2d",
     "dropout3d",
     "elu",
+    "erf",
     "exp",
     "expm1",
     "flatten",

@@ -87,6 +87,23 @@ class PRelu(Function):
         return dx, reshape(sum_to(dy * below * x, (1,) * (x.ndim - len(shape)) + shape), w.shape)
 
 
+class Beyond(Function):
+    """x where beta * x is larger than the threshold, else y: a `where` whose condition is part of the operation."""
+
+    @staticmethod
+    def forward(ctx: Context, x: Any, y: Any, *, beta: float, threshold: float) -> Any:
+        ctx.condition = x * beta > threshold
+        return namespace(x).where(ctx.condition, x, y)
+
+    @staticmethod
+    def backward(ctx: Context, dy: Tensor) -> tuple[Tensor | None, ...]:
+        needs_x, needs_y = ctx.needs_input_grad
+        return (
+            where(ctx.condition, dy, 0.0) if needs_x else None,
+            where(ctx.condition, 0.0, dy) if needs_y else None,
+        )
+
+
 def _channel_shape(w: Any, x: Any) -> tuple[int, ...]:
     return (w.shape[0], *(1,) * (x.ndim - 2)) if x.ndim > 1 else w.shape
 
@@ -174,7 +191,7 @@ def softplus(x: Any, beta: float = 1.0, threshold: float | None = None) -> Tenso
     """
     x = as_tensor(x)
     y = activation(x, "softplus", _positive("softplus", "beta", beta))
-    return y if threshold is None else where(x.data * beta > threshold, x, y)
+    return y if threshold is None else Beyond.apply(x, y, beta=beta, threshold=threshold)
 
 
 def softsign(x: Any) -> Tensor:
@@ -211,6 +228,8 @@ def hard_swish(x: Any) -> Tensor:
 def hard_tanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """min(max(x, min_val), max_val); its gradient at the limits is 0."""
     x = as_tensor(x)
+    if not is_grad_enabled():
+        return clip(x, min_val, max_val)
     inside = (x.data > min_val) & (x.data < max_val)
     return where(inside, x, clip(x.detach(), min_val, max_val))
 

@@ -66,6 +66,14 @@ class ScatterPositions(Function):
         return GatherPositions.apply(dy, **ctx.static)
 
 
+class LastPositions(Function):
+    """Of indices (N, C, *) that name a position more than once all but the last as -1. Nothing has a gradient."""
+
+    @staticmethod
+    def forward(ctx: Context, indices: Any, *, x_shape: Any, layout: str) -> Any:
+        return native(indices).last_positions(indices, x_shape, layout, current())
+
+
 class GatherPositions(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, *, indices: Any, x_shape: Any, layout: str, least: int) -> Any:
@@ -178,6 +186,11 @@ def pool(x: Tensor, g: PoolGeometry, norm: float = 1.0, return_indices: bool = F
         y = reshape(y, g.y_shape[1:])
         indices = None if indices is None else reshape(indices, g.y_shape[1:])
     return y, indices
+
+
+def last_positions(indices: Tensor, x_shape: tuple[int, ...], layout: str) -> Tensor:
+    """The indices with -1 for each that a later one repeats."""
+    return LastPositions.apply(indices, x_shape=x_shape, layout=layout)
 
 
 def scatter_positions(values: Tensor, indices: Any, x_shape: tuple[int, ...], layout: str) -> Tensor:

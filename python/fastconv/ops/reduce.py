@@ -6,7 +6,7 @@ from typing import Any
 
 from .._core import ProblemError
 from ..arrays import namespace
-from ..autograd import Context, Function
+from ..autograd import Context, Function, is_grad_enabled
 from ..tensor import Tensor, as_tensor
 from .arithmetic import Where, neg
 from .elementary import exp, log, sqrt
@@ -20,8 +20,9 @@ class Extreme(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, *, axes: Shape, smallest: bool) -> Any:
         y = x.min(axes, keepdims=True) if smallest else x.max(axes, keepdims=True)
-        equal = (x == y) | (x != x)
-        ctx.shape, ctx.shares = x.shape, x.dtype.type(1) * equal / equal.sum(axes, keepdims=True).astype(x.dtype)
+        if ctx.needs_input_grad[0]:
+            equal = (x == y) | (x != x)
+            ctx.shape, ctx.shares = x.shape, x.dtype.type(1) * equal / equal.sum(axes, keepdims=True).astype(x.dtype)
         return y
 
     @staticmethod
@@ -58,6 +59,9 @@ def _without(x: Tensor, axes: Shape) -> Tensor:
 def _first(x: Any, axis: Any, keepdims: bool, caller: str) -> Tensor:
     x = as_tensor(x)
     axes = _filled(x, axis, caller)
+    if not is_grad_enabled():  # without a gradient it does not matter which of equal ones it is
+        y = Extreme.apply(x, axes=axes, smallest=caller == "min")
+        return y if keepdims else _without(y, axes)
     method = "argmin" if caller == "min" else "argmax"
     if len(axes) == 1:
         indices = getattr(x.data, method)(axes[0], keepdims=True)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fc.InferenceSession`: a model traced once and run without Python between its layers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._core import ProblemError
+from ..options import current, native, settings
+from ..tensor import plain
+from .choices import choose, options_for
+from .files import load_network, save_network
+from .lowering import lowered
+from .network import Network, Shape
+from .passes import optimised
+from .profile import Profile
+from .program import Program, Weights
+
+__all__ = ["InferenceSession"]
+
+_PROGRAMS = 8  # batch sizes whose plans are kept
+
+
+class InferenceSession:
+    """A model for inference: folded, fused, its weights packed and its memory planned once.
+
+    Making one traces the model in evaluation mode (`fastconv.graph`), folds batch normalisation and constant factors
+    into weights, lets biases, residual sums and activations run in the kernels of the convolutions before them, writes
+    parts of concatenations to their place, and plans one arena for all intermediate arrays. A call runs a list of
+    native steps with the GIL released. What has no native step is called as a Function between them; `profile` shows
+    it as "python".
+
+    Spatial sizes are those of the example. The first axis is the batch, and may differ from call to call: each batch
+    size is planned at its first call, with the algorithms that were chosen for the example's, and the last 8 plans
+    are kept; only where a Function is called the batch too is the example's. Weights are copied: training the model
+    later changes nothing.
+
+    Results equal the model's up to rounding, and are the same bits for any number of threads (`fc.options(threads=...)`
+    holds for calls, the other options when the session is made). Any number of threads may call one session: each call
+    leases an arena of its own.
+
+    Args:
+        model: a Module, or any function of tensors, of float32 or float64.
+        example: an array or tensor as the model takes it, or a tuple of them for several inputs.
+        tune: seconds to spend on timing algorithms; None: the options' tuning, or the estimates, choose.
+
+    Raises:
+        ProblemError: a model that cannot be traced (see `graph.trace_graph`); a call with other shapes.
+        UnsupportedError: another dtype.
+
+    Example:
+        >>> session = fc.InferenceSession(model, x)
+        >>> y = session(x)
+    """
+
+    def __init__(self, model: Any, example: Any, tune: float | None = None) -> None:
+        examples = example if isinstance(example, tuple) else (example,)
+        self._start(optimised(lowered(model, *examples)), tune)
+
+    def _start(self, network: Network, tune: float | None) -> None:
+        choose(network, tune)
+        self._network = network
+        kept = settings()
+        self._weights = Weights(network, options_for(kept))
+        self._options = native(kept._replace(algorithm=None, tuning=None))
+        self._programs: OrderedDict[tuple[Shape, ...], Program] = OrderedDict()
+        self._lock = threading.Lock()
+        self._program(network.input_shapes)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What the model returns for these inputs, as arrays: one, or a tuple, list or dict as the model makes it."""
+        arrays = self._checked(inputs)
+        return self._packed(self._run(arrays))
+
+    def _run(self, arrays: list[Any], seconds: Any = None) -> list[Any]:
+        shapes = tuple(a.shape for a in arrays)
+        if arrays[0].shape[:1] == (0,):  # nothing to plan: what one image gives, without the image
+            one = self._program(tuple((1, *s[1:]) for s in shapes))
+            return [np.zeros((0, *s[1:]), one.dtype) for s in one.output_shapes]
+        return self._program(shapes).run(arrays, current().threads, seconds)
+
+    def _packed(self, outputs: list[Any]) -> Any:
+        structure, keys = self._network.structure, self._network.keys
+        if structure == "tensor":
+            return outputs[0]
+        if structure == "dict":
+            return dict(zip(keys, outputs, strict=True))
+        return outputs if structure == "list" else tuple(outputs)
+
+    def _checked(self, inputs: Sequence[Any]) -> list[Any]:
+        expected = self._network.input_shapes
+        if len(inputs) != len(expected):
+            raise ProblemError(f"InferenceSession: {len(inputs)} inputs came; expected {len(expected)}")
+        arrays = [plain(x) for x in inputs]
+        batch = arrays[0].shape[0] if getattr(arrays[0], "shape", ()) else None
+        for i, (array, shape) in enumerate(zip(arrays, expected, strict=True)):
+            if not isinstance(array, np.ndarray) or array.dtype != self._network.dtype:
+                got = getattr(array, "dtype", type(array).__name__)
+                raise TypeError(
+                    f"InferenceSession: input {i} is {got}; expected a NumPy array of {self._network.dtype}: "
+                    f"use .astype(numpy.{self._network.dtype})"
+                )
+            other = (batch, *shape[1:]) if shape[:1] == expected[0][:1] else shape
+            if array.shape != other:
+                raise ProblemError(
+                    f"InferenceSession: input {i} has shape {array.shape}; expected {shape}, with any batch: sizes are "
+                    "those of the example"
+                )
+        return [np.ascontiguousarray(a) for a in arrays]
+
+    def _program(self, shapes: tuple[Shape, ...]) -> Program:
+        with self._lock:
+            program = self._programs.get(shapes)
+            if program is None:
+                called = [n.words["function"] for n in self._network.nodes if n.op == "python"]
+                if called and shapes != self._network.input_shapes:
+                    raise ProblemError(
+                        f"InferenceSession: {called[0]} has no native step, so that the batch is fixed; expected "
+                        f"inputs of shape {self._network.input_shapes}, got {shapes}"
+                    )
+                program = Program(self._network, shapes, self._weights, self._options)
+                self._programs[shapes] = program
+                if len(self._programs) > _PROGRAMS:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(shapes)
+            return program
+
+    @property
+    def arena_bytes(self) -> int:
+        """Of the memory in which the intermediate arrays of one call lie, for the example's batch size. Outputs and
+        the workspace of one convolution at a time come on top."""
+        return self._program(self._network.input_shapes).arena_bytes
+
+    @property
+    def packed_bytes(self) -> int:
+        """Of the packed weights."""
+        return self._weights.bytes
+
+    @property
+    def algorithms(self) -> dict[str, str]:
+        """Layer -> the algorithm that computes it; layers without a name are called node 0, node 1, ..."""
+        nodes = enumerate(self._network.nodes)
+        return {n.name or f"node {i}": n.words["algorithm"] for i, n in nodes if "algorithm" in n.words}
+
+    def profile(self, *inputs: Any, repeats: int = 10) -> Profile:
+        """Time every step.
+
+        Args:
+            inputs: as for a call.
+            repeats: so many runs, after one that is not counted; each step has its median.
+        """
+        arrays = self._checked(inputs)
+        if repeats < 1 or 0 in arrays[0].shape:
+            raise ProblemError(
+                f"profile: repeats is {repeats}, the input {arrays[0].shape}; expected 1 or more of each"
+            )
+        runs: list[Any] = []
+        self._run(arrays)
+        for _ in range(repeats):
+            runs.append([])
+            self._run(arrays, runs[-1])
+        return Profile(runs, native(settings()))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the session to a file, as NumPy's npz: the folded network, its weights, and the algorithms.
+
+        Raises:
+            UnsupportedError: a model with an operation that has no native step.
+        """
+        save_network(self._network, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> InferenceSession:
+        """The session that `save` wrote: the same choices, and on the same instruction set the same bits.
+
+        Raises:
+            ProblemError: not such a file, or a damaged one; nothing of it is used then.
+            UnsupportedError: a file of a later version, or an algorithm that this machine does not have.
+        """
+        session = cls.__new__(cls)
+        session._start(load_network(path), None)
+        return session
