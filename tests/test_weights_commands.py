@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fastconv convert` and `fastconv predict` with a network of the tests' own, and the cards."""
+"""`fastconv convert` and `fastconv predict` with a network of the tests' own, the cards, docs/weights.md."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,3 +153,15 @@ def test_unknown_cards():
         fc.models.card("squeezenet")
     with pytest.raises(ValueError, match="expected one of caffe, torchvision"):
         fc.models.card("squeezenet1_1", "keras")
+
+
+def test_the_snippets_of_the_document_run(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parent.parent / "docs" / "weights.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(snippet, "weights.md", "exec"), names)
+    out = capsys.readouterr().out
+    assert "classifier.1.weight has shape (7, 512, 1, 1), expected (10, 512, 1, 1)" in out
+    assert "missing: features.0.bias\n" in out and "227 BGR (103.939, 116.78, 123.68) bicubic MIT\n256\n" in out
+    assert names["logits"].shape == (1, 1000)
