@@ -93,6 +93,7 @@ def train(options: argparse.Namespace) -> int:
         model,
         loader,
         optimizer=optimizer,
+        loss=fc.models.auxiliary_loss,
         epochs=options.epochs,
         validation=held_out,
         checkpoint=saved,
