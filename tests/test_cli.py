@@ -166,6 +166,7 @@ def test_numpy_alone_is_enough_for_these(arguments):
         (("train",), "matplotlib"),
         (("evaluate", "--checkpoint", "x.npz"), "rich"),
         (("demo",), "rich matplotlib"),
+        (("predict", "--weights", "x.npz", "p.jpg"), "PIL rich"),
     ],
 )
 def test_other_commands_name_the_extra_that_they_need(arguments, modules):
@@ -173,6 +174,14 @@ def test_other_commands_name_the_extra_that_they_need(arguments, modules):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"fastconv: {arguments[0]} needs {modules.split()[0]}")
     assert done.stderr.endswith('pip install "fastconv[demo]"\n') and done.stderr.count("\n") == 1
+
+
+def test_numpy_alone_is_enough_to_convert(tmp_path):
+    np.savez(tmp_path / "in.npz", w=np.arange(3))
+    done = without(
+        "rich matplotlib PIL safetensors torch", "convert", str(tmp_path / "in.npz"), str(tmp_path / "o.npz")
+    )
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "o.npz").exists()
 
 
 # Errors

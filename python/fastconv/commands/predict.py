@@ -122,7 +122,8 @@ def _print_bars(
     for label in best.tolist():
         share = float(probabilities[label])
         name = [labels[label]] if named else []
-        table.add_row(str(label), *name, f"{share:.1%}", Bar(1.0, 0.0, share, color="blue"))
+        text = f"{share:.1%}" if share >= 0.0005 else "<0.1%"
+        table.add_row(str(label), *name, text, Bar(1.0, 0.0, share, color="blue"))
     console = Console()
     if number:
         console.print()

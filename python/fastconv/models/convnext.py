@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..arrays import namespace
 from ..nn import init
 from ..tensor import Tensor
 from .parts import initialize, scaled
@@ -47,7 +48,8 @@ class StochasticDepth(nn.Module):
     def forward(self, x: Any) -> Tensor:
         if not self.training or not self.keep.p:
             return x
-        return x * self.keep(Tensor(np.ones((x.shape[0],) + (1,) * (x.ndim - 1), x.dtype)))
+        ones = namespace(x.data).ones((x.shape[0],) + (1,) * (x.ndim - 1), x.dtype)
+        return x * self.keep(Tensor(ones))
 
 
 class Block(nn.Module):
