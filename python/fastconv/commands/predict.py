@@ -16,11 +16,12 @@ from .arguments import need, whole
 from .convert import fit
 
 TEXT = """\
-Classify pictures by a network and its weights, and print the most probable classes. The weights are safetensors, .npz,
-a .pth file of PyTorch, or a checkpoint of fastconv train, which knows its network and classes. How a picture becomes
-the network's input is on the card of the weights (fc.models.card).
+Classify pictures by a network and its weights, and print the most probable
+classes. The weights are safetensors, .npz, a .pth file of PyTorch, or a
+checkpoint of fastconv train, which knows its network and classes. How a picture
+becomes the network's input is on the card of the weights (fc.models.card).
 """
-EXAMPLE = "fastconv predict --model squeezenet1_1 --weights squeezenet1_1.safetensors photo.jpg --plot top5.png"
+EXAMPLE = "fastconv predict --weights squeezenet1_1.safetensors photo.jpg --plot top5.png"
 
 
 def add_arguments(command: Any) -> None:
