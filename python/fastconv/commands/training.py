@@ -78,6 +78,7 @@ def train(options: argparse.Namespace) -> int:
     if options.resume:
         _check_resumable(options.resume, about)
     model = fc.models.build(options.model, **build)
+    _check_classifier(options.model, model, train.images.shape[1:], len(train.classes))
     optimizer = (
         fc.optim.Adam(model.parameters(), lr=options.lr)
         if options.optimizer == "adam"
@@ -105,6 +106,19 @@ def train(options: argparse.Namespace) -> int:
     print(f"held-out accuracy {result.accuracy:.4f} on {result.support} images")
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 0
+
+
+def _check_classifier(name: str, model: Any, shape: tuple[int, ...], classes: int) -> None:
+    import numpy as np
+
+    import fastconv as fc
+
+    with fc.no_grad():  # no images: the shape alone
+        answer = model.eval()(fc.Tensor(np.zeros((0, *shape), np.float32))).shape[1:]
+    if answer != (classes,):
+        raise ValueError(
+            f"train: {name} answers an image with shape {answer}; expected a score for each of {classes} classes"
+        )
 
 
 def _check_resumable(path: str, about: dict[str, Any]) -> None:
