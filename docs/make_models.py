@@ -31,8 +31,8 @@ print(fc.summary(model, (3, 64, 64)))
 ```
 
 Where torchvision has the network, the keys of its `state_dict`, the initial values and what comes out in training are
-torchvision's. All give logits, not probabilities, but for the ones below that say otherwise in their docstring.
-Weights that come from elsewhere need no initial values, which for a large network take seconds:
+torchvision's. Classifiers give logits, not probabilities, unless their docstring says otherwise. Weights that come from
+elsewhere need no initial values, which for a large network take seconds:
 
 ```python
 with fc.nn.init.skip():

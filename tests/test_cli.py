@@ -251,6 +251,34 @@ def test_train_then_resume_then_evaluate(capsys, tmp_path, small_set):
 
 
 @pytest.mark.usefixtures("extra")
+def test_trains_a_network_with_auxiliary_classifiers(capsys, tmp_path, small_set, monkeypatch):
+    entry = fc.models._ENTRIES["googlenet"]
+
+    def narrow(num_classes, in_channels):
+        return entry.build(num_classes, in_channels, width_mult=1 / 16)
+
+    monkeypatch.setitem(fc.models._ENTRIES, "googlenet", entry._replace(build=narrow, input_shape=(3, 32, 32)))
+    out = tmp_path / "run"
+    code, text, err = run(
+        capsys, "train", "--model", "googlenet", "--data", str(small_set), "--epochs", "1", "--out", str(out)
+    )
+    assert (code, err) == (0, "") and "held-out accuracy" in text
+    assert "aux1.fc2.weight" in fc.train.load_checkpoint(out / "checkpoint.npz").model
+
+
+@pytest.mark.usefixtures("extra")
+def test_train_refuses_a_network_that_gives_no_scores(capsys, tmp_path, small_set, monkeypatch):
+    def maps(num_classes, in_channels):
+        return fc.nn.Conv2d(in_channels, num_classes, 1)
+
+    entry = fc.models._ENTRIES["lenet5"]._replace(build=maps)
+    monkeypatch.setitem(fc.models._ENTRIES, "maps", entry)
+    code, _, err = run(capsys, "train", "--model", "maps", "--data", str(small_set), "--out", str(tmp_path / "run"))
+    assert code == 1 and "maps answers an image with shape (2, 32, 32); expected a score for each of 2 classes" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("extra")
 def test_evaluate_refuses_what_does_not_fit(capsys, tmp_path, small_set):
     out = tmp_path / "run"
     train = ("train", "--data", str(small_set), "--epochs", "1", "--out", str(out), "--optimizer", "sgd")

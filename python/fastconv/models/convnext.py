@@ -22,6 +22,7 @@ class Permute(nn.Module):
     def __init__(self, axes: Sequence[int]) -> None:
         super().__init__()
         self.axes = tuple(axes)
+        self.layout = "channels_last" if self.axes == _CHANNELS_LAST else "channels_first"  # of the result
 
     def forward(self, x: Any) -> Tensor:
         return x.transpose(*self.axes)
@@ -32,6 +33,8 @@ class Permute(nn.Module):
 
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation of x (N, C, H, W) over its channels, each pixel for itself."""
+
+    layout = "channels_first"
 
     def forward(self, x: Any) -> Tensor:
         return super().forward(x.transpose(*_CHANNELS_LAST)).transpose(*_CHANNELS_FIRST)
