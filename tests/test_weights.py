@@ -70,6 +70,13 @@ def test_a_model_comes_back_and_an_empty_state_too(tmp_path, ending):
     assert fc.weights.load(path) == {}
 
 
+def test_tensors_of_pytorch_are_saved_like_ours(tmp_path):
+    torch = pytest.importorskip("torch")
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    fc.weights.save(tmp_path / "a.npz", {"ours": fc.Tensor(value), "theirs": torch.tensor(value, requires_grad=True)})
+    assert_same_state(fc.weights.load(tmp_path / "a.npz"), {"ours": value, "theirs": value})
+
+
 def test_a_checkpoint_gives_its_model(tmp_path):
     path = tmp_path / "checkpoint.npz"
     model = fc.models.lenet5().bfloat16().state_dict()
