@@ -166,6 +166,7 @@ def test_numpy_alone_is_enough_for_these(arguments):
         (("train",), "matplotlib"),
         (("evaluate", "--checkpoint", "x.npz"), "rich"),
         (("demo",), "rich matplotlib"),
+        (("predict", "--weights", "x.npz", "p.jpg"), "PIL rich"),
     ],
 )
 def test_other_commands_name_the_extra_that_they_need(arguments, modules):
@@ -173,6 +174,14 @@ def test_other_commands_name_the_extra_that_they_need(arguments, modules):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"fastconv: {arguments[0]} needs {modules.split()[0]}")
     assert done.stderr.endswith('pip install "fastconv[demo]"\n') and done.stderr.count("\n") == 1
+
+
+def test_numpy_alone_is_enough_to_convert(tmp_path):
+    np.savez(tmp_path / "in.npz", w=np.arange(3))
+    done = without(
+        "rich matplotlib PIL safetensors torch", "convert", str(tmp_path / "in.npz"), str(tmp_path / "o.npz")
+    )
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "o.npz").exists()
 
 
 # Errors
@@ -239,6 +248,34 @@ def test_train_then_resume_then_evaluate(capsys, tmp_path, small_set):
     record = json.loads(out)
     assert code == 0 and record["accuracy"] == 1.0 and record["confusion_matrix"] == [[6, 0], [0, 6]]
     assert record["class_support"] == [6, 6] and record["support"] == 12
+
+
+@pytest.mark.usefixtures("extra")
+def test_trains_a_network_with_auxiliary_classifiers(capsys, tmp_path, small_set, monkeypatch):
+    entry = fc.models._ENTRIES["googlenet"]
+
+    def narrow(num_classes, in_channels):
+        return entry.build(num_classes, in_channels, width_mult=1 / 16)
+
+    monkeypatch.setitem(fc.models._ENTRIES, "googlenet", entry._replace(build=narrow, input_shape=(3, 32, 32)))
+    out = tmp_path / "run"
+    code, text, err = run(
+        capsys, "train", "--model", "googlenet", "--data", str(small_set), "--epochs", "1", "--out", str(out)
+    )
+    assert (code, err) == (0, "") and "held-out accuracy" in text
+    assert "aux1.fc2.weight" in fc.train.load_checkpoint(out / "checkpoint.npz").model
+
+
+@pytest.mark.usefixtures("extra")
+def test_train_refuses_a_network_that_gives_no_scores(capsys, tmp_path, small_set, monkeypatch):
+    def maps(num_classes, in_channels):
+        return fc.nn.Conv2d(in_channels, num_classes, 1)
+
+    entry = fc.models._ENTRIES["lenet5"]._replace(build=maps)
+    monkeypatch.setitem(fc.models._ENTRIES, "maps", entry)
+    code, _, err = run(capsys, "train", "--model", "maps", "--data", str(small_set), "--out", str(tmp_path / "run"))
+    assert code == 1 and "maps answers an image with shape (2, 32, 32); expected a score for each of 2 classes" in err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("extra")

@@ -210,3 +210,9 @@ def test_the_grid_learns_where_squares_are():
     assert (found[..., 0].argmax(1) == cells[1]).all()
     assert (found[cells][:, 5:].argmax(1) == wanted[cells][:, 5:].argmax(1)).all()
     assert np.abs(found[cells][:, 1:5] - wanted[cells][:, 1:5]).mean() < 0.1
+
+
+def test_summary_of_what_computes_with_channels_last():
+    rows = [line.split() for line in str(fc.summary(fc.models.convnext_tiny(), (3, 64, 96))).splitlines()]
+    shapes = [" ".join(row[2:6]) for row in rows if row and row[0] in ("permute_1", "dense_1", "permute_2", "dense_2")]
+    assert shapes == ["(None, 16, 24, 96)", "(None, 16, 24, 384)", "(None, 16, 24, 96)", "(None, 16, 24, 96)"]

@@ -70,6 +70,13 @@ def test_a_model_comes_back_and_an_empty_state_too(tmp_path, ending):
     assert fc.weights.load(path) == {}
 
 
+def test_tensors_of_pytorch_are_saved_like_ours(tmp_path):
+    torch = pytest.importorskip("torch")
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    fc.weights.save(tmp_path / "a.npz", {"ours": fc.Tensor(value), "theirs": torch.tensor(value, requires_grad=True)})
+    assert_same_state(fc.weights.load(tmp_path / "a.npz"), {"ours": value, "theirs": value})
+
+
 def test_a_checkpoint_gives_its_model(tmp_path):
     path = tmp_path / "checkpoint.npz"
     model = fc.models.lenet5().bfloat16().state_dict()
@@ -292,6 +299,9 @@ def test_a_bomb_is_refused_before_its_memory_is_taken(tmp_path, monkeypatch):
     finally:
         tracemalloc.stop()
     assert fc.weights.load(path, max_bytes=2**25)["a"].shape == (2**24,)
+    path = archive(tmp_path / "bomb.npz", {"checkpoint.json.npy": npy(np.zeros(2**24, np.uint8))}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"bomb\.npz: not a checkpoint of fastconv train \(its arrays take"):
+        fc.weights.metadata(path)
 
 
 # Mutated files
@@ -333,8 +343,9 @@ def originals(tmp_path):
     return counts
 
 
-def test_mutated_files_load_or_give_one_error_that_names_them(tmp_path):
+def test_mutated_files_load_or_give_one_error_that_names_them(tmp_path, full):
     for number, (name, count) in enumerate(originals(tmp_path).items()):
+        count *= 10 if full else 1
         original, path = (tmp_path / name).read_bytes(), tmp_path / f"mutated-{name}"
         refused = 0
         for seed in range(count):

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fastconv convert` and `fastconv predict` with a network of the tests' own, and the cards."""
+"""`fastconv convert` and `fastconv predict` with a network of the tests' own, the cards, docs/weights.md."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastconv as fc
 from fastconv.cli import main
-from tolerance import assert_exact, assert_same_bits
+from tolerance import assert_close, assert_exact, assert_same_bits
 
 
 @pytest.fixture
@@ -146,8 +148,44 @@ def test_preprocess_refuses_other_arrays(image):
         fc.models.card("squeezenet1_1").preprocess(image)
 
 
+def test_small_pictures_come_in_as_in_training():
+    """MNIST's 28 x 28 get a margin, digits of 8 x 8 are enlarged, as `fastconv train` does it."""
+    rng = np.random.default_rng(3)
+    card = fc.models.card("lenet5")
+    for side in (28, 8, 32):
+        pixels = rng.integers(0, 256, (side, side), dtype=np.uint8)
+        fed = fc.data.fit_square(pixels[np.newaxis, np.newaxis].astype(np.float32) / 255, 32)
+        assert_close(card.preprocess(pixels), fed, "pointwise")
+    assert card.preprocess(rng.integers(0, 256, (50, 40), dtype=np.uint8)).shape == (1, 1, 32, 32)
+
+
+def test_predict_takes_the_channels_of_the_checkpoint(capsys, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    build = {"num_classes": 2, "in_channels": 3}
+    about = {"model": "lenet5", "options": build, "classes": ["left", "right"]}
+    checkpoint = fc.train.Checkpoint(fc.models.lenet5(**build).state_dict(), metadata=about)
+    fc.train.save_checkpoint(tmp_path / "c.npz", checkpoint)
+    image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "p.png")
+    code, out, _ = run(capsys, "predict", "--weights", tmp_path / "c.npz", tmp_path / "p.png", "--json")
+    assert code == 0 and {entry["class"] for entry in json.loads(out)[0]["top"]} == {"left", "right"}
+
+
 def test_unknown_cards():
+    with pytest.raises(ValueError, match="dcgan_generator takes 100 channels; expected a network of pictures"):
+        fc.models.card("dcgan_generator")
     with pytest.raises(ValueError, match="no network is called 'squeezenet'"):
         fc.models.card("squeezenet")
     with pytest.raises(ValueError, match="expected one of caffe, torchvision"):
         fc.models.card("squeezenet1_1", "keras")
+
+
+def test_the_snippets_of_the_document_run(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parent.parent / "docs" / "weights.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(snippet, "weights.md", "exec"), names)
+    out = capsys.readouterr().out
+    assert "classifier.1.weight has shape (7, 512, 1, 1), expected (10, 512, 1, 1)" in out
+    assert "missing: features.0.bias\n" in out and "227 BGR (103.939, 116.78, 123.68) bicubic MIT\n256\n" in out
+    assert names["logits"].shape == (1, 1000)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 TEXT = """\
-Read weights from safetensors, .npz (also a checkpoint of fastconv train) or a .pth or .pt file of PyTorch, and write
-them as safetensors or .npz. What the input is, its first bytes say; the output's ending decides its format.
+Read weights from safetensors, .npz (also a checkpoint of fastconv train) or a
+.pth or .pt file of PyTorch, and write them as safetensors or .npz. What the
+input is, its first bytes say; the output's ending decides its format.
 """
 EXAMPLE = "fastconv convert resnet18.pth resnet18.safetensors --model resnet18"
 

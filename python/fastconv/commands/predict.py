@@ -16,11 +16,12 @@ from .arguments import need, whole
 from .convert import fit
 
 TEXT = """\
-Classify pictures by a network and its weights, and print the most probable classes. The weights are safetensors, .npz,
-a .pth file of PyTorch, or a checkpoint of fastconv train, which knows its network and classes. How a picture becomes
-the network's input is on the card of the weights (fc.models.card).
+Classify pictures by a network and its weights, and print the most probable
+classes. The weights are safetensors, .npz, a .pth file of PyTorch, or a
+checkpoint of fastconv train, which knows its network and classes. How a picture
+becomes the network's input is on the card of the weights (fc.models.card).
 """
-EXAMPLE = "fastconv predict --model squeezenet1_1 --weights squeezenet1_1.safetensors photo.jpg --plot top5.png"
+EXAMPLE = "fastconv predict --weights squeezenet1_1.safetensors photo.jpg --plot top5.png"
 
 
 def add_arguments(command: Any) -> None:
@@ -84,6 +85,8 @@ def _open(options: argparse.Namespace) -> tuple[Any, Any, list[str] | None]:
     card = fc.models.card(name, options.card or about.get("card"))
     build = json.loads(about.get("options", "{}")) if name == about.get("model") else {}
     model = fit(name, state, options.weights, **build).eval()
+    if card.name == "plain" and build.get("in_channels") in (1, 3):
+        card = fc.models.cards.plain_card(card.size, build["in_channels"])
     if options.classes:
         return model, card, Path(options.classes).read_text(encoding="utf-8").splitlines()
     if "classes" in about:
@@ -122,7 +125,8 @@ def _print_bars(
     for label in best.tolist():
         share = float(probabilities[label])
         name = [labels[label]] if named else []
-        table.add_row(str(label), *name, f"{share:.1%}", Bar(1.0, 0.0, share, color="blue"))
+        text = f"{share:.1%}" if share >= 0.0005 else "<0.1%"
+        table.add_row(str(label), *name, text, Bar(1.0, 0.0, share, color="blue"))
     console = Console()
     if number:
         console.print()

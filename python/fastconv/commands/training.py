@@ -18,8 +18,6 @@ EVALUATE_TEXT = (
     "Test a trained network on the held-out part of a data set: accuracy, per-class scores, confusion matrix."
 )
 EVALUATE_EXAMPLE = "fastconv evaluate --checkpoint runs/digits/checkpoint.npz --data digits"
-# Networks that answer for every pixel, window or cell; a data set of labels has one answer for an image.
-_ANSWERS_OF_PLACES = {"frrn_a", "overfeat", "unet", "yolo_grid"}
 
 
 def add_train_arguments(command: Any) -> None:
@@ -59,7 +57,7 @@ def _add_data(command: Any) -> None:
 def _model_names() -> list[str]:
     from fastconv import models
 
-    return [name for name in models.list("num_classes", "in_channels") if name not in _ANSWERS_OF_PLACES]
+    return models.list("num_classes", "in_channels")
 
 
 def train(options: argparse.Namespace) -> int:
@@ -80,6 +78,7 @@ def train(options: argparse.Namespace) -> int:
     if options.resume:
         _check_resumable(options.resume, about)
     model = fc.models.build(options.model, **build)
+    _check_classifier(options.model, model, train.images.shape[1:], len(train.classes))
     optimizer = (
         fc.optim.Adam(model.parameters(), lr=options.lr)
         if options.optimizer == "adam"
@@ -93,6 +92,7 @@ def train(options: argparse.Namespace) -> int:
         model,
         loader,
         optimizer=optimizer,
+        loss=fc.models.auxiliary_loss,
         epochs=options.epochs,
         validation=held_out,
         checkpoint=saved,
@@ -106,6 +106,19 @@ def train(options: argparse.Namespace) -> int:
     print(f"held-out accuracy {result.accuracy:.4f} on {result.support} images")
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 0
+
+
+def _check_classifier(name: str, model: Any, shape: tuple[int, ...], classes: int) -> None:
+    import numpy as np
+
+    import fastconv as fc
+
+    with fc.no_grad():  # no images: the shape alone
+        answer = model.eval()(fc.Tensor(np.zeros((0, *shape), np.float32))).shape[1:]
+    if answer != (classes,):
+        raise ValueError(
+            f"train: {name} answers an image with shape {answer}; expected a score for each of {classes} classes"
+        )
 
 
 def _check_resumable(path: str, about: dict[str, Any]) -> None:

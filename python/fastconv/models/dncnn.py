@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import nn
+from ..arrays import namespace
 from ..autograd import no_grad
 from ..nn import init
 from ..tensor import Tensor
@@ -85,11 +86,12 @@ def denoise_image(model: nn.Module, image: npt.ArrayLike) -> npt.NDArray[Any]:
             "expected (H, W) or (C, H, W) of floating numbers"
         )
     modes = [(module, module.training) for module in model.modules()]
-    x = noisy.reshape((1,) * (4 - noisy.ndim) + noisy.shape)
+    weight = next(model.parameters()).data
+    x = noisy.reshape((1,) * (4 - noisy.ndim) + noisy.shape).astype(weight.dtype)
     try:
         model.eval()
         with no_grad():
-            noise = model(Tensor(x.astype(next(model.parameters()).dtype)))
+            noise = model(Tensor(namespace(weight).asarray(x))).to("cpu")
     finally:
         for module, training in modes:
             module.training = training

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import nn, ops
+from ..arrays import beside, namespace
 from ..nn import init
-from ..tensor import Tensor
+from ..tensor import Tensor, as_tensor
 from .parts import initialize
 
 _WIDTHS = (16, 32, 64, 128, 256)
@@ -116,21 +117,16 @@ def yolo_loss(predicted: Any, target: Any, coord: float = 5.0, noobj: float = 0.
             "expected both (N, rows, columns, 5 + classes)"
         )
     there = wanted[..., :1] == 1
-    wanted = np.where(np.isnan(wanted), 0, wanted).astype(predicted.dtype)
-    weight = np.zeros_like(wanted)
+    goal = np.where(np.isnan(wanted), 0, wanted).astype(predicted.dtype)
+    goal[..., 3:_BOX] = np.sqrt(goal[..., 3:_BOX] + _SMALLEST)
+    weight = np.zeros_like(goal)
     weight[..., :1] = np.where(there, 1, noobj)
     weight[..., 1:_BOX] = there * coord
     weight[..., _BOX:] = there
-    sides = wanted[..., 3:_BOX]
+    x = as_tensor(predicted)
     # The root of a side that came out negative is minus the root of its size: it still pulls towards the target.
-    found = predicted[..., 3:_BOX]
-    rooted = ops.sqrt(ops.abs(found) + _SMALLEST) * np.where(found.data > 0, 1, -1).astype(found.dtype)
-    differences = ops.concat(
-        [
-            predicted[..., :3] - wanted[..., :3],
-            rooted - np.sqrt(sides + found.dtype.type(_SMALLEST)),
-            predicted[..., _BOX:] - wanted[..., _BOX:],
-        ],
-        axis=-1,
-    )
-    return (differences * differences * weight).sum() / len(wanted)
+    sides = x[..., 3:_BOX]
+    sign = namespace(x.data).where(sides.data > 0, 1, -1).astype(x.dtype)
+    rooted = ops.sqrt(ops.abs(sides) + _SMALLEST) * sign
+    differences = ops.concat([x[..., :3], rooted, x[..., _BOX:]], axis=-1) - beside(goal, x.data)
+    return (differences * differences * beside(weight, x.data)).sum() / len(goal)

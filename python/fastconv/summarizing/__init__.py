@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import nn
 from .._core import ProblemError
-from . import keras, matlab
+from . import keras, matlab, matlab_layer
 from .rows import Row, idle_parts, measured
 
 __all__ = ["Row", "Summary", "summary"]
@@ -48,7 +48,7 @@ class Summary:
         Raises:
             ProblemError: there is no such layer.
         """
-        return matlab.layer(self, number)
+        return matlab_layer.layer(self, number)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data, which `json.dumps` takes."""

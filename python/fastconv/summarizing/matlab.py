@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of MATLAB's `net.Layers` and `net.Layers(2)`, in the form of the lecture that shows DnCNN's 59 layers.
+"""The table of MATLAB's `net.Layers`, in the form of the lecture that shows DnCNN's 59 layers.
 
 Layers are named by what they are and by the number of the convolution or dense layer before them: Conv2, BNorm2, ReLU2.
 """
@@ -7,10 +7,7 @@ Layers are named by what they are and by the number of the convolution or dense 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .. import nn
-from .._core import ProblemError
 from ..geometry import per_axis
 from ..nn.conv import _ConvBase
 from .rows import Row, channels_last, footer, is_global
@@ -42,7 +39,7 @@ _AXES = {1: "1-D ", 2: "", 3: "3-D "}
 
 def table(s: "Summary") -> str:
     """The whole table: number, name, kind and description of each layer."""
-    lines = list(_lines(s))
+    lines = list(lines_of(s))
     widths = [max(len(line[column]) for line in lines) for column in range(2)]
     numbers = len(str(len(lines)))
     text = [f"{len(lines)}x1 Layer array with layers:", ""]
@@ -52,25 +49,9 @@ def table(s: "Summary") -> str:
     return "\n".join([*text, *footer(s.macs, s.activation_bytes, s.idle)])
 
 
-def layer(s: "Summary", number: int) -> str:
-    """See `Summary.layer`."""
-    lines = list(_lines(s))
-    if not 1 <= number <= len(lines):
-        raise ProblemError(f"layer: number is {number}; expected 1 to {len(lines)}")
-    name, kind, _ = lines[number - 1]
-    row = s.rows[number - 2] if 2 <= number <= len(s.rows) + 1 else None
-    title, groups = _properties(s, row, kind)
-    pairs = [pair for group in groups.values() for pair in group] + [("Name", name)]
-    width = max(14, *(len(word) for word, _ in pairs)) + 4
-    text = [f"{title} with properties:", "", f"{'Name':>{width}}: {name}"]
-    for heading, group in groups.items():
-        text += ["", f"   {heading}", *(f"{word:>{width}}: {value}" for word, value in group)]
-    return "\n".join(text)
-
-
-def _lines(s: "Summary") -> Iterator[tuple[str, str, str]]:
+def lines_of(s: "Summary") -> Iterator[tuple[str, str, str]]:
     """(quoted name, kind, description) of the input, all layers and the output."""
-    yield "'InputLayer'", "Image Input", f"{_sizes(channels_last(None, s.input_shape))} images"
+    yield "'InputLayer'", "Image Input", f"{sizes(channels_last(None, s.input_shape))} images"
     number, taken = 0, set()
     for row in s.rows:
         number += isinstance(row.layer, _ConvBase | nn.Linear)
@@ -88,6 +69,7 @@ def _lines(s: "Summary") -> Iterator[tuple[str, str, str]]:
 
 
 def _described(row: Row) -> tuple[str, str, str]:
+    """(name without its number, kind, description)"""
     x: Any = row.layer
     kind = type(x).__name__
     if isinstance(x, _ConvBase):
@@ -98,8 +80,8 @@ def _described(row: Row) -> tuple[str, str, str]:
         return "BNorm", "Batch Normalization", f"Batch normalization with {x.num_features} channels"
     if kind in ("MaxPool2d", "AvgPool2d"):
         word = "max" if kind == "MaxPool2d" else "average"
-        size, stride = (per_axis(value, "size", "summary", 2) for value in (x.kernel_size, x.stride))
-        words = f"{_sizes(size)} {word} pooling with stride {_list(stride)} and padding {_padding(x.padding, 2)}"
+        window, stride = (per_axis(value, "size", "summary", 2) for value in (x.kernel_size, x.stride))
+        words = f"{sizes(window)} {word} pooling with stride {vector(stride)} and padding {padding_of(x.padding, 2)}"
         return "Pool", f"{word.title()} Pooling", words
     if kind == "LocalResponseNorm":
         words = f"cross channel normalization with {x.size} channels per element"
@@ -116,12 +98,13 @@ def _described(row: Row) -> tuple[str, str, str]:
 
 
 def _convolution(x: Any) -> tuple[str, str]:
+    """(kind, description)"""
     transposed = type(x).__name__.startswith("ConvTranspose")
-    filters = f"{x.out_channels // x.groups} {_sizes((*x.kernel_size, x.in_channels // x.groups))}"
-    padding = "'same'" if x.padding == "same" else _padding(x.padding, x.rank)
-    stride = f"stride {_list(x.stride)}"
+    filters = f"{x.out_channels // x.groups} {sizes((*x.kernel_size, x.in_channels // x.groups))}"
+    padding = padding_of(x.padding, x.rank)
+    stride = f"stride {vector(x.stride)}"
     if set(x.dilation) != {1}:
-        stride += f", dilation factor {_list(x.dilation)},"
+        stride += f", dilation factor {vector(x.dilation)},"
     words = "transposed convolutions" if transposed else "convolutions"
     border = "cropping" if transposed else "padding"
     fused = "" if x.activation is None else f", then {x.activation}"
@@ -132,57 +115,20 @@ def _convolution(x: Any) -> tuple[str, str]:
     return f"Grouped {kind}", f"{x.groups} groups of {text}"
 
 
-def _properties(s: "Summary", row: Row | None, kind: str) -> tuple[str, dict[str, list[tuple[str, str]]]]:
-    """(MATLAB's class, {heading: [(property, value)]})"""
-    x: Any = row.layer if row else None
-    if isinstance(x, nn.Conv2d):
-        single = "single" if x.weight.dtype == np.float32 else "double"
-        per_group = (x.in_channels // x.groups, x.out_channels // x.groups)
-        hyper = [("FilterSize", _list(x.kernel_size))]
-        if x.groups == 1:
-            hyper += [("NumChannels", str(per_group[0])), ("NumFilters", str(per_group[1]))]
-            groups = ""
-        else:
-            hyper += [("NumGroups", str(x.groups)), ("NumChannelsPerGroup", str(per_group[0]))]
-            hyper += [("NumFiltersPerGroup", str(per_group[1]))]
-            groups = f"×{x.groups}"
-        hyper += [("Stride", _list(x.stride))]
-        if set(x.dilation) != {1}:
-            hyper += [("DilationFactor", _list(x.dilation))]
-        same = x.padding == "same"
-        hyper += [("PaddingMode", "'same'" if same else "'manual'")]
-        hyper += [] if same else [("PaddingSize", _padding(x.padding, 2))]
-        filters = "×".join(map(str, (*x.kernel_size, *per_group)))
-        learnt = [("Weights", f"[{filters}{groups} {single}]")]
-        learnt += [("Bias", f"[1×1×{per_group[1]}{groups} {single}]")] if x.bias is not None else []
-        title = "Convolution2DLayer" if x.groups == 1 else "GroupedConvolution2DLayer"
-        return title, {"Hyperparameters": hyper, "Learnable Parameters": learnt}
-    if isinstance(x, nn.Linear):
-        single = "single" if x.weight.dtype == np.float32 else "double"
-        hyper = [("InputSize", str(x.in_features)), ("OutputSize", str(x.out_features))]
-        learnt = [("Weights", f"[{x.out_features}×{x.in_features} {single}]")]
-        learnt += [("Bias", f"[{x.out_features}×1 {single}]")] if x.bias is not None else []
-        return "FullyConnectedLayer", {"Hyperparameters": hyper, "Learnable Parameters": learnt}
-    if isinstance(x, nn.BatchNorm2d):
-        return "BatchNormalizationLayer", {"Hyperparameters": [("NumChannels", str(x.num_features)),
-                                                               ("Epsilon", f"{x.eps:g}")]}  # fmt: skip
-    if kind == "Image Input":
-        return "ImageInputLayer", {"Hyperparameters": [("InputSize", _list(channels_last(None, s.input_shape)))]}
-    return f"{kind.replace(' ', '')}Layer", {}
-
-
-def _padding(padding: Any, rank: int) -> str:
+def padding_of(padding: Any, rank: int) -> str:
     """[top bottom left right] of padding per axis, or per axis and side; words stay words."""
     if isinstance(padding, str):
         return f"'{padding}'"
     pairs = per_axis(padding, "padding", "summary", rank, 0) if hasattr(padding, "__index__") else padding
     sides = [side for pair in pairs for side in (pair if isinstance(pair, list | tuple) else (pair, pair))]
-    return _list(sides)
+    return vector(sides)
 
 
-def _sizes(values: Any) -> str:
+def sizes(values: Any) -> str:
+    """3x3x64"""
     return "x".join(map(str, values))
 
 
-def _list(values: Any) -> str:
+def vector(values: Any) -> str:
+    """[1 1]"""
     return f"[{' '.join(map(str, values))}]"

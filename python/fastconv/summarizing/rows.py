@@ -107,7 +107,8 @@ def idle_parts(model: nn.Module, called: set[int]) -> dict[str, int]:
 
 def channels_last(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     """A layer's shape with the channels at the end."""
-    if len(shape) < 2 or getattr(layer, "layout", "channels_first") == "channels_last":
+    usual = "channels_last" if isinstance(layer, nn.Linear | nn.LayerNorm) else "channels_first"
+    if len(shape) < 2 or getattr(layer, "layout", usual) == "channels_last":
         return shape
     return (*shape[1:], shape[0])
 

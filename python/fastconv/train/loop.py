@@ -86,7 +86,8 @@ def fit(
     """Train `model` as a classifier until `epochs` epochs are complete, and return what happened.
 
     Args:
-        model: gives logits (N, num_classes) for images (N, ...).
+        model: gives logits (N, num_classes) for images (N, ...); in training it may give a tuple that begins with
+            them, as GoogLeNet does, which `loss` then takes.
         train_loader: batches `(images, labels)`; one pass over it is an epoch.
         optimizer: over the model's parameters.
         loss: of (logits, labels), a mean over the batch; None is `nn.CrossEntropyLoss()`.
@@ -192,8 +193,8 @@ def _train_epoch(
     model.train()
     for images, labels in loader:
         optimizer.zero_grad()
-        logits = model(Tensor(images))
-        objective = loss(logits, labels)
+        outputs = model(Tensor(images))
+        objective = loss(outputs, labels)
         value = objective.item()
         if not math.isfinite(value):
             step = len(history.iteration_loss) + 1
@@ -204,6 +205,7 @@ def _train_epoch(
         optimizer.step()
         if schedule is not None:
             schedule.step()
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
         right = int((logits.detach().numpy().argmax(axis=1) == labels).sum())
         mean.add(value, right, len(labels))
         history.iteration_loss.append(value)

@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from .. import device
+from ..arrays import kind_of
 from . import npz, safetensors, torch_files
 
 __all__ = ["format_of", "load", "metadata", "save"]
@@ -117,7 +119,9 @@ def _plain(name: str, value: Any) -> Array:
     if not isinstance(name, str):
         raise TypeError(f"weights.save: a name is {name!r}; expected text")
     if hasattr(value, "detach"):  # a Tensor, or PyTorch's
-        value = value.detach().numpy()
+        value = value.detach().to("cpu").numpy()
+    elif kind_of(value) == "cupy":
+        value = device.moved(value, "cpu")
     array = np.asarray(value)
     if array.dtype.hasobject or array.dtype.fields or array.dtype.kind in "USMm":
         raise TypeError(f"weights.save: {name!r} has dtype {array.dtype}; expected numbers")

@@ -45,14 +45,11 @@ def read(path: Path, max_bytes: int | None = None) -> dict[str, Array]:
     Raises:
         ValueError: the archive is damaged, holds something else than arrays of numbers, or takes too much memory.
     """
-    limit = _ALWAYS + _RATIO * path.stat().st_size if max_bytes is None else max_bytes
     arrays: dict[str, Array] = {}
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            needed = sum(member.file_size for member in members)
-            if needed > limit:
-                raise ValueError(f"its arrays take {needed} bytes, more than the limit of {limit}; max_bytes raises it")
+            _check_size(path, members, max_bytes)
             for member in members:
                 name = member.filename.removesuffix(".npy")
                 if name in arrays:
@@ -75,7 +72,9 @@ def metadata(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive:
             if f"{_CHECKPOINT}.npy" not in archive.namelist():
                 return {}
-            tree = json.loads(_member(archive, archive.getinfo(f"{_CHECKPOINT}.npy")).tobytes())
+            member = archive.getinfo(f"{_CHECKPOINT}.npy")
+            _check_size(path, [member], None)
+            tree = json.loads(_member(archive, member).tobytes())
         about = tree["metadata"]
         return {
             name: value if isinstance(value, str) else json.dumps(value)
@@ -111,6 +110,13 @@ def write(file: BinaryIO, arrays: dict[str, Array], about: dict[str, str]) -> No
 def _storable(array: Array) -> Array:
     # NumPy's format knows no bfloat16: its two bytes go as raw ones, which is what numpy.savez makes of it too.
     return array.view("V2") if array.dtype.name == "bfloat16" else array
+
+
+def _check_size(path: Path, members: list[zipfile.ZipInfo], max_bytes: int | None) -> None:
+    limit = _ALWAYS + _RATIO * path.stat().st_size if max_bytes is None else max_bytes
+    needed = sum(member.file_size for member in members)
+    if needed > limit:
+        raise ValueError(f"its arrays take {needed} bytes, more than the limit of {limit}; max_bytes raises it")
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
