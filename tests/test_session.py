@@ -359,3 +359,27 @@ def test_plans_of_other_batch_sizes_are_bounded():
     for n in range(1, 14):
         assert session(image(n, side=12)).shape[0] == n
     assert len(session._programs) == 8
+
+
+# A net of the zoo, and the shape of a small input that it takes.
+ZOO = {
+    "cifar_resnet20": (1, 3, 32, 32),
+    "dncnn": (1, 1, 24, 24),
+    "efficientnet_lite0": (2, 3, 64, 64),
+    "googlenet": (1, 3, 64, 64),
+    "mobilenet_v1": (2, 3, 64, 64),
+    "mobilenet_v2": (1, 3, 64, 64),
+    "resnet18": (2, 3, 64, 64),
+    "squeezenet1_1": (1, 3, 64, 64),
+    "unet": (1, 1, 188, 188),
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_nets_of_the_zoo_run_natively(name):
+    fc.manual_seed(SEED)
+    model = fc.models.build(name).eval()
+    x = np.random.default_rng(SEED).standard_normal(ZOO[name]).astype(np.float32)
+    session = fc.InferenceSession(model, x)
+    assert_close(session(x), eager(model, x).data, "model", what=name)
+    assert "python" not in steps(session, x)
