@@ -9,6 +9,7 @@
 #include "machine.h"
 #include "pointwise_ops.h"
 #include "streaming.h"
+#include "workspace.h"
 
 namespace fastconv {
 namespace {
@@ -203,6 +204,18 @@ Failure ResponseNormStep::run(const StepCall& call) const {
   return of_type(dtype, call, [&](auto zero) {
     typedef decltype(zero) T;
     return response_norm_forward(*call.options->machine, norm, call.at<const T>(x), call.at<T>(y));
+  });
+}
+
+Failure GroupNormStep::run(const StepCall& call) const {
+  return of_type(dtype, call, [&](auto zero) {
+    typedef decltype(zero) T;
+    const int64_t count = shape.n * shape.groups;
+    const Workspace statistics(2 * count * static_cast<int64_t>(sizeof(double)));
+    if (statistics.failed()) return false;
+    double* const mean = static_cast<double*>(statistics.data());
+    return group_norm_forward(*call.options->machine, shape, call.at<const T>(x), call.at<const T>(gamma, 0),
+                              call.at<const T>(beta, 0), eps, call.at<T>(y), mean, mean + count);
   });
 }
 

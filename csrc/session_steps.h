@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "group_norm.h"
 #include "resample.h"
 #include "response_norm.h"
 #include "session.h"
@@ -93,6 +94,16 @@ struct SoftmaxStep final : Step {
 struct ResponseNormStep final : Step {
   DType dtype;
   ResponseNorm norm;
+  Rows x, y;
+
+  Failure run(const StepCall& call) const override;
+};
+
+struct GroupNormStep final : Step {
+  DType dtype;
+  GroupShape shape;
+  double eps;
+  int32_t gamma, beta;  // buffers
   Rows x, y;
 
   Failure run(const StepCall& call) const override;

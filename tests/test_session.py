@@ -157,6 +157,17 @@ def test_concatenation_of_several_images_costs_no_copies():
     assert steps(fc.InferenceSession(made("inception"), x), x) == NETS["inception"][1]
 
 
+def test_what_is_cut_out_of_planes_is_copied_to_its_place():
+    def crop_and_join(x, y):
+        return ops.concat([x[:, :, 1:-1, 2:-2], fc.conv2d(y, WEIGHTS)], 1)
+
+    x, y = image(2), image(2)[:, :, :, 2:-2].copy()
+    y = np.pad(y, ((0, 0), (0, 0), (0, 0), (1, 1)))
+    session = fc.InferenceSession(crop_and_join, (x, y))
+    assert steps(session, x, y) == ["copy", "conv"]
+    assert_close(session(x, y), eager(crop_and_join, x, y).data, "parity")
+
+
 def test_same_bits_for_any_number_of_threads_and_from_many():
     model, x = made("unet"), image(2, side=48)
     session = fc.InferenceSession(model, x)
@@ -199,6 +210,8 @@ class Everything(nn.Module):
     def __init__(self):
         super().__init__()
         self.prelu, self.reflect = nn.PReLU(4), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+        self.group, self.instance = nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True)
+        self.layer = nn.LayerNorm(12)
         self.gate, self.framed = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, stride=2)
 
     def forward(self, x):
@@ -218,6 +231,8 @@ class Everything(nn.Module):
             "lp": fc.lp_pool2d(y, 2.0, 2),
             "rows": ops.concat([y, x], 2) / 4.0,
             "resized": ops.interpolate(y, size=(5, 17), mode="bilinear"),
+            "group": self.instance(self.group(y)),
+            "layer": self.layer(y),
             "input": x,
         }
 
@@ -234,7 +249,18 @@ def test_every_native_step(n):
     assert result["input"] is not x
     kinds = set(steps(session, x))
     assert "python" not in kinds
-    assert kinds >= {"prelu", "gate", "scale_shift", "copy", "activation", "softmax", "resample", "pool", "binary"}
+    assert kinds >= {
+        "prelu",
+        "gate",
+        "scale_shift",
+        "copy",
+        "activation",
+        "softmax",
+        "resample",
+        "pool",
+        "binary",
+        "group_norm",
+    }
 
 
 def test_one_and_three_axes_and_channels_last():
@@ -253,14 +279,14 @@ WEIGHTS = np.random.default_rng(SEED).standard_normal((4, 3, 3, 3)).astype(np.fl
 
 
 class Unusual(nn.Module):
-    """A normalisation and functions without native steps, an array of integers between two of them."""
+    """Functions without native steps, an array of integers between two of them."""
 
     def __init__(self):
         super().__init__()
-        self.conv, self.norm, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1)
+        self.conv, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
 
     def forward(self, x):
-        y = self.norm(self.conv(x))
+        y = self.conv(x)
         pooled, indices = fc.max_pool2d(y, 2, return_indices=True)
         y = fc.max_unpool2d(pooled, indices, 2) + x
         return self.last(ops.sin(y)), ops.max(y, 1)
@@ -272,8 +298,8 @@ def test_what_has_no_native_step_is_called_and_named(tmp_path):
     for result, expected in zip(session(x), eager(model, x), strict=True):
         assert_close(result, expected.data, "parity")
     profile = session.profile(x, repeats=2)
-    assert {"GroupNorm", "ScatterPositions", "Sin"} <= {s.algorithm for s in profile.steps if s.op == "python"}
-    with pytest.raises(fc.ProblemError, match="GroupNorm has no native step, so that the batch is fixed"):
+    assert {"ExtremePool", "ScatterPositions", "Sin"} <= {s.algorithm for s in profile.steps if s.op == "python"}
+    with pytest.raises(fc.ProblemError, match="ExtremePool has no native step, so that the batch is fixed"):
         session(x[:1])
     with pytest.raises(fc.UnsupportedError, match="has no native step; only native ones can be saved"):
         session.save(tmp_path / "session.npz")
@@ -333,3 +359,27 @@ def test_plans_of_other_batch_sizes_are_bounded():
     for n in range(1, 14):
         assert session(image(n, side=12)).shape[0] == n
     assert len(session._programs) == 8
+
+
+# A net of the zoo, and the shape of a small input that it takes.
+ZOO = {
+    "cifar_resnet20": (1, 3, 32, 32),
+    "dncnn": (1, 1, 24, 24),
+    "efficientnet_lite0": (2, 3, 64, 64),
+    "googlenet": (1, 3, 64, 64),
+    "mobilenet_v1": (2, 3, 64, 64),
+    "mobilenet_v2": (1, 3, 64, 64),
+    "resnet18": (2, 3, 64, 64),
+    "squeezenet1_1": (1, 3, 64, 64),
+    "unet": (1, 1, 188, 188),
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_nets_of_the_zoo_run_natively(name):
+    fc.manual_seed(SEED)
+    model = fc.models.build(name).eval()
+    x = np.random.default_rng(SEED).standard_normal(ZOO[name]).astype(np.float32)
+    session = fc.InferenceSession(model, x)
+    assert_close(session(x), eager(model, x).data, "model", what=name)
+    assert "python" not in steps(session, x)

@@ -57,6 +57,9 @@ class Branches(nn.Module):
         if kind == 6 and c > 1:
             begin = self.number(0, c - 1)
             return x[:, begin : self.number(begin + 1, c)]
+        if kind == 7 and self.number(0, 1):  # the middle of every plane, in a frame
+            inside = x[:, :, 1:-1, 1:-1]
+            return ops.pad(inside, ((0, 0), (0, 0), (2, 0), (0, 2)))
         if kind == 7:
             return self.layer(lambda: (nn.MaxPool2d if c % 2 else nn.AvgPool2d)(3, 1, 1))(x)
         return ops.tanh(x) * x if self.number(0, 1) else x * 0.5 + 1.0

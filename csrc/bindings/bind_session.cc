@@ -204,6 +204,19 @@ class Builder : BufferChecks {
     program_.add(std::move(step));
   }
 
+  void group_norm(int64_t n, int64_t channels, int64_t pixels, int64_t groups, bool last, int32_t gamma, int32_t beta,
+                  double eps, const RowsTuple& x, const RowsTuple& y) {
+    if (n < 1 || channels < 1 || pixels < 1 || groups < 1 || channels % groups != 0)
+      throw ProblemError{"group_norm: expected positive extents, and groups that divide the channels"};
+    auto step = std::make_unique<GroupNormStep>();
+    step->dtype = program_.dtype();
+    step->shape = {n, channels, pixels, groups, last};
+    step->gamma = values(gamma, channels, "gamma"), step->beta = values(beta, channels, "beta");
+    step->eps = eps;
+    step->x = dense(x, "x", n, channels, pixels), step->y = dense(y, "y", n, channels, pixels);
+    program_.add(std::move(step));
+  }
+
   void resample(int64_t inputs, int64_t outer, int64_t inner, const py::array& first, const py::array& start,
                 const py::array& weights, const RowsTuple& x, const RowsTuple& y) {
     const auto numbers = py::array_t<int64_t, py::array::c_style>::ensure(first),
@@ -336,6 +349,8 @@ void register_session(py::module_& m) {
       .def("response_norm", &Builder::response_norm, py::arg("shape"), py::arg("before"), py::arg("after"),
            py::arg("alpha"), py::arg("beta"), py::arg("k"), py::arg("spatial"), py::arg("last"), py::arg("x"),
            py::arg("y"))
+      .def("group_norm", &Builder::group_norm, py::arg("n"), py::arg("channels"), py::arg("pixels"), py::arg("groups"),
+           py::arg("last"), py::arg("gamma"), py::arg("beta"), py::arg("eps"), py::arg("x"), py::arg("y"))
       .def("resample", &Builder::resample, py::arg("inputs"), py::arg("outer"), py::arg("inner"), py::arg("first"),
            py::arg("start"), py::arg("weights"), py::arg("x"), py::arg("y"))
       .def("run", &Builder::run, py::arg("inputs"), py::arg("outputs"), py::arg("threads"), py::arg("arena"),

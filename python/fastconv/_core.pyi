@@ -230,6 +230,19 @@ class Program:
         x: Rows,
         y: Rows,
     ) -> None: ...
+    def group_norm(
+        self,
+        n: int,
+        channels: int,
+        pixels: int,
+        groups: int,
+        last: bool,
+        gamma: int,
+        beta: int,
+        eps: float,
+        x: Rows,
+        y: Rows,
+    ) -> None: ...
     def resample(
         self, inputs: int, outer: int, inner: int, first: Array, start: Array, weights: Array, x: Rows, y: Rows
     ) -> None: ...

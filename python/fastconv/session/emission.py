@@ -93,7 +93,7 @@ def _concat(node: Node, to: Program) -> None:
 
 
 def _slice(node: Node, to: Program) -> None:
-    if to.is_part(node.output, node.inputs[0]):
+    if to.is_view(node.output):
         return
     buffer, offset, strides = to.strides_of(node.inputs[0])
     ranges = [[0, to.shapes[node.output][0], 1], *node.words["ranges"]]
@@ -140,6 +140,17 @@ def _response_norm(node: Node, to: Program) -> None:
     to.step(node)
 
 
+def _group_norm(node: Node, to: Program) -> None:
+    (x,), last = node.inputs, node.words["layout"] == "channels_last"
+    shape = to.shapes[x]
+    channels = shape[-1] if last else shape[1]
+    gamma, beta = (to.constant(node.arrays[name]) for name in ("gamma", "beta"))
+    pixels = size_of(shape[1:]) // channels
+    to.native.group_norm(shape[0], channels, pixels, node.words["groups"], last, gamma, beta, node.words["eps"],
+                         to.rows_of(x), to.rows_of(node.output))  # fmt: skip
+    to.step(node)
+
+
 def _resample(node: Node, to: Program) -> None:
     (x,), axis = node.inputs, node.words["axis"]
     shape = to.shapes[x]
@@ -170,6 +181,7 @@ EMISSIONS: dict[str, Callable[[Node, Any], None]] = {
     "pad": _pad,
     "softmax": _softmax,
     "response_norm": _response_norm,
+    "group_norm": _group_norm,
     "resample": _resample,
     "constant": _constant,
 }

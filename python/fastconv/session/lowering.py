@@ -16,6 +16,7 @@ from ..ops.activations import Activation, PRelu
 from ..ops.arithmetic import Add, Clip, Div, Mul, Neg
 from ..ops.conv import Conv, ConvBackwardData
 from ..ops.dense import Dense
+from ..ops.group_norm import GroupNorm
 from ..ops.norm import BatchNormInference
 from ..ops.padding import Pad
 from ..ops.pool import AvgPool, ExtremePool, LpPool
@@ -75,6 +76,8 @@ class _Lowerer:
         """The number of a value; a constant becomes a node."""
         if value not in self.numbers:
             data = self.constant(value)
+            if data is None:
+                raise UnsupportedError("InferenceSession: statistics of a normalisation are used as values")
             self.numbers[value] = self.network.new_value()
             node = Node("constant", (), (self.numbers[value],), {}, {"value": np.asarray(data)}, value.name or "")
             self.network.nodes.append(node)
@@ -166,6 +169,15 @@ def _batch_norm(lower: _Lowerer, call: Call) -> bool:
     gamma, beta, mean, variance = (np.asarray(a, np.float64) for a in arrays)
     scale = gamma / np.sqrt(variance + call.static["eps"])
     return _scale_shift(lower, call, x, scale, beta - mean * scale, 1, _layer(constants[0]))
+
+
+def _group_norm(lower: _Lowerer, call: Call) -> bool:
+    x, *constants = call.inputs
+    gamma, beta = (lower.constant(v) for v in constants)
+    if x is None or gamma is None or beta is None or 0 in x.shape:
+        return False
+    arrays = {"gamma": gamma, "beta": beta}
+    return lower.add(call, "group_norm", [x], call.static, arrays, _layer(constants[0]))
 
 
 def _scale_shift(lower: _Lowerer, call: Call, x: Value, scale: Any, shift: Any, axis: int, name: str = "") -> bool:
@@ -364,6 +376,7 @@ _LOWERINGS: dict[Any, Lowering] = {
     ConvBackwardData: _conv_transpose,
     Dense: _dense,
     BatchNormInference: _batch_norm,
+    GroupNorm: _group_norm,
     ExtremePool: _pool,
     AvgPool: _pool,
     LpPool: _pool,

@@ -172,6 +172,16 @@ def _response_norm(node: Node, shapes: Sequence[Shape]) -> Shape:
     return shapes[0]
 
 
+def _group_norm(node: Node, shapes: Sequence[Shape]) -> Shape:
+    x, last = shapes[0], node.words["layout"] == "channels_last"
+    _require(len(x) > 1 and min(x) > 0, f"the input has shape {x}")
+    channels, groups = x[-1] if last else x[1], node.words["groups"]
+    _require(groups > 0 and channels % groups == 0, f"{groups} groups of {channels} channels")
+    for name in ("gamma", "beta"):
+        _require(node.arrays[name].shape == (channels,), f"{name} has shape {node.arrays[name].shape}")
+    return x
+
+
 def _resample(node: Node, shapes: Sequence[Shape]) -> Shape:
     x, axis = shapes[0], node.words["axis"]
     _require(0 < axis < len(x), f"axis is {axis} for shape {x}")
@@ -231,12 +241,14 @@ OPERATORS = {
     "gate": Operator((2, 2), {}, (), _gate, lambda node, position, axis: axis == 1, lambda node, axis: axis == 1),
     "prelu": Operator((1, 1), {}, ("slopes",), _prelu, _never, _never),
     "concat": Operator((1, 1 << 16), {"axis": int}, (), _concat),
-    "slice": Operator((1, 1), {"ranges": list}, (), _slice, writes=_never),
+    "slice": Operator((1, 1), {"ranges": list}, (), _slice),
     "reshape": Operator((1, 1), {"shape": list}, (), _reshape, writes=_never),
     "permute": Operator((1, 1), {"axes": list}, (), _permute),
     "pad": Operator((1, 1), {"widths": list, "value": float}, (), _pad),
     "softmax": Operator((1, 1), {"log": bool}, (), _matrix, _never, _never),
     "response_norm": Operator((1, 1), _WINDOWS, (), _response_norm, _never, _never),
+    "group_norm": Operator((1, 1), {"groups": int, "eps": float, "layout": str}, ("gamma", "beta"), _group_norm, _never,
+                           _never),
     "resample": Operator((1, 1), {"axis": int}, ("first", "start", "weights"), _resample, _never, _never),
     "constant": Operator((0, 0), {}, ("value",), _constant, writes=_never),
     "python": Operator((1, 1 << 16), {"function": str}, (), _same, _never, _never),

@@ -39,12 +39,13 @@ class Places:
 
     Attributes:
         places: value -> Place.
-        copied: values that are copied to their place, by the node that could not write or be read there.
+        views: the slices and reshapes that are the memory of what they read.
     """
 
     def __init__(self, network: Network, shapes: dict[int, Shape]) -> None:
         self.network, self.shapes = network, shapes
         self.places: dict[int, Place] = {}
+        self.views: set[int] = set()
         self.readers, self.makers = network.readers(), network.makers()
         fixed = {*network.inputs, *network.outputs}
         fixed.update(node.output for node in network.nodes if node.op == "constant")
@@ -66,7 +67,7 @@ class Places:
                     self._cut(node)
                 elif node.op == "reshape" and v not in fixed and self.is_dense(node.inputs[0]):
                     whole = self.places[node.inputs[0]]
-                    self.places[v] = Place(whole.root, whole.offset, 1, size_of(shapes[v]))
+                    self._view(v, Place(whole.root, whole.offset, 1, size_of(shapes[v])))
                 if v not in self.places:
                     self._own(v)
 
@@ -101,8 +102,8 @@ class Places:
             if part is None or not once or v in fixed or v in self.places or size_of(self.shapes[v]) == 0:
                 continue
             maker = self.makers[v]
-            if maker.op in ("slice", "reshape"):  # they are parts of something else
-                continue
+            if maker.op == "reshape" or (maker.op == "slice" and _cut_axis(maker, self.shapes) is not None):
+                continue  # it may be a part of something else
             if part.rows <= 1 or (OPERATORS[maker.op].writes(maker, axis) and self._all_read(v, axis)):
                 self.places[v] = part
 
@@ -116,13 +117,16 @@ class Places:
 
     def _cut(self, node: Node) -> None:
         """A slice of one axis, without steps, is a part of what it is cut from."""
-        x, ranges = self.shapes[node.inputs[0]], node.words["ranges"]
-        cut = [a for a, r in enumerate(ranges, 1) if list(r) != [0, x[a], 1]]
-        if len(cut) != 1 or ranges[cut[0] - 1][2] != 1:
+        axis = _cut_axis(node, self.shapes)
+        if axis is None:
             return
-        part = self._part(node.inputs[0], cut[0], ranges[cut[0] - 1][0])
-        if part is not None and (part.rows <= 1 or self._all_read(node.output, cut[0])):
-            self.places[node.output] = part
+        part = self._part(node.inputs[0], axis, node.words["ranges"][axis - 1][0])
+        if part is not None and (part.rows <= 1 or self._all_read(node.output, axis)):
+            self._view(node.output, part)
+
+    def _view(self, value: int, place: Place) -> None:
+        self.places[value] = place
+        self.views.add(value)
 
     def lives(self, itemsize: int) -> list[Life]:
         """The buffers of the arena: all roots but inputs, outputs and constants."""
@@ -135,6 +139,13 @@ class Places:
                 if root not in outside and v in self.shapes:
                     span[root] = (span.get(root, (i, i))[0], i)
         return [Life(root, a, b, size_of(self.shapes[root]) * itemsize) for root, (a, b) in span.items()]
+
+
+def _cut_axis(node: Node, shapes: dict[int, Shape]) -> int | None:
+    """The one axis that a slice cuts, without steps."""
+    x, ranges = shapes[node.inputs[0]], node.words["ranges"]
+    cut = [a for a, r in enumerate(ranges, 1) if list(r) != [0, x[a], 1]]
+    return cut[0] if len(cut) == 1 and ranges[cut[0] - 1][2] == 1 else None
 
 
 def assigned(lives: Sequence[Life]) -> tuple[dict[int, int], int]:

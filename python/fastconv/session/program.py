@@ -108,9 +108,9 @@ class Program:
         """Whether its elements follow each other."""
         return self._places.is_dense(value)
 
-    def is_part(self, value: int, whole: int) -> bool:
-        """Whether it lies within the memory of the other."""
-        return self._places.places[value].root == self._places.places[whole].root
+    def is_view(self, value: int) -> bool:
+        """Whether it is the memory of what its node reads."""
+        return value in self._places.views
 
     def root_of(self, value: int) -> int:
         """The value in whose memory it lies."""

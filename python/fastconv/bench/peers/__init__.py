@@ -41,7 +41,8 @@ class Peer(Protocol):
         """Make inputs, pack weights, choose algorithms: everything that is not timed.
 
         Args:
-            task: kind ("conv" with layer, "train" with model and batch, or "pool"), seed, options for fastconv.
+            task: kind ("conv" with layer, "train" with model and batch, "pool", or "network" with name and folder), seed,
+                options for fastconv.
 
         Raises:
             RefusedError: with a sentence.
@@ -77,6 +78,15 @@ POOLS = {
     "torch_pool": Entry("pooling", "TorchPool", "torch"),
     "torch_pool_channels_last": Entry("pooling", "TorchPoolChannelsLast", "torch"),
 }
+NETWORKS = {
+    "fastconv_session": Entry("networks", "FastconvSession", "fastconv"),
+    "torch_compiled": Entry("networks", "TorchCompiled", "torch"),
+    "torch_eager": Entry("networks", "TorchEager", "torch"),
+    "onnxruntime_network": Entry("networks", "OnnxRuntimeNetwork", "onnxruntime"),
+    "openvino_network": Entry("networks", "OpenVinoNetwork", "openvino"),
+    "ncnn_network": Entry("networks", "NcnnNetwork", "ncnn"),
+    "mnn_network": Entry("networks", "MnnNetwork", "MNN"),
+}
 REFERENCES = {
     "reference_torch": Entry("torch_", "Float64", "torch"),
     "reference_fastconv": Entry("fastconv_", "Float64", "fastconv"),
@@ -84,7 +94,7 @@ REFERENCES = {
     "reference_torch_train": Entry("training", "TorchTraining64", "torch"),
     "reference_fastconv_train": Entry("training", "FastconvTraining64", "fastconv"),
 }
-ALL = {**PEERS, **TRAINERS, **POOLS, **REFERENCES}
+ALL = {**PEERS, **TRAINERS, **POOLS, **NETWORKS, **REFERENCES}
 
 
 def entry(name: str) -> Entry:
