@@ -211,6 +211,56 @@ def test_padding_as_wide_as_the_window():
     assert_exact(y, np.array([[[3.0, 2.0, -np.inf], [4.0, -2.0, -np.inf]]], np.float32))
 
 
+def spelled_gelu(order):
+    """x (1 + erf(x / sqrt 2)) / 2 in one of the ways that writers have."""
+    nodes = [
+        helper.make_node("Div", ["x", "root"], ["d"]),
+        helper.make_node("Erf", ["d"], ["e"]),
+        helper.make_node("Add", ["e", "one"], ["a"]),
+    ]
+    factors = {"x half": [("x", "half", "h"), ("h", "a", "y")], "a x": [("x", "a", "h"), ("h", "half", "y")],
+               "a half": [("half", "a", "h"), ("h", "x", "y")]}[order]  # fmt: skip
+    return nodes + [helper.make_node("Mul", [a, b], [y]) for a, b, y in factors]
+
+
+GELU_ARRAYS = {"root": np.float32(np.sqrt(2)), "one": np.float32(1), "half": np.float32(0.5)}
+
+
+@pytest.mark.parametrize("order", ["x half", "a x", "a half"])
+def test_a_gelu_that_is_spelled_out(order):
+    model = fastconv.onnx.load(model_of(spelled_gelu(order), {"x": (FLOAT, [2, 3])}, arrays=GELU_ARRAYS))
+    assert [node.op_type for node in model.nodes] == ["Gelu"]
+    assert_close(model(X).data, fc.ops.gelu(X).data, "pointwise")
+
+
+def test_a_silu_that_is_spelled_out():
+    nodes = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Mul", ["s", "x"], ["y"], name="last")]
+    model = fastconv.onnx.load(model_of(nodes, {"x": (FLOAT, [2, 3])}))
+    assert [(node.op_type, node.name) for node in model.nodes] == [("Swish", "last")]
+    assert_exact(model(X).data, fc.ops.silu(X).data)
+
+
+def test_what_only_looks_like_one():
+    """Other numbers, another x, or a value in between that somebody reads: the nodes stay as they are."""
+    plain = spelled_gelu("x half")
+    other_x = [*plain[:3], helper.make_node("Mul", ["z", "half"], ["h"]), plain[4]]
+    gate = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Mul", ["s", "x"], ["y"])]
+    two = {"x": (FLOAT, [2, 3]), "z": (FLOAT, [2, 3])}
+    for nodes, outputs, arrays in (
+        (plain, ("y",), GELU_ARRAYS | {"half": np.float32(0.6)}),
+        (plain, ("y",), GELU_ARRAYS | {"one": np.float32(2)}),
+        (plain, ("y",), GELU_ARRAYS | {"root": np.float32(2)}),
+        (plain, ("y", "e"), GELU_ARRAYS),
+        (plain, ("y", "h"), GELU_ARRAYS),
+        (other_x, ("y",), GELU_ARRAYS),
+        (gate, ("y", "s"), {}),
+        ([gate[0], helper.make_node("Mul", ["s", "z"], ["y"])], ("y",), {}),
+    ):
+        model = fastconv.onnx.load(model_of(nodes, two, outputs, arrays))
+        assert len(model.nodes) == len(nodes)
+        model(X, X)
+
+
 def test_integers_divide_towards_zero():
     a, b = np.array([7, -7, 7, -7, 6], np.int64), np.array([2, 2, -2, -2, -3], np.int64)
     assert run("Div", [a, b], 14)[0].tolist() == [3, -3, -3, 3, -2]

@@ -12,6 +12,7 @@ from ..nn.module import Module, Parameter
 from ..tensor import Tensor
 from .graph import Graph, parse, read_graph
 from .node import Node, Value, as_value
+from .patterns import fused
 
 # Which inputs of an operator are learnt, if they are initializers of a floating dtype with an axis or more: single
 # numbers are constants of a formula. Running statistics are not learnt.
@@ -45,11 +46,12 @@ class OnnxModel(Module):
     Attributes:
         input_names, output_names: of the graph, in order.
         opset: the version of ONNX's operators that the file uses.
-        nodes: what runs, in order.
+        nodes: what runs, in order: the file's, but for activations that it spells out (patterns.py).
     """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
+        graph = graph._replace(nodes=fused(graph))
         self.graph_name, self.opset = graph.name, graph.opset
         self.inputs, self.output_names, self.nodes = graph.inputs, graph.outputs, graph.nodes
         self.input_names = tuple(i.name for i in graph.inputs)
