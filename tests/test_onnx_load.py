@@ -292,6 +292,9 @@ def test_inputs_are_checked(proto):
         model(example(1, 8, 8))
     with pytest.raises(TypeError, match="dtype float64; expected float32"):
         model(example(1, 1, 8, 8, dtype=np.float64))
+    torch = pytest.importorskip("torch", reason="PyTorch comes with fastconv[parity]")
+    with pytest.raises(TypeError, match=r"'input' is a torch tensor; expected an array: use \.detach\(\)"):
+        model(torch.zeros(1, 1, 8, 8))
     with pytest.raises(fc.ProblemError, match=r"Conv node 'Conv': .*\(K, 2, R, S\)"):
         model(example(1, 2, 8, 8))
 
