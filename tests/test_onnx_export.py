@@ -268,8 +268,17 @@ def test_words_that_do_not_fit(tmp_path):
 
 @pytest.mark.parametrize("opset", [18, 19, 21, 22, 23])
 def test_opsets(opset, tmp_path):
-    layers = [nn.Conv2d(6, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.GELU(), nn.GELU("tanh"),
-              nn.AvgPool2d(3, 2, 1, True), nn.Upsample(scale_factor=2, mode="bilinear"), nn.MaxPool2d(2), nn.Mish(), nn.Flatten()]  # fmt: skip
+    layers = [
+        nn.Conv2d(6, 6, 3, padding=1),
+        nn.GroupNorm(2, 6),
+        nn.GELU(),
+        nn.GELU("tanh"),
+        nn.AvgPool2d(3, 2, 1, True),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.MaxPool2d(2),
+        nn.Mish(),
+        nn.Flatten(),
+    ]
     proto = check(randomised(nn.Sequential(*layers)), example(IMAGE), tmp_path / "net.onnx", opset=opset)
     assert proto.opset_import[0].version == opset
     assert ("Gelu" in {node.op_type for node in proto.graph.node}) == (opset >= 20)
