@@ -303,3 +303,42 @@ def test_the_names_of_the_package():
     assert set(fastconv.onnx.__all__) <= {*dir(fastconv.onnx), "Backend"}
     with pytest.raises(AttributeError, match="no attribute 'Frontend'"):
         _ = fastconv.onnx.Frontend
+
+
+def test_scattered_gradients():
+    """Both data and updates have theirs, where one is put into the other or added to it."""
+    places = np.array([[2, 0], [1, 2]])
+    for op_type, indices, words in (
+        ("ScatterElements", places, {"axis": 1}),
+        ("ScatterElements", places[:1] * 0 + 1, {"axis": 1, "reduction": "add"}),
+        ("ScatterND", np.array([[0, 1], [1, 2]]), {}),
+        ("ScatterND", np.array([[1, 1], [1, 1]]), {"reduction": "add"}),
+    ):
+        shape = indices.shape if op_type == "ScatterElements" else (2,)
+        double = onnx.TensorProto.DOUBLE
+        node = helper.make_node(op_type, ["x", "i", "u"], ["y"], **words)
+        proto = model_of([node], {"x": (double, [2, 3]), "u": (double, shape)}, arrays={"i": indices})
+        given = X.astype(np.float64), example(*shape, dtype=np.float64)
+        assert fc.gradcheck(fastconv.onnx.load(proto), tuple(fc.Tensor(a, requires_grad=True) for a in given))
+        expected = given[0].copy()
+        where = (np.arange(len(indices))[:, None], indices) if op_type == "ScatterElements" else tuple(indices.T)
+        np.add.at(expected, where, given[1]) if words.get("reduction") else expected.__setitem__(where, given[1])
+        assert_close(fastconv.onnx.load(proto)(*given).data, expected, "pointwise")
+
+
+def test_a_quantised_convolution():
+    """QuantizeLinear, QLinearConv, DequantizeLinear: as near to the convolution of floats as eight bits allow."""
+    x, w = example(1, 3, 8, 8), example(4, 3, 3, 3) / 5
+    steps = np.abs(w).max((1, 2, 3)) / 127
+    arrays = {
+        "xs": np.float32(0.03), "xz": np.uint8(120), "ws": steps, "wz": np.zeros(4, np.int8),
+        "w": np.rint(w / steps[:, None, None, None]).astype(np.int8), "ys": np.float32(0.04), "yz": np.uint8(130),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
+        helper.make_node("QLinearConv", ["q", "xs", "xz", "w", "ws", "wz", "ys", "yz"], ["p"], pads=[1, 1, 1, 1]),
+        helper.make_node("DequantizeLinear", ["p", "ys", "yz"], ["y"]),
+    ]
+    y = fastconv.onnx.load(model_of(nodes, {"x": (FLOAT, [1, 3, 8, 8])}, arrays=arrays))(x).data
+    exact = fc.conv2d(x, w, padding=1)
+    assert np.abs(exact).max() > 2.5 and np.abs(y - exact).max() < 3 * 0.04
