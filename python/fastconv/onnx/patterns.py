@@ -10,6 +10,8 @@ must have no other use.
 import math
 from typing import Any
 
+import numpy as np
+
 from .graph import Graph
 from .node import Node
 from .operators import OPERATORS
@@ -26,8 +28,8 @@ class _Nodes:
                 self.takers.setdefault(name, []).append(node)
         self.outputs = set(graph.outputs)
         arrays = [(name, array) for name, array in graph.arrays.items() if array.ndim == 0]
-        constants = [n for n in graph.nodes if n.op_type == "Constant" and n.attributes.get("value") is not None]
-        arrays += [(name, n.attributes["value"]) for n in constants for name in n.outputs]
+        constants = [n for n in graph.nodes if isinstance(n.attributes.get("value"), np.ndarray)]
+        arrays += [(n.outputs[0], n.attributes["value"]) for n in constants if n.op_type == "Constant" and n.outputs]
         self.numbers = {name: float(a.reshape(())) for name, a in arrays if a.size == 1 and a.dtype.kind == "f"}
 
     def is_number(self, name: str, value: float) -> bool:
