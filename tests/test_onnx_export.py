@@ -232,6 +232,69 @@ def test_networks_of_the_zoo(full, tmp_path):
         path.unlink()
 
 
+def test_weights_beside_the_file(tmp_path, monkeypatch):
+    """What 2 GiB and more of weights need, tried on less."""
+    monkeypatch.setattr("fastconv.onnx.writer._MOST_INLINE", 1000)
+    model, x = fc.models.build("lenet5").eval(), example((1, 1, 32, 32))
+    fastconv.onnx.export(model, tmp_path / "net.onnx", x)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
+    assert (tmp_path / "net.onnx").stat().st_size < 20_000 < (tmp_path / "net.onnx.data").stat().st_size
+    with fc.no_grad():
+        assert_close(fastconv.onnx.load(tmp_path / "net.onnx")(x).data, model(fc.Tensor(x)).data, "model")
+    (tmp_path / "net.onnx.data").unlink()
+    with pytest.raises(fc.ProblemError, match=r"'net\.onnx\.data' cannot be opened"):
+        fastconv.onnx.load(tmp_path / "net.onnx")
+
+
+def test_words_that_do_not_fit(tmp_path):
+    x = example(IMAGE)
+    with pytest.raises(fc.ProblemError, match="opset is 9; expected 18 to 23"):
+        fastconv.onnx.export(ops.relu, None, x, opset=9)
+    with pytest.raises(fc.ProblemError, match="expected one for all, or dynamic_batch=False"):
+        fastconv.onnx.export(lambda x: ops.sum(x, 0), None, x)
+    with pytest.raises(fc.ProblemError, match="expected at least one and at most 1"):
+        fastconv.onnx.export(ops.relu, None, x, input_names=["a", "b"])
+    with pytest.raises(fc.UnsupportedError, match="circular padding needs opset 19, got 18"):
+        fastconv.onnx.export(nn.CircularPad2d(1), None, x, opset=18)
+
+    class Odd(fc.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x + 1
+
+    with pytest.raises(fc.UnsupportedError, match="does not know how to write Odd as ONNX"):
+        fastconv.onnx.export(Odd.apply, None, x)
+
+
+@pytest.mark.parametrize("opset", [18, 19, 21, 22, 23])
+def test_opsets(opset, tmp_path):
+    layers = [
+        nn.Conv2d(6, 6, 3, padding=1),
+        nn.GroupNorm(2, 6),
+        nn.GELU(),
+        nn.GELU("tanh"),
+        nn.AvgPool2d(3, 2, 1, True),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.MaxPool2d(2),
+        nn.Mish(),
+        nn.Flatten(),
+    ]
+    proto = check(randomised(nn.Sequential(*layers)), example(IMAGE), tmp_path / "net.onnx", opset=opset)
+    assert proto.opset_import[0].version == opset
+    assert ("Gelu" in {node.op_type for node in proto.graph.node}) == (opset >= 20)
+
+
+def test_several_inputs_and_names(tmp_path):
+    a, b = example(IMAGE), example(IMAGE) * 0.5
+    proto = fastconv.onnx.export(lambda a, b: [a + b, a * b], tmp_path / "two.onnx", (a, b), input_names=["left"],
+                                 output_names=["sum", "product"])  # fmt: skip
+    assert [v.name for v in proto.graph.input] == ["left", "left_1"]
+    assert [v.name for v in proto.graph.output] == ["sum", "product"]
+    assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    total, product = fastconv.onnx.load(tmp_path / "two.onnx")(a, b)
+    assert np.array_equal(total.data, a + b) and np.array_equal(product.data, a * b)
+
+
 def test_the_snippets_of_the_document_run(tmp_path, monkeypatch, capsys):
     page = (Path(__file__).resolve().parent.parent / "docs" / "onnx.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)

@@ -211,6 +211,56 @@ def test_padding_as_wide_as_the_window():
     assert_exact(y, np.array([[[3.0, 2.0, -np.inf], [4.0, -2.0, -np.inf]]], np.float32))
 
 
+def spelled_gelu(order):
+    """x (1 + erf(x / sqrt 2)) / 2 in one of the ways that writers have."""
+    nodes = [
+        helper.make_node("Div", ["x", "root"], ["d"]),
+        helper.make_node("Erf", ["d"], ["e"]),
+        helper.make_node("Add", ["e", "one"], ["a"]),
+    ]
+    factors = {"x half": [("x", "half", "h"), ("h", "a", "y")], "a x": [("x", "a", "h"), ("h", "half", "y")],
+               "a half": [("half", "a", "h"), ("h", "x", "y")]}[order]  # fmt: skip
+    return nodes + [helper.make_node("Mul", [a, b], [y]) for a, b, y in factors]
+
+
+GELU_ARRAYS = {"root": np.float32(np.sqrt(2)), "one": np.float32(1), "half": np.float32(0.5)}
+
+
+@pytest.mark.parametrize("order", ["x half", "a x", "a half"])
+def test_a_gelu_that_is_spelled_out(order):
+    model = fastconv.onnx.load(model_of(spelled_gelu(order), {"x": (FLOAT, [2, 3])}, arrays=GELU_ARRAYS))
+    assert [node.op_type for node in model.nodes] == ["Gelu"]
+    assert_close(model(X).data, fc.ops.gelu(X).data, "pointwise")
+
+
+def test_a_silu_that_is_spelled_out():
+    nodes = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Mul", ["s", "x"], ["y"], name="last")]
+    model = fastconv.onnx.load(model_of(nodes, {"x": (FLOAT, [2, 3])}))
+    assert [(node.op_type, node.name) for node in model.nodes] == [("Swish", "last")]
+    assert_exact(model(X).data, fc.ops.silu(X).data)
+
+
+def test_what_only_looks_like_one():
+    """Other numbers, another x, or a value in between that somebody reads: the nodes stay as they are."""
+    plain = spelled_gelu("x half")
+    other_x = [*plain[:3], helper.make_node("Mul", ["z", "half"], ["h"]), plain[4]]
+    gate = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Mul", ["s", "x"], ["y"])]
+    two = {"x": (FLOAT, [2, 3]), "z": (FLOAT, [2, 3])}
+    for nodes, outputs, arrays in (
+        (plain, ("y",), GELU_ARRAYS | {"half": np.float32(0.6)}),
+        (plain, ("y",), GELU_ARRAYS | {"one": np.float32(2)}),
+        (plain, ("y",), GELU_ARRAYS | {"root": np.float32(2)}),
+        (plain, ("y", "e"), GELU_ARRAYS),
+        (plain, ("y", "h"), GELU_ARRAYS),
+        (other_x, ("y",), GELU_ARRAYS),
+        (gate, ("y", "s"), {}),
+        ([gate[0], helper.make_node("Mul", ["s", "z"], ["y"])], ("y",), {}),
+    ):
+        model = fastconv.onnx.load(model_of(nodes, two, outputs, arrays))
+        assert len(model.nodes) == len(nodes)
+        model(X, X)
+
+
 def test_integers_divide_towards_zero():
     a, b = np.array([7, -7, 7, -7, 6], np.int64), np.array([2, 2, -2, -2, -3], np.int64)
     assert run("Div", [a, b], 14)[0].tolist() == [3, -3, -3, 3, -2]
@@ -242,6 +292,9 @@ def test_inputs_are_checked(proto):
         model(example(1, 8, 8))
     with pytest.raises(TypeError, match="dtype float64; expected float32"):
         model(example(1, 1, 8, 8, dtype=np.float64))
+    torch = pytest.importorskip("torch", reason="PyTorch comes with fastconv[parity]")
+    with pytest.raises(TypeError, match=r"'input' is a torch tensor; expected an array: use \.detach\(\)"):
+        model(torch.zeros(1, 1, 8, 8))
     with pytest.raises(fc.ProblemError, match=r"Conv node 'Conv': .*\(K, 2, R, S\)"):
         model(example(1, 2, 8, 8))
 
@@ -250,3 +303,42 @@ def test_the_names_of_the_package():
     assert set(fastconv.onnx.__all__) <= {*dir(fastconv.onnx), "Backend"}
     with pytest.raises(AttributeError, match="no attribute 'Frontend'"):
         _ = fastconv.onnx.Frontend
+
+
+def test_scattered_gradients():
+    """Both data and updates have theirs, where one is put into the other or added to it."""
+    places = np.array([[2, 0], [1, 2]])
+    for op_type, indices, words in (
+        ("ScatterElements", places, {"axis": 1}),
+        ("ScatterElements", places[:1] * 0 + 1, {"axis": 1, "reduction": "add"}),
+        ("ScatterND", np.array([[0, 1], [1, 2]]), {}),
+        ("ScatterND", np.array([[1, 1], [1, 1]]), {"reduction": "add"}),
+    ):
+        shape = indices.shape if op_type == "ScatterElements" else (2,)
+        double = onnx.TensorProto.DOUBLE
+        node = helper.make_node(op_type, ["x", "i", "u"], ["y"], **words)
+        proto = model_of([node], {"x": (double, [2, 3]), "u": (double, shape)}, arrays={"i": indices})
+        given = X.astype(np.float64), example(*shape, dtype=np.float64)
+        assert fc.gradcheck(fastconv.onnx.load(proto), tuple(fc.Tensor(a, requires_grad=True) for a in given))
+        expected = given[0].copy()
+        where = (np.arange(len(indices))[:, None], indices) if op_type == "ScatterElements" else tuple(indices.T)
+        np.add.at(expected, where, given[1]) if words.get("reduction") else expected.__setitem__(where, given[1])
+        assert_close(fastconv.onnx.load(proto)(*given).data, expected, "pointwise")
+
+
+def test_a_quantised_convolution():
+    """QuantizeLinear, QLinearConv, DequantizeLinear: as near to the convolution of floats as eight bits allow."""
+    x, w = example(1, 3, 8, 8), example(4, 3, 3, 3) / 5
+    steps = np.abs(w).max((1, 2, 3)) / 127
+    arrays = {
+        "xs": np.float32(0.03), "xz": np.uint8(120), "ws": steps, "wz": np.zeros(4, np.int8),
+        "w": np.rint(w / steps[:, None, None, None]).astype(np.int8), "ys": np.float32(0.04), "yz": np.uint8(130),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
+        helper.make_node("QLinearConv", ["q", "xs", "xz", "w", "ws", "wz", "ys", "yz"], ["p"], pads=[1, 1, 1, 1]),
+        helper.make_node("DequantizeLinear", ["p", "ys", "yz"], ["y"]),
+    ]
+    y = fastconv.onnx.load(model_of(nodes, {"x": (FLOAT, [1, 3, 8, 8])}, arrays=arrays))(x).data
+    exact = fc.conv2d(x, w, padding=1)
+    assert np.abs(exact).max() > 2.5 and np.abs(y - exact).max() < 3 * 0.04

@@ -54,6 +54,16 @@ def test_wrong_models_are_refused(row):
     assert str(error.value).startswith("load: the bytes: ") and "\n" not in str(error.value)
 
 
+def test_an_attribute_of_another_kind():
+    """Refused when the node runs, and no obstacle before that."""
+    nodes = [helper.make_node("Constant", [], ["c"], value=[1, 2]), helper.make_node("Add", ["x", "c"], ["y"])]
+    model = fastconv.onnx.load(model_of(nodes, IN))
+    with pytest.raises(
+        fc.ProblemError, match=r"Constant node of \('c',\): the attribute 'value' is a tuple; expected a tensor"
+    ):
+        model(np.zeros(1, np.float32))
+
+
 def test_names_that_are_no_text():
     data = model_of([RELU, helper.make_node("LeakyRelu", ["y"], ["zzzz"])], IN, ("zzzz",)).SerializeToString()
     with pytest.raises(fc.ProblemError, match="a name in it is not UTF-8"):

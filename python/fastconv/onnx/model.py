@@ -9,9 +9,10 @@ import numpy as np
 from .._core import ProblemError
 from ..arrays import is_float, kind_of
 from ..nn.module import Module, Parameter
-from ..tensor import Tensor
-from .graph import Graph, parse, read_graph
+from ..tensor import Tensor, plain
+from .graph import Graph, Input, parse, read_graph
 from .node import Node, Value, as_value
+from .patterns import fused
 
 # Which inputs of an operator are learnt, if they are initializers of a floating dtype with an axis or more: single
 # numbers are constants of a formula. Running statistics are not learnt.
@@ -45,11 +46,12 @@ class OnnxModel(Module):
     Attributes:
         input_names, output_names: of the graph, in order.
         opset: the version of ONNX's operators that the file uses.
-        nodes: what runs, in order.
+        nodes: what runs, in order: the file's, but for activations that it spells out (patterns.py).
     """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
+        graph = graph._replace(nodes=fused(graph))
         self.graph_name, self.opset = graph.name, graph.opset
         self.inputs, self.output_names, self.nodes = graph.inputs, graph.outputs, graph.nodes
         self.input_names = tuple(i.name for i in graph.inputs)
@@ -113,21 +115,22 @@ class OnnxModel(Module):
             raise ProblemError(f"{self.graph_name}: {len(inputs)} inputs came; expected {list(self.input_names)}")
         values: dict[str, Value] = {}
         for given, expected in zip(inputs, self.inputs, strict=True):
-            value = given if isinstance(given, Tensor) else as_value(given)
-            if kind_of(getattr(value, "data", value)) == "torch" or value.dtype != expected.dtype:
-                raise TypeError(
-                    f"{self.graph_name}: the input {expected.name!r} has dtype {value.dtype}; expected {expected.dtype}"
-                )
-            if expected.shape is not None and value.ndim != len(expected.shape):
-                raise ProblemError(
-                    f"{self.graph_name}: the input {expected.name!r} has shape {value.shape}; expected "
-                    f"{len(expected.shape)} axes, {expected.shape}"
-                )
-            values[expected.name] = value if is_float(value.dtype) else np.asarray(getattr(value, "data", value))
+            values[expected.name] = self._checked(given, expected)
         for name, (module, leaf) in self._places.items():
             held = getattr(module, leaf)
             values[name] = held if isinstance(held, Tensor) else as_value(held)
         return values
+
+    def _checked(self, given: Any, expected: Input) -> Value:
+        what = f"{self.graph_name}: the input {expected.name!r}"
+        if kind_of(given) == "torch":
+            raise TypeError(f"{what} is a torch tensor; expected an array: use .detach().numpy()")
+        value = given if isinstance(given, Tensor) else as_value(given)
+        if value.dtype != expected.dtype:
+            raise TypeError(f"{what} has dtype {value.dtype}; expected {expected.dtype}: use .astype")
+        if expected.shape is not None and value.ndim != len(expected.shape):
+            raise ProblemError(f"{what} has shape {value.shape}; expected {len(expected.shape)} axes, {expected.shape}")
+        return value if is_float(value.dtype) else plain(value)
 
     def __repr__(self) -> str:
         return f"OnnxModel({self.graph_name!r}, opset={self.opset}, {len(self.nodes)} nodes, {list(self.input_names)})"

@@ -154,7 +154,8 @@ def export(model: Any, path: Any, example: Any, *, opset: int = 20, input_names:
         dynamic_batch: leave the length of the first axis of all inputs and outputs open; they must have one in common.
 
     Returns:
-        the onnx.ModelProto, which has passed onnx's checker with shape inference.
+        the onnx.ModelProto, which has passed onnx's checker with shape inference; without its weights where these went
+        to a file of their own.
 
     Raises:
         ImportError: the package onnx is missing.

@@ -7,23 +7,17 @@ from typing import Any
 import numpy as np
 
 from .arithmetic import activate
-
-PAD_MODES = {"zeros": "constant", "constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-
-
-def padded(w: Any, x: str, begin: Any, end: Any, mode: str, value: float, dtype: Any) -> str:
-    """A Pad node for the spatial axes of x (N, C, *)."""
-    widths = w.array([0, 0, *begin, 0, 0, *end])
-    inputs = [x, widths, w.array(value, dtype)] if PAD_MODES[mode] == "constant" else [x, widths]
-    return w.node("Pad", inputs, mode=PAD_MODES[mode])
+from .shape import pad_node
 
 
 def conv(w: Any, call: Any, x: str, filters: str, bias: str | None, residual: str | None) -> str:
     s, dtype, ndim = call.static["static"], call.inputs[0].dtype, len(call.inputs[0].shape)
     x = w.channels_first(x, ndim, s.layout)
     begin, end = s.pad_begin, s.pad_end
-    if (any(begin) or any(end)) and (s.padding_mode != "zeros" and not _is_zeros(s)):
-        x = padded(w, x, begin, end, s.padding_mode, s.pad_value, dtype)
+    zeros = s.padding_mode == "zeros" or (s.padding_mode == "constant" and s.pad_value == 0)
+    if any((*begin, *end)) and not zeros:
+        widths = [(0, 0), (0, 0), *zip(begin, end, strict=True)]
+        x = pad_node(w, x, widths, s.padding_mode, s.pad_value, dtype)
         begin = end = (0,) * len(begin)
     inputs = [x, filters] if bias is None else [x, filters, bias]
     y = w.node("Conv", inputs, dilations=list(s.dilation), group=s.groups, kernel_shape=list(s.w_shape[2:]),
@@ -32,10 +26,6 @@ def conv(w: Any, call: Any, x: str, filters: str, bias: str | None, residual: st
         y = w.node("Add", [y, w.channels_first(residual, ndim, s.layout)])
     y = activate(w, y, call.static.get("kind", "none"), call.static.get("alpha", 0.0), dtype)
     return w.channels_back(y, ndim, s.layout)
-
-
-def _is_zeros(s: Any) -> bool:
-    return s.padding_mode == "constant" and s.pad_value == 0
 
 
 def conv_transpose(w: Any, call: Any, x: str, filters: str, bias: str | None) -> str:

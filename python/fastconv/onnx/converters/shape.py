@@ -9,7 +9,13 @@ import numpy as np
 from ..._core import UnsupportedError
 
 _END = 2**63 - 1
-_PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+_PAD_MODES = {
+    "zeros": "constant",
+    "constant": "constant",
+    "reflect": "reflect",
+    "replicate": "edge",
+    "circular": "wrap",
+}
 
 
 def reshape(w: Any, call: Any, x: str) -> str:
@@ -53,15 +59,17 @@ def concat(w: Any, call: Any, *parts: str) -> str:
     return w.node("Concat", parts, axis=call.static["axis"])
 
 
-def pad(w: Any, call: Any, x: str) -> str:
-    widths, mode = call.static["widths"], call.static["mode"]
-    numbers = w.array([*(begin for begin, _ in widths), *(end for _, end in widths)])
+def pad_node(w: Any, x: str, widths: Any, mode: str, value: float, dtype: Any) -> str:
+    """Pad by (begin, end) for each axis, in fastconv's words for the mode."""
     if mode == "circular" and w.opset < 19:
         raise UnsupportedError(f"export: circular padding needs opset 19, got {w.opset}")
-    inputs = [x, numbers]
-    if mode == "constant":
-        inputs.append(w.array(call.static["value"], call.inputs[0].dtype))
+    inputs = [x, w.array([*(begin for begin, _ in widths), *(end for _, end in widths)])]
+    inputs += [w.array(value, dtype)] if _PAD_MODES[mode] == "constant" else []
     return w.node("Pad", inputs, mode=_PAD_MODES[mode])
+
+
+def pad(w: Any, call: Any, x: str) -> str:
+    return pad_node(w, x, call.static["widths"], call.static["mode"], call.static["value"], call.inputs[0].dtype)
 
 
 def take_along(w: Any, call: Any, x: str) -> str:

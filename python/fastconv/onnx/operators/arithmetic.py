@@ -35,7 +35,7 @@ def _binary(on_tensors: Callable[..., Any], on_arrays: Callable[..., Any]) -> Op
 
 
 def _comparison(compare: Callable[..., Any]) -> Operator:
-    """An operator whose result is bool: it has no gradient."""
+    """An operator whose result, bool or integers, has no gradient."""
 
     def operator(node: Node, a: Value, b: Value, *, axis: int | None = None, broadcast: int = 0) -> Value:
         a, b = _aligned(node, a, b, axis, broadcast)
@@ -85,6 +85,9 @@ less_or_equal = _comparison(np.less_equal)
 logical_and = _comparison(np.logical_and)
 logical_or = _comparison(np.logical_or)
 logical_xor = _comparison(np.logical_xor)
+bitwise_and = _comparison(np.bitwise_and)
+bitwise_or = _comparison(np.bitwise_or)
+bitwise_xor = _comparison(np.bitwise_xor)
 maximum = _variadic(ops.maximum, np.maximum)
 minimum = _variadic(ops.minimum, np.minimum)
 total = _variadic(ops.add, np.add)
@@ -108,6 +111,18 @@ def reciprocal(node: Node, x: Value) -> Value:
 
 def logical_not(node: Node, x: Value) -> Value:
     return np.logical_not(plain(x))
+
+
+def bitwise_not(node: Node, x: Value) -> Value:
+    return np.bitwise_not(x)
+
+
+def bit_shift(node: Node, x: Value, y: Value, *, direction: str) -> Value:
+    """By a whole width or more it is 0, as in NumPy."""
+    if direction not in ("LEFT", "RIGHT"):
+        raise node.problem(f"direction is {direction!r}; expected LEFT or RIGHT")
+    x, y = _aligned(node, x, y, None, 0)
+    return np.asarray((np.left_shift if direction == "LEFT" else np.right_shift)(x, y))
 
 
 def mean(node: Node, first: Value, *others: Value) -> Value:

@@ -16,7 +16,7 @@ from ..package import dtype_name, dtype_of
 def constant(node: Node, *, value: Any = None, value_float: float | None = None, value_floats: Any = None,
              value_int: int | None = None, value_ints: Any = None) -> Value:  # fmt: skip
     if value is not None:
-        return as_value(value)
+        return as_value(_tensor(node, value))
     if value_float is not None or value_floats is not None:
         return Tensor(np.array(value_float if value_floats is None else value_floats, np.float32))
     if value_int is None and value_ints is None:
@@ -24,9 +24,15 @@ def constant(node: Node, *, value: Any = None, value_float: float | None = None,
     return np.array(value_int if value_ints is None else value_ints, np.int64)
 
 
+def _tensor(node: Node, value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise node.problem(f"the attribute 'value' is a {type(value).__name__}; expected a tensor")
+    return value
+
+
 def constant_of_shape(node: Node, shape: Value, *, value: Any = None) -> Value:
     lengths = ints(node, shape, "shape")
-    fill = np.zeros(1, np.float32) if value is None else value
+    fill = np.zeros(1, np.float32) if value is None else _tensor(node, value)
     if fill.size != 1:
         raise node.problem(f"value has shape {fill.shape}; expected one number")
     node.allow(lengths, fill.dtype.itemsize)
