@@ -98,8 +98,8 @@ def _conv(s: dict[str, Any], x: Any, w: Any, bias: Any, residual: Any) -> Any:
 
 def _transposed(s: dict[str, Any], x: Any, w: Any, bias: Any) -> Any:
     g = s["static"]
-    if g.pad_begin != g.pad_end or s["kind"] != "none":
-        raise NotImplementedError("bench.torch_graph takes transposed convolutions that pad both ends alike")
+    if s["kind"] != "none":
+        raise NotImplementedError("bench.torch_graph takes transposed convolutions without an activation")
     planes = zip(g.x_shape[2:], x.shape[2:], g.stride, g.pad_begin, g.dilation, w.shape[2:], strict=True)
     extra = [out - ((n - 1) * stride - 2 * pad + d * (r - 1) + 1) for out, n, stride, pad, d, r in planes]
     return getattr(F, f"conv_transpose{len(g.stride)}d")(x, w, bias, g.stride, g.pad_begin, extra, g.groups, g.dilation)

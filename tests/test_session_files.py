@@ -38,6 +38,20 @@ def test_a_tuned_choice_comes_back(tmp_path):
     np.testing.assert_array_equal(loaded(x), session(x))
 
 
+def test_a_choice_of_another_precision_comes_back(tmp_path):
+    """The file says which algorithm it is to be: it is not judged by the precision in force where it is loaded."""
+    x = image()
+    with fc.options(algorithm="winograd_f4x4_3x3"):
+        session = fc.InferenceSession(made("denoiser"), x)
+    session.save(tmp_path / "net.npz")
+    with fc.options(precision="strict"):
+        loaded = fc.InferenceSession.load(tmp_path / "net.npz")
+        with pytest.raises(fc.UnsupportedError, match="error factor"), fc.options(algorithm="winograd_f4x4_3x3"):
+            fc.InferenceSession(made("denoiser"), x)
+    assert set(loaded.algorithms.values()) == {"winograd_f4x4_3x3"}
+    np.testing.assert_array_equal(loaded(x), session(x))
+
+
 def test_structure_float64_and_every_step_come_back(tmp_path):
     x = image(2, 4, dtype=np.float64)
     session = fc.InferenceSession(Everything().to(np.float64), x)

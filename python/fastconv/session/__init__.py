@@ -67,8 +67,8 @@ class InferenceSession:
         choose(network, tune)
         self._network = network
         kept = settings()
-        self._weights = Weights(network, options_for(kept))
-        self._options = native(kept._replace(algorithm=None, tuning=None))
+        self._weights = Weights(network, lambda algorithm: options_for(kept, algorithm))
+        self._options = options_for(kept, None)
         self._programs: OrderedDict[tuple[Shape, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
         self._program(network.input_shapes)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which algorithm computes each convolution of a network, recorded in its words."""
 
-from typing import Any
-
 from .. import _core
 from ..options import Settings, native, settings
 from .network import Network
 from .operators import conv_problem, shapes_of
 
 WEIGHTED = ("conv", "conv_transpose", "dense")
+ANY_PRECISION = 1e9  # above every error factor: a recorded choice is not judged again, as when a file is loaded
 
 
 def choose(network: Network, tune_s: float | None) -> None:
@@ -26,6 +25,6 @@ def choose(network: Network, tune_s: float | None) -> None:
         node.words["algorithm"] = _core.planned(problem, native(in_force))[0]
 
 
-def options_for(kept: Settings) -> Any:
-    """Name of an algorithm -> native options: those that held when the session was made."""
-    return lambda algorithm: native(kept._replace(algorithm=algorithm, tuning=None))
+def options_for(kept: Settings, algorithm: str | None) -> _core.Options:
+    """The native options that held when the session was made, for a choice that has been made."""
+    return native(kept._replace(algorithm=algorithm, tuning=None, precision=ANY_PRECISION))

@@ -41,7 +41,7 @@ class Peer(Protocol):
         """Make inputs, pack weights, choose algorithms: everything that is not timed.
 
         Args:
-            task: kind ("conv" with layer, "train" with model and batch, "pool", or "network" with name and folder), seed,
+            task: kind ("conv" with layer, "train" with model and batch, "pool", "network" with name and folder), seed,
                 options for fastconv.
 
         Raises:

@@ -16,6 +16,10 @@ import numpy as np
 from . import Array, Prepared, RefusedError, Task
 
 
+def _package(name: str) -> Any:
+    return importlib.import_module(name)
+
+
 class _Network:
     """What all share: the task's folder and its input."""
 
@@ -46,11 +50,11 @@ class FastconvSession(_Network):
     """`fc.InferenceSession`; with options["tune"] after timing algorithms for so many seconds."""
 
     def versions(self) -> dict[str, str]:
-        fc: Any = importlib.import_module("fastconv")
+        fc: Any = _package("fastconv")
         return {"fastconv": fc.__version__, "isa": fc.info()["isa"]}
 
     def make(self, task: Task, folder: Path, x: Array) -> Prepared:
-        fc: Any = importlib.import_module("fastconv")
+        fc: Any = _package("fastconv")
         model = fc.models.build(task["name"])
         with np.load(self.file(folder, "state.npz")) as state:
             model.load_state_dict(dict(state))
@@ -64,7 +68,7 @@ class TorchCompiled(_Network):
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
-        self.torch: Any = importlib.import_module("torch")
+        self.torch: Any = _package("torch")
         self.torch.set_num_threads(threads)
         self.torch.set_num_interop_threads(1)
         self.torch.set_grad_enabled(False)
@@ -73,7 +77,7 @@ class TorchCompiled(_Network):
         return {"torch": self.torch.__version__}
 
     def wrapped(self, module: Any) -> Any:
-        importlib.import_module("torch._inductor.config").freezing = True  # type: ignore[attr-defined]
+        _package("torch._inductor.config").freezing = True
         return self.torch.compile(module)
 
     def make(self, task: Task, folder: Path, x: Array) -> Prepared:
@@ -93,10 +97,10 @@ class OnnxRuntimeNetwork(_Network):
     """All graph optimisations; input and output bound to memory."""
 
     def versions(self) -> dict[str, str]:
-        return {"onnxruntime": importlib.import_module("onnxruntime").__version__}  # type: ignore[attr-defined]
+        return {"onnxruntime": _package("onnxruntime").__version__}
 
     def make(self, task: Task, folder: Path, x: Array) -> Prepared:
-        runtime: Any = importlib.import_module("onnxruntime")
+        runtime: Any = _package("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -113,10 +117,10 @@ class OpenVinoNetwork(_Network):
     """One stream of all threads, tuned for latency, in float32."""
 
     def versions(self) -> dict[str, str]:
-        return {"openvino": importlib.import_module("openvino").__version__}  # type: ignore[attr-defined]
+        return {"openvino": _package("openvino").__version__}
 
     def make(self, task: Task, folder: Path, x: Array) -> Prepared:
-        openvino: Any = importlib.import_module("openvino")
+        openvino: Any = _package("openvino")
         settings = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
                     "INFERENCE_PRECISION_HINT": "f32"}  # fmt: skip
         compiled = openvino.Core().compile_model(self.file(folder, "model.onnx"), "CPU", settings)
@@ -133,10 +137,10 @@ class NcnnNetwork(_Network):
     narrow = ("bf16_packed", "bf16_storage", "fp16_arithmetic", "fp16_packed", "fp16_storage")
 
     def versions(self) -> dict[str, str]:
-        return {"ncnn": importlib.import_module("ncnn").__version__}  # type: ignore[attr-defined]
+        return {"ncnn": _package("ncnn").__version__}
 
     def make(self, task: Task, folder: Path, x: Array) -> Prepared:
-        ncnn: Any = importlib.import_module("ncnn")
+        ncnn: Any = _package("ncnn")
         net = ncnn.Net()
         for name in self.narrow:
             setattr(net.opt, f"use_{name}", False)
@@ -169,11 +173,11 @@ class MnnNetwork(_Network):
     """Converted from ONNX, at its high precision (float32), as it comes: with large Winograd tiles."""
 
     def versions(self) -> dict[str, str]:
-        return {"MNN": importlib.import_module("MNN").version()}  # type: ignore[attr-defined]
+        return {"MNN": _package("MNN").version()}
 
     def make(self, task: Task, folder: Path, x: Array) -> Prepared:
-        mnn: Any = importlib.import_module("MNN")
-        converter: Any = importlib.import_module("_tools")  # what its command mnnconvert calls
+        mnn: Any = _package("MNN")
+        converter: Any = _package("_tools")  # what its command mnnconvert calls
         converted = folder / f"model-{self.threads}.mnn"
         source = self.file(folder, "model.onnx")
         converter.mnnconvert(["mnnconvert", "-f", "ONNX", "--modelFile", source, "--MNNModel", str(converted)])
@@ -181,7 +185,10 @@ class MnnNetwork(_Network):
             raise RefusedError("MNN's converter does not take this network")
         net = mnn.Interpreter(str(converted))
         session = net.createSession({"backend": "CPU", "precision": "high", "numThread": self.threads})
-        source_tensor, y = net.getSessionInput(session), net.getSessionOutput(session)
+        source_tensor = net.getSessionInput(session)
+        net.resizeTensor(source_tensor, x.shape)  # the batch
+        net.resizeSession(session)
+        y = net.getSessionOutput(session)
         given = mnn.Tensor(x.shape, mnn.Halide_Type_Float, x, mnn.Tensor_DimensionType_Caffe)
 
         def call() -> None:
