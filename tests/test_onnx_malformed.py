@@ -68,7 +68,7 @@ def test_what_the_native_module_says_is_one_line():
     nodes = [helper.make_node("BatchNormalization", ["x", *"wbmv"], ["y"], epsilon=[1])]
     arrays = dict.fromkeys("wbmv", np.ones(2, np.float32))
     model = fastconv.onnx.load(model_of(nodes, {"x": (FLOAT, [1, 2, 1])}, arrays=arrays))
-    with pytest.raises(fc.ProblemError, match="BatchNormalization node .*: TypeError: ") as error:
+    with pytest.raises(fc.ProblemError, match=r"BatchNormalization node .*: TypeError: ") as error:
         model(np.ones((1, 2, 1), np.float32))
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
