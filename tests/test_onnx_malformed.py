@@ -64,6 +64,15 @@ def test_an_attribute_of_another_kind():
         model(np.zeros(1, np.float32))
 
 
+def test_what_the_native_module_says_is_one_line():
+    nodes = [helper.make_node("BatchNormalization", ["x", *"wbmv"], ["y"], epsilon=[1])]
+    arrays = dict.fromkeys("wbmv", np.ones(2, np.float32))
+    model = fastconv.onnx.load(model_of(nodes, {"x": (FLOAT, [1, 2, 1])}, arrays=arrays))
+    with pytest.raises(fc.ProblemError, match=r"BatchNormalization node .*: TypeError: ") as error:
+        model(np.ones((1, 2, 1), np.float32))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
 def test_names_that_are_no_text():
     data = model_of([RELU, helper.make_node("LeakyRelu", ["y"], ["zzzz"])], IN, ("zzzz",)).SerializeToString()
     with pytest.raises(fc.ProblemError, match="a name in it is not UTF-8"):

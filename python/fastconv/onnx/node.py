@@ -75,7 +75,8 @@ class Node:
             text = str(error)
             raise (error if text.startswith(str(self)) else type(error)(f"{self}: {text}")) from None
         except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
-            raise self.problem(f"{type(error).__name__}: {error}") from error
+            first_line = str(error).partition("\n")[0]  # the native module's go on with all arguments
+            raise self.problem(f"{type(error).__name__}: {first_line}") from error
         return result if isinstance(result, tuple) else (result,)
 
 
