@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._core import ProblemError
-from ..options import current, native, settings
+from ..options import current, settings
 from ..tensor import plain
 from .choices import choose, options_for
 from .files import load_network, save_network
@@ -165,7 +165,7 @@ class InferenceSession:
         for _ in range(repeats):
             runs.append([])
             self._run(arrays, runs[-1])
-        return Profile(runs, native(settings()))
+        return Profile(runs, self._options, current().threads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the session to a file, as NumPy's npz: the folded network, its weights, and the algorithms.
@@ -184,5 +184,9 @@ class InferenceSession:
             UnsupportedError: a file of a later version, or an algorithm that this machine does not have.
         """
         session = cls.__new__(cls)
-        session._start(load_network(path), None)
+        network = load_network(path)
+        try:
+            session._start(network, None)
+        except ProblemError as error:  # what the native program refuses
+            raise ProblemError(f"InferenceSession.load: {os.fspath(path)} is damaged: {error}") from None
         return session

@@ -40,9 +40,9 @@ class Profile:
         seconds: of all steps together.
     """
 
-    def __init__(self, runs: list[list[tuple[Row, float]]], options: _core.Options) -> None:
+    def __init__(self, runs: list[list[tuple[Row, float]]], options: _core.Options, threads: int) -> None:
         speeds = _core.machine_speeds(options)
-        threads = options.threads or int(_core.info()["threads"])
+        threads = threads or int(_core.info()["threads"])
         self.steps = []
         for i, (row, _) in enumerate(runs[0]):
             seconds = float(np.median([run[i][1] for run in runs]))
