@@ -93,7 +93,9 @@ class Copy:
         self.folder, self.build = folder, folder / "build"
         for name in ("csrc", "cmake", "cuda", "tests"):
             if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.pyc"))
+                # As new files: a copy that an interrupted run left may have objects of a mutant.
+                shutil.rmtree(folder / name, ignore_errors=True)
+                shutil.copytree(ROOT / name, folder / name, copy_function=shutil.copy)
         shutil.copy(ROOT / "CMakeLists.txt", folder)
         lines = (ROOT / "tests/problems/small.txt").read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if line.strip() and not line.startswith("#")][::every]
@@ -113,7 +115,7 @@ class Copy:
 
     def passes(self, limit: float, path: str = "") -> bool:
         """Whether the programs that reach the kernels of `path`, else both, end well within `limit` seconds each."""
-        main = ["check_main", str(self.problems), str(self.folder / "tests/problems/regressions.txt"), "--threads", "2"]
+        main = ["check_main", str(self.problems), str(self.folder / "tests/problems/regressions.txt"), "--threads", "1"]
         name = Path(path).name
         for prefix in next((words for start, words in ALGORITHMS.items() if path and name.startswith(start)), ()):
             main += ["--algorithm", prefix]

@@ -4,7 +4,8 @@
 // 16 threads, with weights packed in the call and before it; --algorithm PREFIX takes those alone whose names begin so,
 // --threads N one number of threads. Inputs are small integers: results must equal `reference`
 // bit for bit, or nearly where an algorithm transforms. Outputs start as NaN, the workspace as 0xA5 bytes between
-// canaries.
+// canaries; tensors end where memory does.
+#include <algorithm>
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
@@ -16,6 +17,7 @@
 
 #include "../../cuda/backend.h"
 #include "convert.h"
+#include "fenced.h"
 #include "half_problem.h"
 #include "machine.h"
 #include "parallel.h"
@@ -133,12 +135,12 @@ class Check {
     r.machine = &m;
     r.parallel = make_parallel(threads);
     r.error = error;
-    std::vector<T> x_copy = x, w_copy = w, y_copy = y;
-    std::vector<T>& result = p.pass == Pass::kForward ? y_copy : p.pass == Pass::kBackwardData ? x_copy : w_copy;
-    result.assign(result.size(), element_of<T>(p, m, std::numeric_limits<double>::quiet_NaN()));
+    Fenced<T> x_copy(x), w_copy(w), y_copy(y), bias_copy(bias), residual_copy(residual);
+    Fenced<T>& result = p.pass == Pass::kForward ? y_copy : p.pass == Pass::kBackwardData ? x_copy : w_copy;
+    std::fill_n(result.data(), result.size(), element_of<T>(p, m, std::numeric_limits<double>::quiet_NaN()));
     r.x = x_copy.data(), r.w = w_copy.data(), r.y = y_copy.data();
-    if (p.epilogue & kEpilogueBias) r.bias = bias.data();
-    if (p.epilogue & kEpilogueResidual) r.residual = residual.data();
+    if (p.epilogue & kEpilogueBias) r.bias = bias_copy.data();
+    if (p.epilogue & kEpilogueResidual) r.residual = residual_copy.data();
     pitches(p.x_layout, p.c, x_plane(p), &r.x_batch_pitch, &r.x_channel_pitch);
     pitches(p.y_layout, p.k, y_plane(p), &r.y_batch_pitch, &r.y_channel_pitch);
     r.alpha = 0.5;
@@ -152,7 +154,7 @@ class Check {
     r.workspace = workspace.data();
     fastconv::run(algorithm, p, r);
     intact = workspace.intact() && weights.intact();
-    return result;
+    return result.values();
   }
 
   // Bit for bit, or within the bound of docs/numerics.md where the algorithm's transforms round.

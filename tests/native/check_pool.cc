@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pooling without Python, for the sanitizers: drawn problems of every kind in both layouts and dtypes, on every
 // instruction set, with 1, 2 and 16 threads. Inputs are small integers: extremes, their positions, sums and what is
-// scattered must equal a plain loop over the definition, and everything must have the same bits for any number of
-// threads. Buffers are as large as they must be and no larger.
+// scattered must equal a plain loop over the definition, means (also of numbers whose sum is too large) and norms nearly,
+// and everything must have the same bits for any number of threads. Tensors end where memory does.
+#include <algorithm>
 #include <cinttypes>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <vector>
 
+#include "fenced.h"
 #include "machine.h"
 #include "parallel.h"
 #include "pool.h"
@@ -24,11 +28,17 @@ int64_t draw(int64_t low, int64_t high) {  // both included
 }
 
 template <class T>
-std::vector<T> integers(int64_t count) {
+std::vector<T> integers(int64_t count, T scale = 1) {
   std::vector<T> values(static_cast<size_t>(count));
-  for (T& value : values) value = static_cast<T>(draw(-3, 3));
+  for (T& value : values) value = static_cast<T>(draw(-3, 3)) * scale;
   return values;
 }
+
+// What is drawn besides the problem.
+struct Variant {
+  bool huge;    // of a mean: numbers three of which are too large to be summed
+  double norm;  // p
+};
 
 PoolProblem draw_problem(bool large) {
   PoolProblem p{};
@@ -43,7 +53,7 @@ PoolProblem draw_problem(bool large) {
     p.size[i] = large ? draw(90, 120) : draw(1, 9);
     if (large && i == 2 && draw(0, 2) == 0) p.size[i] = draw(2040, 2300), p.c = 1;
     if (p.adaptive) {
-      p.output[i] = draw(1, 11);
+      p.output[i] = large ? 1 + draw(0, 1) * draw(1, 10) : draw(1, 11);
       continue;
     }
     p.window[i] = draw(1, 4), p.stride[i] = draw(1, 3), p.dilation[i] = draw(1, 2);
@@ -90,9 +100,11 @@ struct Results {
 template <class T>
 class Check {
  public:
-  Check(const PoolProblem& problem, const Machine& machine) : p(problem), m(machine) {
-    x = integers<T>(p.n * p.c * x_plane(p));
-    dy = integers<T>(p.n * p.c * y_plane(p));
+  Check(const PoolProblem& problem, const Variant& variant, const Machine& machine)
+      : p(problem), v(variant), m(machine) {
+    const T scale = v.huge ? std::ldexp(T(1), std::numeric_limits<T>::max_exponent - 2) : T(1);
+    x = integers<T>(p.n * p.c * x_plane(p), scale);
+    dy = integers<T>(p.n * p.c * y_plane(p), scale);
   }
 
   int run() {
@@ -114,20 +126,22 @@ class Check {
     Options options;
     options.machine = &m;
     options.threads = threads;
-    r.y.resize(dy.size());
     const int64_t plane = x_plane(p);
+    Fenced<T> fenced_x(x), fenced_dy(dy), y(dy.size()), dx(x.size());
+    Fenced<int64_t> indices(extreme() ? dy.size() : 0);
     PoolBuffers b{};
-    b.x = x.data(), b.y = r.y.data(), b.dy = dy.data(), b.norm = p.kind == PoolKind::kSignedLp ? 3 : 2;
+    b.x = fenced_x.data(), b.y = y.data(), b.dy = fenced_dy.data(), b.norm = v.norm;
     b.x_batch_pitch = plane * p.c, b.x_channel_pitch = p.layout == Layout::kChannelsFirst ? plane : p.c;
-    if (extreme()) r.indices.resize(dy.size()), b.indices = r.indices.data();
+    if (extreme()) b.indices = indices.data();
     PoolProblem call = p;
     failed = run_pool(call, options, b, text) != Failure::kNone;
+    r.y = y.values(), r.indices = indices.values();
     call.pass = Pass::kBackwardData;
     b.indices = nullptr;
     if (!extreme()) {
-      r.dx.resize(x.size());
-      b.dx = r.dx.data();
+      b.dx = dx.data();
       failed |= run_pool(call, options, b, text) != Failure::kNone;
+      r.dx = dx.values();
       return r;
     }
     PositionProblem q = {p.layout, p.dtype, p.n, p.c, plane, y_plane(p), 0};
@@ -142,15 +156,16 @@ class Check {
 
   bool by_offsets(PoolBuffers b, const Options& options, Results<T>* r) const {
     char text[kTextCapacity];
-    std::vector<uint8_t> offsets(dy.size());
-    std::vector<T> y(dy.size());
-    r->of_offsets.resize(dy.size()), r->by_offsets.resize(x.size());
-    b.offsets = offsets.data(), b.y = y.data(), b.dx = r->by_offsets.data();
+    Fenced<uint8_t> offsets(dy.size());
+    Fenced<T> y(dy.size()), dx(x.size());
+    r->of_offsets.resize(dy.size());
+    b.offsets = offsets.data(), b.y = y.data(), b.dx = dx.data();
     PoolProblem call = p;
-    bool fine = run_pool(call, options, b, text) == Failure::kNone && y == r->y;
+    bool fine = run_pool(call, options, b, text) == Failure::kNone && y.values() == r->y;
     positions_of_offsets(p, options, offsets.data(), r->of_offsets.data());
     call.pass = Pass::kBackwardData;
     fine &= run_pool(call, options, b, text) == Failure::kNone;
+    r->by_offsets = dx.values();
     return fine && r->of_offsets == r->indices && r->by_offsets == r->scattered;
   }
 
@@ -159,7 +174,7 @@ class Check {
   }
 
   bool is_right(const Results<T>& r) const {
-    if (!extreme() && p.kind != PoolKind::kAverage) return true;
+    if (!extreme() && !(p.kind == PoolKind::kAverage && p.divisor)) return is_near(r);
     const int64_t pixels = x_plane(p), outputs = y_plane(p);
     std::vector<T> gradient(x.size(), T(0));
     bool right = true;
@@ -187,7 +202,47 @@ class Check {
     return right && gradient == (extreme() ? r.scattered : r.dx);
   }
 
+  // Means and norms, in long double.
+  bool is_near(const Results<T>& r) const {
+    typedef long double Wide;
+    const int64_t pixels = x_plane(p), outputs = y_plane(p);
+    const bool mean = p.kind == PoolKind::kAverage, is_signed = p.kind == PoolKind::kSignedLp;
+    const Wide power = mean ? 1 : v.norm, eps = 64 * Wide(std::numeric_limits<T>::epsilon());
+    std::vector<Wide> gradient(x.size(), 0), size(x.size(), 0);
+    bool near = true;
+    for (int64_t n = 0; n < p.n; ++n)
+      for (int64_t c = 0; c < p.c; ++c)
+        for (int64_t o = 0; o < outputs; ++o) {
+          const size_t at = static_cast<size_t>(place(n, c, o, outputs));
+          const auto cell = [&](int64_t pixel) { return static_cast<size_t>(place(n, c, pixel, pixels)); };
+          Wide sum = 0, count = 0;
+          for_taps(p, o, [&](int64_t pixel) {
+            const Wide value = x[cell(pixel)], term = std::pow(std::abs(value), power);
+            sum += value < 0 && (mean || is_signed) ? -term : term;
+            count += 1;
+          });
+          const Wide root = mean ? sum / count : std::copysign(std::pow(std::abs(sum), 1 / power), sum);
+          // A root of what cancels has no digits: such sums of integers are 0 or at least 1.
+          near &= std::abs(r.y[at] - root) <= eps * std::max(std::abs(root), Wide(is_signed && power != 1));
+          for_taps(p, o, [&](int64_t pixel) {
+            const Wide value = x[cell(pixel)];
+            Wide slope = mean ? 1 / count : root == 0 && power > 1 ? 0 : std::pow(std::abs(value / root), power - 1);
+            if (power == 1) slope = mean ? slope : 1;
+            if (!mean && !is_signed && value <= 0) slope = value < 0 ? -slope : 0;
+            gradient[cell(pixel)] += slope * dy[at];
+            size[cell(pixel)] += std::abs(slope * dy[at]);
+          });
+        }
+    const Wide largest = std::numeric_limits<T>::max();
+    for (size_t i = 0; i < x.size(); ++i) {
+      const bool overflows = std::isinf(r.dx[i]) && std::abs(gradient[i]) + eps * size[i] >= largest;
+      near &= overflows || std::abs(r.dx[i] - gradient[i]) <= eps * size[i];
+    }
+    return near;
+  }
+
   const PoolProblem p;
+  const Variant v;
   const Machine& m;
   std::vector<T> x, dy;
   bool failed = false;
@@ -209,9 +264,12 @@ int main() {
         for (DType dtype : {DType::kFloat32, DType::kFloat64})
           for (int i = 0; i < usable_isa_count(); ++i, ++runs) {
             p.kind = kind, p.layout = layout, p.dtype = dtype;
-            p.divisor = kind == PoolKind::kAverage;  // sums, which are exact
-            failures += dtype == DType::kFloat32 ? Check<float>(p, usable_machine(i)).run()
-                                                 : Check<double>(p, usable_machine(i)).run();
+            p.divisor = kind == PoolKind::kAverage && problems % 3 > 0;  // sums, which are exact
+            const double norms[] = {1, 2, 2.5, 4};
+            const Variant variant = {kind == PoolKind::kAverage && !p.divisor && problems % 2 > 0,
+                                     kind == PoolKind::kSignedLp ? 1.0 + 2 * (problems % 2) : norms[problems % 4]};
+            failures += dtype == DType::kFloat32 ? Check<float>(p, variant, usable_machine(i)).run()
+                                                 : Check<double>(p, variant, usable_machine(i)).run();
           }
   }
   printf("%d pooling problems, %" PRId64 " runs, %d failures\n", problems, runs, failures);
