@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import platform
 import sys
 from pathlib import Path
 
@@ -69,7 +70,10 @@ def hashes(isa: str) -> dict[tuple[str, str], str]:
 
 
 def path_of(version: str, isa: str) -> Path:
-    return FOLDER / f"{version}-{isa}.txt"
+    """`scalar` is another code on another family of processors: on ARM the compiler fuses its multiply-adds."""
+    family = platform.machine().lower()
+    name = isa if isa != "scalar" or family in ("x86_64", "amd64") else f"{isa}-{family}"
+    return FOLDER / f"{version}-{name}.txt"
 
 
 def load(path: Path) -> tuple[str, dict[tuple[str, str], str]]:

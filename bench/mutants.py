@@ -168,6 +168,7 @@ def main() -> int:
     p.add_argument("--count", type=int, default=200, help="mutants that compile (default: %(default)s)")
     p.add_argument("--seed", type=int, default=1, help="of the draw (default: %(default)s)")
     p.add_argument("--first", type=int, default=0, help="leave out so many of the draw (default: %(default)s)")
+    p.add_argument("--numbers", help="these of the draw alone, as 3,17: what survived, after a new test")
     p.add_argument("--isa", default="avx2", help="whose kernels (default: %(default)s)")
     p.add_argument("--every", type=int, default=4, help="of the small problems (default: every %(default)sth)")
     p.add_argument("--folder", type=Path, default=ROOT / "build" / "mutants", help="of the copy (default: %(default)s)")
@@ -183,8 +184,9 @@ def main() -> int:
     print(f"seed {options.seed}, {len(everything)} possible mutants of {options.isa}", flush=True)
     caught = survived = 0
     number = options.first
+    wanted = {int(n) for n in options.numbers.split(",")} if options.numbers else None
     for number, mutant in enumerate(drawn(everything, options.seed)):
-        if number < options.first or caught + survived == options.count:
+        if number < options.first or (wanted is not None and number not in wanted):
             continue
         result = copy.tried(mutant, limit)
         caught += result is True
@@ -193,7 +195,7 @@ def main() -> int:
             print(f"survived, number {number}: {mutant}", flush=True)
         elif result:
             print(f"caught, number {number}: {mutant.path}:{mutant.line}", flush=True)
-        if caught + survived == options.count:
+        if caught + survived == (options.count if wanted is None else len(wanted)):
             print(f"next: --first {number + 1}")
             break
     print(f"{caught} of {caught + survived} caught")
