@@ -64,7 +64,7 @@ def bounded_conv(x: Any, w: Any, pads: Pads, boundary: str, cval: float, **words
     """
     rank = len(pads)
     conv_of_rank = (primitives.conv1d, primitives.conv2d, primitives.conv3d)[rank - 1]
-    conv = functools.partial(conv_of_rank, **words)
+    conv: Any = functools.partial(conv_of_rank, **words)
     first = 2 if words["layout"] == "channels_first" else 1
     size = x.shape[first : first + rank]
     if not any(itertools.chain(*pads)):
