@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench import fuzz_onnx
+from bench import fuzz_onnx, fuzz_session
 from fastconv import weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +76,7 @@ FORMATS = {
     "onnx": Format(".onnx", fuzz_onnx.write, fuzz_onnx.read, fuzz_onnx.change),
     "safetensors": Format(".safetensors", _write_weights(".safetensors"), _read_weights),
     "npz": Format(".npz", _write_weights(".npz"), _read_weights),
+    "session": Format(".session", fuzz_session.write, fuzz_session.read, fuzz_session.change),
 }
 
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF)

@@ -162,6 +162,18 @@ def test_a_header_that_promises_more_than_there_is(saved, tmp_path):
         fc.InferenceSession.load(path)
 
 
+def test_a_directory_that_lies_is_refused_in_a_line(saved, tmp_path):
+    """The end of a zip says where its directory is, and each entry the name and place of its part."""
+    data, path = bytearray(saved.read_bytes()), tmp_path / "bad.npz"
+    end, entry = data.rfind(b"PK\x05\x06"), data.find(b"PK\x01\x02")
+    for at, size in ((end + 12, 4), (end + 16, 4), (entry + 28, 2), (entry + 42, 4)):
+        for value in (b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\x90\x01\x00\x00"):
+            path.write_bytes(data[:at] + value[:size] + data[at + size :])
+            with pytest.raises(fc.ProblemError, match=r"bad\.npz is no session file, or damaged") as told:
+                fc.InferenceSession.load(path)
+            assert len(str(told.value)) < 500 and "\n" not in str(told.value)
+
+
 def test_damaged_bytes(saved, tmp_path):
     """Whatever one byte becomes: the file still loads (a weight has changed), or is refused in one sentence."""
     rng, data, path = np.random.default_rng(SEED), saved.read_bytes(), tmp_path / "bad.npz"

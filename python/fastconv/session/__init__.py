@@ -132,6 +132,16 @@ class InferenceSession:
             return program
 
     @property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """Of the example's arrays; the first axis of each is the batch."""
+        return self._network.input_shapes
+
+    @property
+    def dtype(self) -> Any:
+        """Of the inputs."""
+        return np.dtype(self._network.dtype)
+
+    @property
     def arena_bytes(self) -> int:
         """Of the memory in which the intermediate arrays of one call lie, for the example's batch size. Outputs and
         the workspace of one convolution at a time come on top."""

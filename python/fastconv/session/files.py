@@ -11,11 +11,12 @@ import json
 import math
 import os
 import zipfile
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from .._core import ProblemError, UnsupportedError
+from ..weights.npz import shortened
 from .network import Network, Node
 from .operators import OPERATORS, shapes_of
 
@@ -65,25 +66,28 @@ def load_network(path: str | os.PathLike[str]) -> Network:
 
     Raises:
         ProblemError: naming the file and what is wrong with it. UnsupportedError: a later version.
+        OSError: it cannot be opened.
     """
-    try:
-        arrays = _arrays_of(path)
-        network = _network_of(arrays)
-        shapes_of(network, network.input_shapes)
-    except UnsupportedError:
-        raise
-    except (ProblemError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, NotImplementedError,
-            RecursionError, OverflowError, RuntimeError) as error:  # fmt: skip
-        raise ProblemError(
-            f"InferenceSession.load: {os.fspath(path)} is no session file, or damaged: {error}"
-        ) from None
+    with open(path, "rb") as file:
+        try:
+            arrays = _arrays_of(file)
+            network = _network_of(arrays)
+            shapes_of(network, network.input_shapes)
+        except UnsupportedError:
+            raise
+        except (ProblemError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, NotImplementedError,
+                RecursionError, OverflowError, RuntimeError, OSError) as error:  # fmt: skip
+            # OSError: zipfile seeks to where a damaged directory says.
+            raise ProblemError(
+                f"InferenceSession.load: {os.fspath(path)} is no session file, or damaged: {shortened(error)}"
+            ) from None
     return network
 
 
-def _arrays_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+def _arrays_of(file: BinaryIO) -> dict[str, Any]:
     """The arrays of an npz without compression. Each is read only if its bytes are there."""
-    room = os.path.getsize(path)
-    with zipfile.ZipFile(path) as archive:
+    room = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1 for m in members):
             raise ProblemError("it is compressed or encrypted")
