@@ -42,11 +42,12 @@ struct Variant {
 
 constexpr int kProblems = 60, kLarge = 6;
 
-// The first ones are large; the very first is one window over rows that are cut into segments.
+// The first ones are large. Two are one window over all: over a plane of whole vectors, and over rows that are cut into
+// segments.
 PoolProblem draw_problem(int number) {
-  const bool large = number < kLarge, whole = number == 0;
+  const bool vectors = number == 0, large = number < kLarge && !vectors, whole = number < 2;
   PoolProblem p{};
-  p.spatial_rank = large ? 2 : static_cast<int32_t>(draw(1, 3));
+  p.spatial_rank = large || vectors ? 2 : static_cast<int32_t>(draw(1, 3));
   p.adaptive = whole || draw(0, 3) == 0;
   p.ceil_mode = static_cast<int32_t>(draw(0, 1));
   p.n = draw(1, 2), p.c = draw(1, 37);
@@ -54,7 +55,7 @@ PoolProblem draw_problem(int number) {
     p.size[i] = p.window[i] = p.stride[i] = p.dilation[i] = 1;
     p.output[i] = p.adaptive;
     if (i < kMaxSpatial - p.spatial_rank) continue;
-    p.size[i] = large ? draw(90, 120) : draw(1, 9);
+    p.size[i] = vectors ? 8 * i : large ? draw(90, 120) : draw(1, 9);
     if (large && i == 2 && (whole || draw(0, 2) == 0)) p.size[i] = draw(2040, 2300), p.c = 1;
     if (p.adaptive) {
       p.output[i] = whole ? 1 : draw(1, 11);
