@@ -56,7 +56,7 @@ PoolProblem draw_problem(int number) {
     p.output[i] = p.adaptive;
     if (i < kMaxSpatial - p.spatial_rank) continue;
     p.size[i] = vectors ? 8 * i : large ? draw(90, 120) : draw(1, 9);
-    if (large && i == 2 && (whole || draw(0, 2) == 0)) p.size[i] = draw(2040, 2300), p.c = 1;
+    if (large && i == 2 && (whole || draw(0, 2) == 0)) p.size[i] = whole ? 2300 : draw(2040, 2300), p.c = 1;
     if (p.adaptive) {
       p.output[i] = whole ? 1 : draw(1, 11);
       continue;
