@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tensors of the native checks that end where memory does: the page behind them cannot be touched, so that a kernel that
-// reads or writes one element too many faults. Under the address sanitizer they are plain memory, which it watches on
-// both sides.
+// reads or writes one element too many faults. Under a sanitizer they are plain memory: the one for addresses watches it on
+// both sides, and the one for threads takes long to map pages.
 #pragma once
 
 #include <algorithm>
 #include <cstdlib>
 #include <vector>
 
-#ifndef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FASTCONV_PLAIN_MEMORY
+#else
 #include <sys/mman.h>
 #include <unistd.h>
 #endif
@@ -19,7 +21,7 @@ template <class T>
 class Fenced {
  public:
   explicit Fenced(size_t count) : count_(count) {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef FASTCONV_PLAIN_MEMORY
     data_ = static_cast<T*>(malloc(count * sizeof(T)));
 #else
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)),
@@ -35,7 +37,7 @@ class Fenced {
     std::copy(values.begin(), values.end(), data_);
   }
   ~Fenced() {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef FASTCONV_PLAIN_MEMORY
     free(data_);
 #else
     munmap(start_, mapped_);
@@ -51,7 +53,7 @@ class Fenced {
  private:
   size_t count_;
   T* data_;
-#ifndef __SANITIZE_ADDRESS__
+#ifndef FASTCONV_PLAIN_MEMORY
   void* start_;
   size_t mapped_;
 #endif
