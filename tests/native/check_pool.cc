@@ -40,7 +40,21 @@ struct Variant {
   double norm;  // p
 };
 
-constexpr int kProblems = 60, kLarge = 6;
+constexpr int kProblems = 60, kLarge = 6, kUsual = 4;
+
+// The windows of most networks, over more than one vector of columns.
+PoolProblem usual_problem(int number) {
+  constexpr int64_t window[kUsual] = {2, 3, 3, 3}, stride[kUsual] = {2, 2, 2, 1}, pad[kUsual] = {0, 0, 1, 1};
+  PoolProblem p{};
+  p.spatial_rank = 2, p.n = 1, p.c = 3;
+  for (int i = 0; i < kMaxSpatial; ++i) {
+    p.size[i] = p.window[i] = p.stride[i] = p.dilation[i] = 1;
+    if (i == 0) continue;
+    p.size[i] = 23 + 14 * i, p.window[i] = window[number], p.stride[i] = stride[number];
+    p.pad_begin[i] = p.pad_end[i] = pad[number];
+  }
+  return p;
+}
 
 // The first ones are large. Two are one window over all: over a plane of whole vectors, and over rows that are cut into
 // segments.
@@ -259,7 +273,8 @@ int main() {
   int failures = 0, problems = 0;
   int64_t runs = 0;
   while (problems < kProblems) {
-    PoolProblem p = draw_problem(problems);
+    const int usual = problems - kLarge;
+    PoolProblem p = usual >= 0 && usual < kUsual ? usual_problem(usual) : draw_problem(problems);
     char text[kTextCapacity];
     if (!validate(p, text)) continue;
     ++problems;
