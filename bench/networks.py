@@ -113,8 +113,7 @@ def table(rows: list[dict[str, Any]]) -> None:
         cells = [row["problem"], str(row["threads"])]
         for name in names:
             entry = row["peers"].get(name, {})
-            timed = f"{1e3 * entry['median_s']:.2f} ({entry['error']:.0e})" if "median_s" in entry else None
-            cells.append(timed or ("wrong" if "wrong" in entry else "-"))
+            cells.append(summary.milliseconds(entry) or ("wrong" if "wrong" in entry else "-"))
         ratio = summary.ratio(row, summary.best_rival(row), OURS)
         body.append([*cells, str(ratio) if ratio else "-"])
     report.print_table(

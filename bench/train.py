@@ -64,8 +64,7 @@ def table(rows: list[dict[str, Any]]) -> None:
         cells = [row["problem"], str(row["threads"])]
         for name in names:
             entry = row["peers"].get(name, {})
-            timed = f"{1e3 * entry['median_s']:.2f} ({entry['error']:.0e})" if "median_s" in entry else None
-            cells.append(timed or entry.get("wrong") or entry.get("refused", "-"))
+            cells.append(summary.milliseconds(entry) or entry.get("wrong") or entry.get("refused", "-"))
         over = [summary.ratio(row, them, OURS) for them in (BASELINE, summary.best_rival(row))]
         body.append(cells + [str(ratio) if ratio else "-" for ratio in over])
     header = ["step", "threads", *names, f"x {BASELINE} [95 %]", "x best [95 %]"]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import timing
@@ -127,3 +127,8 @@ def scaling(rows: list[Row], few: int, many: int) -> dict[str, Any] | None:
             if a and b:
                 gains[found[few]["layer"]] = a / b
     return spread_of(gains)
+
+
+def milliseconds(entry: Mapping[str, Any]) -> str | None:
+    """The median time of a peer and its error, as a table shows them; None where it was not timed."""
+    return f"{1e3 * entry['median_s']:.2f} ({entry['error']:.0e})" if "median_s" in entry else None
