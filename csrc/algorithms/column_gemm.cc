@@ -181,13 +181,14 @@ class Multiplication {
               const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
               const T* factor = a + begin * depth + channel * tap_count * rows;
               T* tile = c + (begin - first_row) * ldc + j;
+              const T* next = factor + rows * depth;
               if (last) store.expect(grid, i.column + j, columns, channel0 + begin - first_row, rows);
               if (j < gathered_from && piece == i.first_piece)
                 kernels.moving_tile(static_cast<int>(rows), channels, factor, source + j, read_layout.channel_pitch,
-                                    panel, tile, ldc, channel > 0);
+                                    panel, tile, ldc, channel > 0, next);
               else
                 kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, tile, ldc, columns,
-                             channel > 0);
+                             channel > 0, next);
               if (last && direct) store.finish_in_place(rows, columns, tile, channel0 + begin - first_row);
             }
           }

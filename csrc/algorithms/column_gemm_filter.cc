@@ -135,7 +135,7 @@ class FilterGradient {
         for (int64_t j = 0; j < columns; j += kernels.nr)
           kernels.tile(static_cast<int>(size), depth, left + begin * depth, right + j * depth,
                        c + begin * depth_total + j, depth_total, std::min<int64_t>(kernels.nr, columns - j),
-                       block > first);
+                       block > first, left + (begin + size) * depth);
       }
     }
   }

@@ -38,7 +38,7 @@ FC_INLINE void store_whole(V<T> (&sum)[ROWS][VECTORS], T* c, int64_t ldc, bool a
 
 template <class T, int ROWS, int VECTORS>
 void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, T* __restrict c, int64_t ldc, int64_t cols,
-                bool accumulate) {
+                bool accumulate, const T* next) {
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[ROWS][VECTORS] = {};
 #pragma GCC unroll 16
@@ -48,6 +48,8 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, T* 
 #pragma GCC unroll 4
   for (int64_t d = 0; d < depth; ++d) {
     V<T> column[VECTORS];
+    __builtin_prefetch(next, 0, 3);
+    next += ROWS;
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) column[v] = load(b + v * lanes);
 #pragma GCC unroll 16
@@ -76,10 +78,10 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, T* 
 }
 
 template <class T, int VECTORS>
-void tile_rows(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate) {
+void tile_rows(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate, const T* next) {
 #define FC_CASE(n) \
   case n:          \
-    return tile_block<T, n, VECTORS>(depth, a, b, c, ldc, cols, accumulate);
+    return tile_block<T, n, VECTORS>(depth, a, b, c, ldc, cols, accumulate, next);
   switch (rows) {
     FC_CASE(1)
     FC_CASE(2)
@@ -104,21 +106,23 @@ void tile_rows(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ld
 
 // A narrow last panel takes fewer vectors.
 template <class T>
-void tile(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate) {
+void tile(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate, const T* next) {
   constexpr int lanes = Vec<T>::lanes;
-  if (cols <= lanes) return tile_rows<T, 1>(rows, depth, a, b, c, ldc, cols, accumulate);
-  if (kVectors == 2 || cols <= 2 * lanes) return tile_rows<T, 2>(rows, depth, a, b, c, ldc, cols, accumulate);
-  if constexpr (kVectors > 2) return tile_rows<T, 3>(rows, depth, a, b, c, ldc, cols, accumulate);
+  if (cols <= lanes) return tile_rows<T, 1>(rows, depth, a, b, c, ldc, cols, accumulate, next);
+  if (kVectors == 2 || cols <= 2 * lanes) return tile_rows<T, 2>(rows, depth, a, b, c, ldc, cols, accumulate, next);
+  if constexpr (kVectors > 2) return tile_rows<T, 3>(rows, depth, a, b, c, ldc, cols, accumulate, next);
 }
 
 // The panel lies in rows x_pitch apart and is moved to `b` by stores that the multiply-adds hide. The rows of the next
 // panel are asked for: by their last elements, since the line of the first one has come with this panel.
 template <class T, int ROWS>
 void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, int64_t x_pitch, T* __restrict b,
-                  T* __restrict c, int64_t ldc, bool accumulate) {
+                  T* __restrict c, int64_t ldc, bool accumulate, const T* next) {
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[ROWS][kVectors] = {};
   for (int64_t d = 0; d < depth; ++d) {
+    __builtin_prefetch(next, 0, 3);
+    next += ROWS;
     V<T> column[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
@@ -141,10 +145,10 @@ void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, i
 
 template <class T>
 void moving_tile(int rows, int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, T* c, int64_t ldc,
-                 bool accumulate) {
+                 bool accumulate, const T* next) {
 #define FC_CASE(n)                                                                             \
   case n:                                                                                      \
-    if constexpr (n <= kRows) moving_block<T, n>(depth, a, x, x_pitch, b, c, ldc, accumulate); \
+    if constexpr (n <= kRows) moving_block<T, n>(depth, a, x, x_pitch, b, c, ldc, accumulate, next); \
     break;
   switch (rows) {
     FC_CASE(1)

@@ -14,10 +14,10 @@ namespace fastconv {
 template <class T>
 struct GemmKernelsOf {
   int mr, nr, lanes;
-  void (*tile)(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate);
+  void (*tile)(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate, const T* next);
   // The same of all nr columns, with b[depth][nr] taken from rows x_pitch apart and left at `b` for other tiles.
   void (*moving_tile)(int rows, int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, T* c, int64_t ldc,
-                      bool accumulate);
+                      bool accumulate, const T* next);
   // dst[column * dst_pitch + row] = src[row * src_pitch + column] for row < rows, 0 for rows <= row < width.
   void (*transpose)(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst,
                     int64_t dst_pitch);
