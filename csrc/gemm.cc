@@ -70,9 +70,11 @@ bool multiply(const Machine& machine, const Parallel& parallel, const Gemm<T>& g
                    std::min(nr, columns - j), nr, depth, right + j * depth);
       for (int64_t i = 0; i < pieces; ++i) {
         const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
-        for (int64_t j = 0; j < columns; j += nr)
-          kernels.tile(static_cast<int>(size), depth, left + begin * depth, right + j * depth,
-                       g.c + (row + begin) * g.c_row + column + j, g.c_row, std::min(nr, columns - j), d > 0 || g.bias, left + (begin + size) * depth);
+        for (int64_t j = 0; j < columns; j += nr) {
+          const TileSums<T> out{g.c + (row + begin) * g.c_row + column + j, g.c_row, std::min(nr, columns - j),
+                                d > 0 || g.bias, left + (begin + size) * depth};
+          kernels.tile(static_cast<int>(size), depth, left + begin * depth, right + j * depth, &out);
+        }
       }
     }
   });

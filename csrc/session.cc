@@ -16,7 +16,7 @@ int64_t Program::bytes_of(int32_t buffer) const {
 }
 
 int32_t Program::add_constant(const void* data, int64_t bytes) {
-  constants_.push_back(std::make_unique<AlignedBytes>(bytes));
+  constants_.push_back(std::make_unique<ConstantMemory>(bytes));
   if (bytes > 0) memcpy(constants_.back()->data(), data, static_cast<size_t>(bytes));
   buffer_bytes_.push_back(bytes);
   return static_cast<int32_t>(buffer_bytes_.size() - 1);
@@ -27,7 +27,7 @@ Failure Program::run(const std::vector<char*>& buffers, int threads, size_t firs
   std::vector<char*> all = buffers;
   for (const auto& constant : constants_) all.push_back(constant->data());
   Options options = options_;
-  options.threads = threads;
+  options.threads = make_parallel(threads).slots;  // at once, not for every step
   const StepCall call = {&options, all.data(), text};
   for (size_t i = first; i < last; ++i) {
     const auto start = seconds ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
@@ -46,7 +46,7 @@ PackedWeights::PackedWeights(const ConvProblem& problem, const Options& options,
   const int64_t packed_size = packed_bytes(*choice_.algorithm, problem, machine);
   const int64_t raw = problem.k * (problem.c / problem.groups) * taps(problem) * element;
   packed_ = packed_size > 0;
-  weights_ = std::make_unique<AlignedBytes>(packed_ ? packed_size : raw);
+  weights_ = std::make_unique<ConstantMemory>(packed_ ? packed_size : raw);
   if (!packed_) {
     memcpy(weights_->data(), w, static_cast<size_t>(raw));
   } else if (!pack(*choice_.algorithm, problem, machine, make_parallel(choice_.slots), w, weights_->data())) {
@@ -54,14 +54,33 @@ PackedWeights::PackedWeights(const ConvProblem& problem, const Options& options,
   }
   if (!bias) return;
   const int64_t channels = problem.pass == Pass::kBackwardData ? problem.c : problem.k;
-  bias_ = std::make_unique<AlignedBytes>(channels * element);
+  bias_ = std::make_unique<ConstantMemory>(channels * element);
   memcpy(bias_->data(), bias, static_cast<size_t>(channels * element));
+}
+
+ConvStep::~ConvStep() {
+  for (const Known* known = known_; known;) {
+    const Known* next = known->next;
+    delete known;
+    known = next;
+  }
+}
+
+const Choice& ConvStep::choice_of(const Options& options) const {
+  const Known* first = known_.load(std::memory_order_acquire);
+  for (const Known* known = first; known; known = known->next)
+    if (known->threads == options.threads) return known->choice;
+  const Known* found = new Known{options.threads, choose(problem, options, true), first};
+  // Another call may have put its own in front; then both stay.
+  while (!known_.compare_exchange_weak(first, found, std::memory_order_release, std::memory_order_acquire))
+    const_cast<Known*>(found)->next = first;
+  return found->choice;
 }
 
 Failure ConvStep::run(const StepCall& call) const {
   Options options = *call.options;
   options.algorithm = weights->choice().algorithm;  // the packed weights are its own
-  Choice choice = choose(problem, options, true);
+  Choice choice = choice_of(options);
   if (choice.failure == Failure::kNone) {
     const bool forward = problem.pass == Pass::kForward;
     const int64_t element = element_size(problem.dtype);

@@ -6,9 +6,11 @@
 // that any number of threads may call it at once.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
+#include "constant_memory.h"
 #include "plan.h"
 
 namespace fastconv {
@@ -49,26 +51,6 @@ class Step {
   virtual Failure run(const StepCall& call) const = 0;
 };
 
-// Memory of its own, 64-byte aligned, zeros at first.
-class AlignedBytes {
- public:
-  explicit AlignedBytes(int64_t bytes)
-      : storage_(static_cast<size_t>(bytes) + 64),
-        data_(storage_.data() + (64 - reinterpret_cast<uintptr_t>(storage_.data()) % 64) % 64),
-        bytes_(bytes) {}
-  AlignedBytes(const AlignedBytes&) = delete;
-  AlignedBytes& operator=(const AlignedBytes&) = delete;
-
-  char* data() { return data_; }
-  const char* data() const { return data_; }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  std::vector<char> storage_;
-  char* data_;
-  int64_t bytes_;
-};
-
 class Program {
  public:
   Program(DType dtype, const Options& options, std::vector<int64_t> buffer_bytes)
@@ -92,7 +74,7 @@ class Program {
   DType dtype_;
   Options options_;
   std::vector<int64_t> buffer_bytes_;
-  std::vector<std::unique_ptr<AlignedBytes>> constants_;
+  std::vector<std::unique_ptr<ConstantMemory>> constants_;
   std::vector<std::unique_ptr<Step>> steps_;
 };
 
@@ -114,7 +96,7 @@ class PackedWeights {
   ConvProblem problem_;
   Choice choice_;
   bool packed_ = false;
-  std::unique_ptr<AlignedBytes> weights_, bias_;
+  std::unique_ptr<ConstantMemory> weights_, bias_;
 };
 
 // Reads `from` and writes `to`: x and y, or for backward-data y and x.
@@ -126,7 +108,19 @@ struct ConvStep final : Step {
   int64_t residual_offset = 0;
   double alpha = 0, pad_value = 0;
 
+  ~ConvStep() override;
   Failure run(const StepCall& call) const override;
+
+ private:
+  // What was chosen for a number of threads: options of a program differ in nothing else. Found without a lock.
+  struct Known {
+    int threads;
+    Choice choice;
+    const Known* next;
+  };
+  const Choice& choice_of(const Options& options) const;
+
+  mutable std::atomic<const Known*> known_{nullptr};
 };
 
 struct PoolStep final : Step {

@@ -27,6 +27,14 @@ class StripStore {
     const int64_t plane = forward ? y_plane(p) : x_plane(p);
     return written + column / plane * layout.batch_pitch + column % plane + channel * layout.channel_pitch;
   }
+  // The epilogue as a part of a tile that goes straight to its place; false where tiles do not know the activation.
+  bool end_in_tile(int64_t channel, TileSums<T>* tile) const {
+    if (!ends_in_tile(static_cast<int32_t>(p.activation))) return false;
+    if (r.bias) tile->bias = static_cast<const T*>(r.bias) + channel;
+    if (r.residual) tile->residual = static_cast<const T*>(r.residual) + (tile->c - written);
+    tile->activation = static_cast<int32_t>(p.activation);
+    return true;
+  }
   // Sums that already lie there: the epilogue alone.
   void finish_in_place(int64_t rows, int64_t columns, T* at, int64_t channel) const {
     const T* addend = r.residual ? static_cast<const T*>(r.residual) + (at - written) : nullptr;

@@ -180,16 +180,15 @@ class Multiplication {
             for (int64_t piece = from; piece < std::min(from + block, i.last_piece); ++piece) {
               const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
               const T* factor = a + begin * depth + channel * tap_count * rows;
-              T* tile = c + (begin - first_row) * ldc + j;
-              const T* next = factor + rows * depth;
+              TileSums<T> out{c + (begin - first_row) * ldc + j, ldc, columns, channel > 0, factor + rows * depth};
               if (last) store.expect(grid, i.column + j, columns, channel0 + begin - first_row, rows);
+              const bool ends = last && direct && store.end_in_tile(channel0 + begin - first_row, &out);
               if (j < gathered_from && piece == i.first_piece)
                 kernels.moving_tile(static_cast<int>(rows), channels, factor, source + j, read_layout.channel_pitch,
-                                    panel, tile, ldc, channel > 0, next);
+                                    panel, &out);
               else
-                kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, tile, ldc, columns,
-                             channel > 0, next);
-              if (last && direct) store.finish_in_place(rows, columns, tile, channel0 + begin - first_row);
+                kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, &out);
+              if (last && direct && !ends) store.finish_in_place(rows, columns, out.c, channel0 + begin - first_row);
             }
           }
         }

@@ -132,10 +132,11 @@ class FilterGradient {
       const PhaseScope multiplying(r.phases, Phase::kProducts);
       for (int64_t i = 0; i < pieces; ++i) {
         const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
-        for (int64_t j = 0; j < columns; j += kernels.nr)
-          kernels.tile(static_cast<int>(size), depth, left + begin * depth, right + j * depth,
-                       c + begin * depth_total + j, depth_total, std::min<int64_t>(kernels.nr, columns - j),
-                       block > first, left + (begin + size) * depth);
+        for (int64_t j = 0; j < columns; j += kernels.nr) {
+          const TileSums<T> out{c + begin * depth_total + j, depth_total, std::min<int64_t>(kernels.nr, columns - j),
+                                block > first, left + (begin + size) * depth};
+          kernels.tile(static_cast<int>(size), depth, left + begin * depth, right + j * depth, &out);
+        }
       }
     }
   }

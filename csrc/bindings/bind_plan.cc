@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 
+#include "../constant_memory.h"
 #include "../half_problem.h"
 #include "../parallel.h"
 #include "conv_arguments.h"
@@ -13,18 +14,16 @@
 namespace fastconv {
 namespace {
 
-// Aligned memory of a plan's own, shared by calls in flight while `update` replaces it.
+// Of a plan's own, shared by calls in flight while `update` replaces it.
 struct Weights {
-  std::vector<char> storage;
-  char* data = nullptr;  // packed, or as they came
-  char* bias = nullptr;
+  ConstantMemory memory;
+  char* data;  // packed, or as they came
+  char* bias;
 
-  Weights(int64_t weight_bytes, int64_t bias_bytes) {
-    const int64_t room = (weight_bytes + 63) / 64 * 64;
-    storage.resize(static_cast<size_t>(room + bias_bytes + 64));
-    data = storage.data() + (64 - reinterpret_cast<uintptr_t>(storage.data()) % 64) % 64;
-    bias = data + room;
-  }
+  Weights(int64_t weight_bytes, int64_t bias_bytes)
+      : memory((weight_bytes + 63) / 64 * 64 + bias_bytes),
+        data(memory.data()),
+        bias(data + (weight_bytes + 63) / 64 * 64) {}
 };
 
 class Plan {

@@ -22,34 +22,58 @@ namespace {
 constexpr int kRows = kVectorRegisters == 32 ? 9 : 6;
 constexpr int kVectors = kVectorRegisters == 32 ? 3 : 2;
 
-template <class T, int ROWS, int VECTORS>
-FC_INLINE void store_whole(V<T> (&sum)[ROWS][VECTORS], T* c, int64_t ldc, bool accumulate) {
+#include "activation.h"
+
+template <class T, int ROWS, int VECTORS, bool WHOLE>
+FC_INLINE void store_sums(V<T> (&sum)[ROWS][VECTORS], const TileSums<T>& out) {
   constexpr int lanes = Vec<T>::lanes;
+  const int64_t rest = out.columns - (VECTORS - 1) * lanes;  // of the last vector
+  const auto add = [&](const T* from) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) {
+        const T* at = from + r * out.ldc + v * lanes;
+        sum[r][v] += WHOLE || v < VECTORS - 1 ? load(at) : load_lanes(at, 0, rest);
+      }
+  };
+  const auto each = [&](const auto& change) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) sum[r][v] = change(sum[r][v], r);
+  };
+  if (out.accumulate) add(out.c);
+  if (out.bias) each([&](V<T> x, int r) __attribute__((always_inline)) { return x + splat(out.bias[r]); });
+  if (out.residual) add(out.residual);
+  if (out.activation == kRelu) each([](V<T> x, int) __attribute__((always_inline)) { return activate<T>(x, kRelu, 0); });
+  if (out.activation == kRelu6) each([](V<T> x, int) __attribute__((always_inline)) { return activate<T>(x, kRelu6, 0); });
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r) {
-    T* row = c + r * ldc;
+    T* row = out.c + r * out.ldc;
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) {
-      if (accumulate) sum[r][v] += load(row + v * lanes);
-      store(row + v * lanes, sum[r][v]);
+      if (WHOLE || v < VECTORS - 1)
+        store(row + v * lanes, sum[r][v]);
+      else
+        store_first(row + v * lanes, sum[r][v], rest);
     }
   }
 }
 
 template <class T, int ROWS, int VECTORS>
-void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, T* __restrict c, int64_t ldc, int64_t cols,
-                bool accumulate, const T* next) {
+void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, const TileSums<T>& out) {
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[ROWS][VECTORS] = {};
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(c + r * ldc + v * lanes, 1, 3);
+    for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(out.c + r * out.ldc + v * lanes, 1, 3);
+  const T* next = out.next_a;
 #pragma GCC unroll 4
   for (int64_t d = 0; d < depth; ++d) {
-    V<T> column[VECTORS];
     __builtin_prefetch(next, 0, 3);
-    next += ROWS;
+    V<T> column[VECTORS];
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) column[v] = load(b + v * lanes);
 #pragma GCC unroll 16
@@ -60,28 +84,20 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, T* 
     }
     a += ROWS;
     b += kVectors * lanes;
+    next += ROWS;
   }
-  if (cols == VECTORS * lanes) return store_whole<T, ROWS, VECTORS>(sum, c, ldc, accumulate);
-  const int64_t rest = cols - (VECTORS - 1) * lanes;  // of the last vector
-#pragma GCC unroll 16
-  for (int r = 0; r < ROWS; ++r) {
-    T* row = c + r * ldc;
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS - 1; ++v) {
-      if (accumulate) sum[r][v] += load(row + v * lanes);
-      store(row + v * lanes, sum[r][v]);
-    }
-    T* last = row + (VECTORS - 1) * lanes;
-    if (accumulate) sum[r][VECTORS - 1] += load_lanes(last, 0, rest);
-    store_first(last, sum[r][VECTORS - 1], rest);
-  }
+  if (out.columns == VECTORS * lanes)
+    store_sums<T, ROWS, VECTORS, true>(sum, out);
+  else
+    store_sums<T, ROWS, VECTORS, false>(sum, out);
 }
 
 template <class T, int VECTORS>
-void tile_rows(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate, const T* next) {
-#define FC_CASE(n) \
-  case n:          \
-    return tile_block<T, n, VECTORS>(depth, a, b, c, ldc, cols, accumulate, next);
+void tile_rows(int rows, int64_t depth, const T* a, const T* b, const TileSums<T>& out) {
+#define FC_CASE(n)                                                            \
+  case n:                                                                     \
+    if constexpr (n <= kRows) tile_block<T, n, VECTORS>(depth, a, b, out);    \
+    break;
   switch (rows) {
     FC_CASE(1)
     FC_CASE(2)
@@ -89,40 +105,34 @@ void tile_rows(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ld
     FC_CASE(4)
     FC_CASE(5)
     FC_CASE(6)
+    FC_CASE(7)
+    FC_CASE(8)
+    FC_CASE(9)
     default:
       break;
-  }
-  if constexpr (kRows > 6) {
-    switch (rows) {
-      FC_CASE(7)
-      FC_CASE(8)
-      FC_CASE(9)
-      default:
-        break;
-    }
   }
 #undef FC_CASE
 }
 
 // A narrow last panel takes fewer vectors.
 template <class T>
-void tile(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate, const T* next) {
+void tile(int rows, int64_t depth, const T* a, const T* b, const TileSums<T>* out) {
   constexpr int lanes = Vec<T>::lanes;
-  if (cols <= lanes) return tile_rows<T, 1>(rows, depth, a, b, c, ldc, cols, accumulate, next);
-  if (kVectors == 2 || cols <= 2 * lanes) return tile_rows<T, 2>(rows, depth, a, b, c, ldc, cols, accumulate, next);
-  if constexpr (kVectors > 2) return tile_rows<T, 3>(rows, depth, a, b, c, ldc, cols, accumulate, next);
+  if (out->columns <= lanes) return tile_rows<T, 1>(rows, depth, a, b, *out);
+  if (kVectors == 2 || out->columns <= 2 * lanes) return tile_rows<T, 2>(rows, depth, a, b, *out);
+  if constexpr (kVectors > 2) return tile_rows<T, 3>(rows, depth, a, b, *out);
 }
 
 // The panel lies in rows x_pitch apart and is moved to `b` by stores that the multiply-adds hide. The rows of the next
 // panel are asked for: by their last elements, since the line of the first one has come with this panel.
 template <class T, int ROWS>
 void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, int64_t x_pitch, T* __restrict b,
-                  T* __restrict c, int64_t ldc, bool accumulate, const T* next) {
+                  const TileSums<T>& out) {
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[ROWS][kVectors] = {};
+  const T* next = out.next_a;
   for (int64_t d = 0; d < depth; ++d) {
     __builtin_prefetch(next, 0, 3);
-    next += ROWS;
     V<T> column[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
@@ -139,16 +149,16 @@ void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, i
     a += ROWS;
     b += kVectors * lanes;
     x += x_pitch;
+    next += ROWS;
   }
-  store_whole<T, ROWS, kVectors>(sum, c, ldc, accumulate);
+  store_sums<T, ROWS, kVectors, true>(sum, out);
 }
 
 template <class T>
-void moving_tile(int rows, int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, T* c, int64_t ldc,
-                 bool accumulate, const T* next) {
-#define FC_CASE(n)                                                                             \
-  case n:                                                                                      \
-    if constexpr (n <= kRows) moving_block<T, n>(depth, a, x, x_pitch, b, c, ldc, accumulate, next); \
+void moving_tile(int rows, int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out) {
+#define FC_CASE(n)                                                                  \
+  case n:                                                                           \
+    if constexpr (n <= kRows) moving_block<T, n>(depth, a, x, x_pitch, b, *out);    \
     break;
   switch (rows) {
     FC_CASE(1)
@@ -185,8 +195,6 @@ double fma_burst(int64_t steps, T* sink) {
   *sink = horizontal_sum<T>(total);
   return 2.0 * chains * Vec<T>::lanes * (double)steps;
 }
-
-#include "activation.h"
 
 template <class T>
 void epilogue(int64_t rows, int64_t cols, T* c, int64_t ldc, const T* bias, const T* residual, int64_t ldr,

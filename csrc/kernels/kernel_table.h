@@ -9,15 +9,27 @@
 namespace fastconv {
 
 // ---- gemm_tile.cc: one register tile of C (+)= A B ------------------------------------------------------------
-// a[depth][rows] and b[depth][nr] are packed; c[row][column] has row pitch ldc (elements).
-// Writes rows <= mr rows and cols <= nr columns; `accumulate` adds to what is there.
+// Where a tile's sums go, and what happens on the way: + what is there, + bias[row], + residual, activation.
+template <class T>
+struct TileSums {
+  T* c;  // [rows][columns], rows ldc apart
+  int64_t ldc, columns;
+  bool accumulate;     // adds to what is there
+  const T* next_a;     // the rows of `a` that the next tile needs are asked for; any address
+  const T* bias = nullptr;      // of the tile's rows; null: none
+  const T* residual = nullptr;  // as c; null: none
+  int32_t activation = 0;       // of those that end_in_tile
+};
+// none, relu and relu6, in the order of Activation (problem.h); others take `epilogue`.
+inline constexpr bool ends_in_tile(int32_t activation) { return activation < 2 || activation == 3; }
+
+// a[depth][rows] and b[depth][nr] are packed; rows <= mr, columns <= nr.
 template <class T>
 struct GemmKernelsOf {
   int mr, nr, lanes;
-  void (*tile)(int rows, int64_t depth, const T* a, const T* b, T* c, int64_t ldc, int64_t cols, bool accumulate, const T* next);
+  void (*tile)(int rows, int64_t depth, const T* a, const T* b, const TileSums<T>* out);
   // The same of all nr columns, with b[depth][nr] taken from rows x_pitch apart and left at `b` for other tiles.
-  void (*moving_tile)(int rows, int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, T* c, int64_t ldc,
-                      bool accumulate, const T* next);
+  void (*moving_tile)(int rows, int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out);
   // dst[column * dst_pitch + row] = src[row * src_pitch + column] for row < rows, 0 for rows <= row < width.
   void (*transpose)(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst,
                     int64_t dst_pitch);
