@@ -86,8 +86,9 @@ class Multiplication {
       const int64_t all_columns = b.direct ? columns : columns * p.n;
       const int64_t strips = ceil_div(all_columns, b.strip_columns), blocks = ceil_div(b.groups, b.group_block);
       parallel_for(r.parallel, images * strips * blocks * b.row_chunks, [&](int64_t item, int slot) {
-        Item i = item_of(item % b.row_chunks, b.row_chunks, item / b.row_chunks % blocks, before);
-        const int64_t strip = item / b.row_chunks / blocks;
+        // Strips before shares of rows: a thread comes back to the columns that it has read.
+        const int64_t strip = item % (images * strips), share = item / (images * strips);
+        Item i = item_of(share % b.row_chunks, b.row_chunks, share / b.row_chunks, before);
         i.column = strip % strips * b.strip_columns;
         i.columns = std::min(b.strip_columns, all_columns - i.column);
         i.column += strip / strips * columns;

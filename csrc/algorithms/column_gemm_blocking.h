@@ -98,7 +98,7 @@ struct ColumnBlocking {
       const int64_t columns = grid.adds ? std::min(strip_columns, border_images * grid.columns()) : strip_columns;
       gather_elements = std::max(gather_elements, gather_scratch(grid, columns, group_block * channel_block, nr));
     });
-    row_chunks = std::clamp(ceil_div(kItems, std::max<int64_t>(1, items)), int64_t{1}, ceil_div(pieces, 8));
+    row_chunks = std::clamp(ceil_div(kItems, std::max<int64_t>(1, items)), int64_t{1}, ceil_div(pieces, 4));
   }
 
   // Columns of a strip, at most `limit` (a multiple of nr): whole rows of the grid, or an equal part of one, where they

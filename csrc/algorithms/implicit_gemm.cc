@@ -88,13 +88,16 @@ class Product {
     const auto phase = [&](const ColumnGrid& grid, int64_t before) {
       const int64_t pixels = grid.columns(), images = b.joins_images() ? 1 : p.n;
       const int64_t all_pixels = b.joins_images() ? pixels * p.n : pixels;
-      const int64_t strips = ceil_div(all_pixels, b.strip);
+      const int64_t strip_pixels = strip_of(all_pixels, images * b.groups * b.row_shares);
+      const int64_t strips = ceil_div(all_pixels, strip_pixels);
+      // Strips before shares of rows: a thread comes back to the pixels that it has read.
       parallel_for(r.parallel, images * strips * b.groups * b.row_shares, [&](int64_t item, int slot) {
         Item i;
-        i.share = item % b.row_shares, i.group = item / b.row_shares % b.groups, i.before = before;
-        const int64_t strip = item / b.row_shares / b.groups, first = strip % strips * b.strip;
+        const int64_t strip = item % (images * strips), first = strip % strips * strip_pixels;
+        item /= images * strips;
+        i.share = item % b.row_shares, i.group = item / b.row_shares, i.before = before;
         i.pixel = strip / strips * pixels + first;
-        i.pixels = std::min(b.strip, all_pixels - first);
+        i.pixels = std::min(strip_pixels, all_pixels - first);
         compute(grid, i, scratch_ + slot * room.bytes(), room);
       });
     };
@@ -105,6 +108,15 @@ class Product {
   struct Item {
     int64_t before, group, share, pixel, pixels;
   };
+
+  // Fewer pixels than the plan's where several threads would have too little to share; weights that are not packed are
+  // packed by every strip. `others`: items beside strips.
+  int64_t strip_of(int64_t all_pixels, int64_t others) const {
+    const int64_t strips = ceil_div(all_pixels, b.strip), wanted = 2 * r.parallel.slots;
+    if (!packed || r.parallel.slots == 1 || strips * others >= wanted) return b.strip;
+    const int64_t shares = std::max(strips, std::min(ceil_div(wanted, others), all_pixels / b.kLeastStrip));
+    return std::min(b.strip, ceil_div(ceil_div(all_pixels, shares), int64_t{b.tiles.pixels}) * b.tiles.pixels);
+  }
 
   void compute(const ColumnGrid& grid, const Item& i, char* mine, const Room& room) const {
     T* halo = reinterpret_cast<T*>(mine);
