@@ -178,18 +178,30 @@ class Multiplication {
           for (int64_t j = 0; j < i.columns; j += kernels.nr) {
             T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
             const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
-            for (int64_t piece = from; piece < std::min(from + block, i.last_piece); ++piece) {
-              const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
-              const T* factor = a + begin * depth + channel * tap_count * rows;
-              TileSums<T> out{c + (begin - first_row) * ldc + j, ldc, columns, channel > 0, factor + rows * depth};
-              if (last) store.expect(grid, i.column + j, columns, channel0 + begin - first_row, rows);
-              const bool ends = last && direct && store.end_in_tile(channel0 + begin - first_row, &out);
-              if (j < gathered_from && piece == i.first_piece)
-                kernels.moving_tile(static_cast<int>(rows), channels, factor, source + j, read_layout.channel_pitch,
-                                    panel, &out);
+            const int64_t until = std::min(from + block, i.last_piece);
+            const int64_t together = columns <= kernels.few_columns ? kernels.few_pieces : 1;
+            for (int64_t piece = from; piece < until; piece += together) {
+              TileSums<T> out[kMostPieces];
+              const T* factor[kMostPieces];
+              bool ends = false;
+              const int64_t count = std::min(together, until - piece);
+              for (int64_t k = 0; k < count; ++k) {
+                const int64_t begin = b.piece_begin(piece + k), rows = b.piece_begin(piece + k + 1) - begin;
+                factor[k] = a + begin * depth + channel * tap_count * rows;
+                out[k] = {c + (begin - first_row) * ldc + j, rows, columns, ldc, channel > 0,
+                          factor[k] + rows * depth};
+                if (last) store.expect(grid, i.column + j, columns, channel0 + begin - first_row, rows);
+                ends = last && direct && store.end_in_tile(channel0 + begin - first_row, &out[k]);
+              }
+              if (together > 1)
+                kernels.few_tile(static_cast<int>(count), channels * tap_count, factor, panel, out);
+              else if (j < gathered_from && piece == i.first_piece)
+                kernels.moving_tile(channels, factor[0], source + j, read_layout.channel_pitch, panel, out);
               else
-                kernels.tile(static_cast<int>(rows), channels * tap_count, factor, panel, &out);
-              if (last && direct && !ends) store.finish_in_place(rows, columns, out.c, channel0 + begin - first_row);
+                kernels.tile(channels * tap_count, factor[0], panel, out);
+              for (int64_t k = 0; last && direct && !ends && k < count; ++k)
+                store.finish_in_place(out[k].rows, columns, out[k].c,
+                                      channel0 + b.piece_begin(piece + k) - first_row);
             }
           }
         }
@@ -228,7 +240,8 @@ void run_as(const ConvProblem& p, const RunContext& r) {
 }  // namespace
 
 int64_t column_gemm_packed_bytes(const ConvProblem& p) {
-  return p.k * (p.c / p.groups) * packed_taps(p) * computed_size(p.dtype);
+  constexpr int64_t kVectorBehind = 64;  // few_tile reads it
+  return p.k * (p.c / p.groups) * packed_taps(p) * computed_size(p.dtype) + kVectorBehind;
 }
 
 int64_t column_gemm_workspace(const ConvProblem& p, const Machine& m, int slots, bool packed) {
@@ -259,8 +272,10 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
     return vectors ? std::max(0.5 * rows * v + 0.3 * (rows + v), rows + v) : 0.0;
   };
   const double full = cycles(kernels.nr / kernels.lanes), strip = static_cast<double>(b.strip_columns);
-  const double panels = static_cast<double>(b.strip_columns / kernels.nr) +
-                        cycles(ceil_div(b.strip_columns % kernels.nr, int64_t{kernels.lanes})) / full;
+  const int64_t narrow = b.strip_columns % kernels.nr;
+  const double narrow_cycles = narrow <= kernels.few_columns ? 0.6 * static_cast<double>(narrow)
+                                                             : cycles(ceil_div(narrow, int64_t{kernels.lanes}));
+  const double panels = static_cast<double>(b.strip_columns / kernels.nr) + narrow_cycles / full;
   const double lanes = strip / kernels.nr / panels;
   const bool reads_last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
   const bool writes_last = (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;

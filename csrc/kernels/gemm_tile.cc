@@ -93,12 +93,12 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, con
 }
 
 template <class T, int VECTORS>
-void tile_rows(int rows, int64_t depth, const T* a, const T* b, const TileSums<T>& out) {
+void tile_rows(int64_t depth, const T* a, const T* b, const TileSums<T>& out) {
 #define FC_CASE(n)                                                            \
   case n:                                                                     \
     if constexpr (n <= kRows) tile_block<T, n, VECTORS>(depth, a, b, out);    \
     break;
-  switch (rows) {
+  switch (out.rows) {
     FC_CASE(1)
     FC_CASE(2)
     FC_CASE(3)
@@ -116,11 +116,11 @@ void tile_rows(int rows, int64_t depth, const T* a, const T* b, const TileSums<T
 
 // A narrow last panel takes fewer vectors.
 template <class T>
-void tile(int rows, int64_t depth, const T* a, const T* b, const TileSums<T>* out) {
+void tile(int64_t depth, const T* a, const T* b, const TileSums<T>* out) {
   constexpr int lanes = Vec<T>::lanes;
-  if (out->columns <= lanes) return tile_rows<T, 1>(rows, depth, a, b, *out);
-  if (kVectors == 2 || out->columns <= 2 * lanes) return tile_rows<T, 2>(rows, depth, a, b, *out);
-  if constexpr (kVectors > 2) return tile_rows<T, 3>(rows, depth, a, b, *out);
+  if (out->columns <= lanes) return tile_rows<T, 1>(depth, a, b, *out);
+  if (kVectors == 2 || out->columns <= 2 * lanes) return tile_rows<T, 2>(depth, a, b, *out);
+  if constexpr (kVectors > 2) return tile_rows<T, 3>(depth, a, b, *out);
 }
 
 // The panel lies in rows x_pitch apart and is moved to `b` by stores that the multiply-adds hide. The rows of the next
@@ -155,12 +155,12 @@ void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, i
 }
 
 template <class T>
-void moving_tile(int rows, int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out) {
+void moving_tile(int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out) {
 #define FC_CASE(n)                                                                  \
   case n:                                                                           \
     if constexpr (n <= kRows) moving_block<T, n>(depth, a, x, x_pitch, b, *out);    \
     break;
-  switch (rows) {
+  switch (out->rows) {
     FC_CASE(1)
     FC_CASE(2)
     FC_CASE(3)
@@ -174,6 +174,82 @@ void moving_tile(int rows, int64_t depth, const T* a, const T* x, int64_t x_pitc
       break;
   }
 #undef FC_CASE
+}
+
+// ---- few columns ---------------------------------------------------------------------------------------------------
+// 14 x 14 pixels leave 4 of 48 columns, 7 x 7 leave 1: one vector of a[depth][rows] by one broadcast of b per column.
+// Several pieces together, since a chain of multiply-adds alone waits for its latency.
+
+template <class T>
+constexpr bool kTurns = Vec<T>::lanes >= kRows;
+constexpr int kFewColumns = 4, kFewPieces = kVectorRegisters == 32 ? kMostPieces : 2;
+
+template <class T, int COLUMNS>
+void store_few(const V<T> (&sum)[COLUMNS], const TileSums<T>& out) {
+  constexpr int lanes = Vec<T>::lanes;
+  T turned[COLUMNS][lanes];
+#pragma GCC unroll 4
+  for (int i = 0; i < COLUMNS; ++i) store(turned[i], sum[i]);
+  for (int64_t r = 0; r < out.rows; ++r)
+    for (int i = 0; i < COLUMNS; ++i) {
+      T* at = out.c + r * out.ldc + i;
+      T x = turned[i][r];
+      if (out.accumulate) x += *at;
+      if (out.bias) x += out.bias[r];
+      if (out.residual) x += out.residual[r * out.ldc + i];
+      if (out.activation != kNone) x = x < 0 ? T(0) : x;
+      if (out.activation == kRelu6) x = x > 6 ? T(6) : x;
+      *at = x;
+    }
+}
+
+template <class T, int PIECES, int COLUMNS>
+void few_block(int64_t depth, const T* const* a, const T* __restrict b, const TileSums<T>* out) {
+  constexpr int nr = kVectors * Vec<T>::lanes;
+  V<T> sum[PIECES][COLUMNS] = {};
+  const T* row[PIECES];
+#pragma GCC unroll 4
+  for (int p = 0; p < PIECES; ++p) row[p] = a[p];
+  for (int64_t d = 0; d < depth; ++d, b += nr) {
+    V<T> factor[COLUMNS];
+#pragma GCC unroll 4
+    for (int i = 0; i < COLUMNS; ++i) factor[i] = splat(b[i]);
+#pragma GCC unroll 4
+    for (int p = 0; p < PIECES; ++p) {
+      const V<T> rows = load(row[p]);
+#pragma GCC unroll 4
+      for (int i = 0; i < COLUMNS; ++i) sum[p][i] += factor[i] * rows;
+      row[p] += out[p].rows;
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < PIECES; ++p) store_few<T, COLUMNS>(sum[p], out[p]);
+}
+
+template <class T, int PIECES>
+void few_columns(int64_t depth, const T* const* a, const T* b, const TileSums<T>* out) {
+  switch (out->columns) {
+    case 1:
+      return few_block<T, PIECES, 1>(depth, a, b, out);
+    case 2:
+      return few_block<T, PIECES, 2>(depth, a, b, out);
+    case 3:
+      return few_block<T, PIECES, 3>(depth, a, b, out);
+    default:
+      return few_block<T, PIECES, 4>(depth, a, b, out);
+  }
+}
+
+template <class T>
+void few_tile(int pieces, int64_t depth, const T* const* a, const T* b, const TileSums<T>* out) {
+  if constexpr (kTurns<T>) {
+    if (pieces == 1) return few_columns<T, 1>(depth, a, b, out);
+    if (kFewPieces == 2 || pieces == 2) return few_columns<T, 2>(depth, a, b, out);
+    if constexpr (kFewPieces > 2) {
+      if (pieces == 3) return few_columns<T, 3>(depth, a, b, out);
+      return few_columns<T, 4>(depth, a, b, out);
+    }
+  }
 }
 
 // Independent multiply-adds on registers alone, as many as hide their latency: what the arithmetic units can do at
@@ -229,9 +305,11 @@ void reduce(int64_t count, int64_t parts, const T* src, int64_t pitch, T* sum) {
 }  // namespace
 
 const GemmKernels kGemmKernels = {
-    {kRows, kVectors * Vec<float>::lanes, Vec<float>::lanes, tile<float>, moving_tile<float>, transpose<float>,
+    {kRows, kVectors * Vec<float>::lanes, Vec<float>::lanes, tile<float>, moving_tile<float>,
+     kTurns<float> ? kFewColumns : 0, kFewPieces, few_tile<float>, transpose<float>,
      gather_row<float>, expand<float, kVectors>, epilogue<float>, reduce<float>, fma_burst<float>},
-    {kRows, kVectors * Vec<double>::lanes, Vec<double>::lanes, tile<double>, moving_tile<double>, transpose<double>,
+    {kRows, kVectors * Vec<double>::lanes, Vec<double>::lanes, tile<double>, moving_tile<double>,
+     kTurns<double> ? kFewColumns : 0, kFewPieces, few_tile<double>, transpose<double>,
      gather_row<double>, expand<double, kVectors>, epilogue<double>, reduce<double>, fma_burst<double>},
 };
 

@@ -13,13 +13,14 @@ namespace fastconv {
 template <class T>
 struct TileSums {
   T* c;  // [rows][columns], rows ldc apart
-  int64_t ldc, columns;
-  bool accumulate;     // adds to what is there
-  const T* next_a;     // the rows of `a` that the next tile needs are asked for; any address
+  int64_t rows, columns, ldc;
+  bool accumulate;              // adds to what is there
+  const T* next_a;              // the rows of `a` that the next tile needs are asked for; any address
   const T* bias = nullptr;      // of the tile's rows; null: none
   const T* residual = nullptr;  // as c; null: none
   int32_t activation = 0;       // of those that end_in_tile
 };
+inline constexpr int kMostPieces = 4;  // of few_tile
 // none, relu and relu6, in the order of Activation (problem.h); others take `epilogue`.
 inline constexpr bool ends_in_tile(int32_t activation) { return activation < 2 || activation == 3; }
 
@@ -27,9 +28,14 @@ inline constexpr bool ends_in_tile(int32_t activation) { return activation < 2 |
 template <class T>
 struct GemmKernelsOf {
   int mr, nr, lanes;
-  void (*tile)(int rows, int64_t depth, const T* a, const T* b, const TileSums<T>* out);
+  void (*tile)(int64_t depth, const T* a, const T* b, const TileSums<T>* out);
   // The same of all nr columns, with b[depth][nr] taken from rows x_pitch apart and left at `b` for other tiles.
-  void (*moving_tile)(int rows, int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out);
+  void (*moving_tile)(int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out);
+  // A panel of few columns would leave most of a vector empty: there the rows of a piece are the lanes. Piece i has
+  // out[i].rows rows; what lies behind the last row of `a` is read too, up to a vector. few_columns is 0 where a vector
+  // does not hold mr rows.
+  int few_columns, few_pieces;
+  void (*few_tile)(int pieces, int64_t depth, const T* const* a, const T* b, const TileSums<T>* out);
   // dst[column * dst_pitch + row] = src[row * src_pitch + column] for row < rows, 0 for rows <= row < width.
   void (*transpose)(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst,
                     int64_t dst_pitch);
