@@ -188,8 +188,10 @@ class Multiplication {
               for (int64_t k = 0; k < count; ++k) {
                 const int64_t begin = b.piece_begin(piece + k), rows = b.piece_begin(piece + k + 1) - begin;
                 factor[k] = a + begin * depth + channel * tap_count * rows;
-                out[k] = {c + (begin - first_row) * ldc + j, rows, columns, ldc, channel > 0,
-                          factor[k] + rows * depth};
+                T* to = c + (begin - first_row) * ldc + j;
+                const bool ends_panel = piece + k + 1 == until;
+                out[k] = {to, rows, columns, ldc, channel > 0, factor[k] + rows * depth,
+                          ends_panel ? c + (b.piece_begin(from) - first_row) * ldc + j + kernels.nr : to + rows * ldc};
                 if (last) store.expect(grid, i.column + j, columns, channel0 + begin - first_row, rows);
                 ends = last && direct && store.end_in_tile(channel0 + begin - first_row, &out[k]);
               }

@@ -61,17 +61,30 @@ FC_INLINE void store_sums(V<T> (&sum)[ROWS][VECTORS], const TileSums<T>& out) {
   }
 }
 
+// The lines of the next tile's c, one in a step: all at once they would hold up what this tile loads, and few of them
+// are under way at a time. Its rows lie pages apart, so that no prefetcher sees them coming.
+template <class T, int VECTORS>
+class AskAhead {
+ public:
+  AskAhead(const TileSums<T>& out) : at_(out.next_c), skip_(out.ldc - VECTORS * Vec<T>::lanes) {}
+  __attribute__((always_inline)) void operator()() {
+    __builtin_prefetch(at_, 1, 3);
+    at_ += Vec<T>::lanes;
+    if (++vector_ == VECTORS) vector_ = 0, at_ += skip_;
+  }
+
+ private:
+  const T* at_;
+  int64_t skip_;
+  int vector_ = 0;
+};
+
 template <class T, int ROWS, int VECTORS>
 void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, const TileSums<T>& out) {
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[ROWS][VECTORS] = {};
-#pragma GCC unroll 16
-  for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(out.c + r * out.ldc + v * lanes, 1, 3);
   const T* next = out.next_a;
-#pragma GCC unroll 4
-  for (int64_t d = 0; d < depth; ++d) {
+  const auto step = [&]() __attribute__((always_inline)) {
     __builtin_prefetch(next, 0, 3);
     V<T> column[VECTORS];
 #pragma GCC unroll 4
@@ -85,7 +98,15 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, con
     a += ROWS;
     b += kVectors * lanes;
     next += ROWS;
+  };
+  AskAhead<T, VECTORS> ask(out);
+  int64_t d = 0;
+  for (const int64_t asking = depth < ROWS * VECTORS ? depth : ROWS * VECTORS; d < asking; ++d) {
+    ask();
+    step();
   }
+#pragma GCC unroll 4
+  for (; d < depth; ++d) step();
   if (out.columns == VECTORS * lanes)
     store_sums<T, ROWS, VECTORS, true>(sum, out);
   else
@@ -131,8 +152,10 @@ void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, i
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[ROWS][kVectors] = {};
   const T* next = out.next_a;
+  AskAhead<T, kVectors> ask(out);
   for (int64_t d = 0; d < depth; ++d) {
     __builtin_prefetch(next, 0, 3);
+    if (d < ROWS * kVectors) ask();
     V<T> column[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {

@@ -15,7 +15,8 @@ struct TileSums {
   T* c;  // [rows][columns], rows ldc apart
   int64_t rows, columns, ldc;
   bool accumulate;              // adds to what is there
-  const T* next_a;              // the rows of `a` that the next tile needs are asked for; any address
+  const T* next_a;              // of the next tile, asked for while this one is computed; any address
+  const T* next_c;              // where its sums go, likewise
   const T* bias = nullptr;      // of the tile's rows; null: none
   const T* residual = nullptr;  // as c; null: none
   int32_t activation = 0;       // of those that end_in_tile
