@@ -40,8 +40,7 @@ Filling& filling() {
   // inside would wait for that thread, which it does not have.
   static Filling* one = [] {
     Filling* made = new Filling;
-    pthread_atfork([] { filling().mutex.lock(); }, [] { filling().mutex.unlock(); },
-                   [] { filling().mutex.unlock(); });
+    pthread_atfork([] { filling().mutex.lock(); }, [] { filling().mutex.unlock(); }, [] { filling().mutex.unlock(); });
     return made;
   }();
   return *one;

@@ -71,8 +71,12 @@ bool multiply(const Machine& machine, const Parallel& parallel, const Gemm<T>& g
       for (int64_t i = 0; i < pieces; ++i) {
         const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
         for (int64_t j = 0; j < columns; j += nr) {
-          const TileSums<T> out{g.c + (row + begin) * g.c_row + column + j, size, std::min(nr, columns - j), g.c_row,
-                                d > 0 || g.bias, left + (begin + size) * depth,
+          const TileSums<T> out{g.c + (row + begin) * g.c_row + column + j,
+                                size,
+                                std::min(nr, columns - j),
+                                g.c_row,
+                                d > 0 || g.bias,
+                                left + (begin + size) * depth,
                                 g.c + (row + begin) * g.c_row + column + j + nr};
           kernels.tile(depth, left + begin * depth, right + j * depth, &out);
         }

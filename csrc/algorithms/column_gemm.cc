@@ -190,7 +190,12 @@ class Multiplication {
                 factor[k] = a + begin * depth + channel * tap_count * rows;
                 T* to = c + (begin - first_row) * ldc + j;
                 const bool ends_panel = piece + k + 1 == until;
-                out[k] = {to, rows, columns, ldc, channel > 0, factor[k] + rows * depth,
+                out[k] = {to,
+                          rows,
+                          columns,
+                          ldc,
+                          channel > 0,
+                          factor[k] + rows * depth,
                           ends_panel ? c + (b.piece_begin(from) - first_row) * ldc + j + kernels.nr : to + rows * ldc};
                 if (last) store.expect(grid, i.column + j, columns, channel0 + begin - first_row, rows);
                 ends = last && direct && store.end_in_tile(channel0 + begin - first_row, &out[k]);
@@ -202,8 +207,7 @@ class Multiplication {
               else
                 kernels.tile(channels * tap_count, factor[0], panel, out);
               for (int64_t k = 0; last && direct && !ends && k < count; ++k)
-                store.finish_in_place(out[k].rows, columns, out[k].c,
-                                      channel0 + b.piece_begin(piece + k) - first_row);
+                store.finish_in_place(out[k].rows, columns, out[k].c, channel0 + b.piece_begin(piece + k) - first_row);
             }
           }
         }

@@ -133,8 +133,12 @@ class FilterGradient {
       for (int64_t i = 0; i < pieces; ++i) {
         const int64_t begin = i * rows / pieces, size = (i + 1) * rows / pieces - begin;
         for (int64_t j = 0; j < columns; j += kernels.nr) {
-          const TileSums<T> out{c + begin * depth_total + j, size, std::min<int64_t>(kernels.nr, columns - j),
-                                depth_total, block > first, left + (begin + size) * depth,
+          const TileSums<T> out{c + begin * depth_total + j,
+                                size,
+                                std::min<int64_t>(kernels.nr, columns - j),
+                                depth_total,
+                                block > first,
+                                left + (begin + size) * depth,
                                 c + begin * depth_total + j + kernels.nr};
           kernels.tile(depth, left + begin * depth, right + j * depth, &out);
         }

@@ -68,12 +68,13 @@ class Planes {
       T* room = reinterpret_cast<T*>(static_cast<char*>(r.workspace) + slot * stage.bytes());
       const int64_t n = item / strips / blocks, first = item / strips % blocks * block;
       const int64_t row = item % strips * height, last_row = std::min(rows, row + height);
-      const int64_t last = std::min(channels, first + block), step = x.is_half() ? stage.channels : 1;
+      const int64_t last = std::min(channels, first + block);
+      const int64_t step = x.is_half() ? stage.channels : multiplier == 1 && written_size[0] == 1 ? block : 1;
       for (int64_t channel = first; channel < last; channel += step)
         if (x.is_half())
           compute_halves(n, channel, std::min(step, last - channel), row, last_row, room);
         else
-          compute(n, channel, row, last_row);
+          compute(n, channel, std::min(step, last - channel), row, last_row);
     });
     if (!adds_border(p)) return;
     depthwise_border_run<T>(p, r, nullptr, 0);
@@ -251,16 +252,19 @@ class Planes {
                    : n * r.x_batch_pitch + channel * r.x_channel_pitch;
   }
 
-  // Rows [row, last_row) of a channel.
-  void compute(int64_t n, int64_t channel, int64_t row, int64_t last_row) const {
+  // Rows [row, last_row) of some channels, of one where they have several planes or share what they read.
+  void compute(int64_t n, int64_t channel, int64_t channels, int64_t row, int64_t last_row) const {
     const PhaseScope multiplying(r.phases, Phase::kProducts);
     const int64_t to = written_at(n, channel), width = written_size[2], plane = written_size[1] * width;
+    const int64_t pitch = forward ? r.y_channel_pitch : r.x_channel_pitch;
     for (int64_t i = 0; i < written_size[0]; ++i) {
       T* at = (forward ? y : x).at(to + i * plane);
-      compute_slice(slices[static_cast<size_t>(i)], (forward ? x : y).at(read_at(n, channel)), at, channel, row,
-                    last_row);
-      if (store.more && !adds_border(p))
-        finish(at + row * width, r.residual ? residual.at(to + i * plane + row * width) : nullptr, last_row - row);
+      compute_slice(slices[static_cast<size_t>(i)], (forward ? x : y).at(read_at(n, channel)), at, channel, channels,
+                    row, last_row);
+      for (int64_t c = 0; store.more && !adds_border(p) && c < channels; ++c) {
+        const int64_t first = row * width + c * pitch;
+        finish(at + first, r.residual ? residual.at(to + i * plane + first) : nullptr, last_row - row);
+      }
     }
   }
 
@@ -282,7 +286,7 @@ class Planes {
     for (int64_t c = 0; c < channels; ++c) {
       const PhaseScope multiplying(r.phases, Phase::kProducts);
       T* written = made + c * pixels;
-      compute_slice(slices[0], room + c * cells - first * read_width, written - row * width, channel + c, row,
+      compute_slice(slices[0], room + c * cells - first * read_width, written - row * width, channel + c, 1, row,
                     last_row);
       if (store.more) finish(written, r.residual ? addends + c * pixels : nullptr, last_row - row);
     }
@@ -290,10 +294,10 @@ class Planes {
     (forward ? y : x).put_rows(gemm, channels, pixels, made, pixels, to, pitch);
   }
 
-  void compute_slice(const Slice& slice, const T* read, T* written, int64_t channel, int64_t row,
+  void compute_slice(const Slice& slice, const T* read, T* written, int64_t channel, int64_t channels, int64_t row,
                      int64_t last_row) const {
     const T* w = static_cast<const T*>(r.w) + (forward ? channel : channel * multiplier) * taps(p);
-    const T bias = r.bias ? static_cast<const T*>(r.bias)[channel] : T(0);
+    const T* bias = r.bias ? static_cast<const T*>(r.bias) + channel : nullptr;
     const bool whole_plane = row == 0 && last_row == written_size[1];
     for (size_t i = 0; i < slice.calls.size(); ++i) {
       const Call& call = slice.calls[i];
@@ -302,7 +306,11 @@ class Planes {
       at.y = written + call.y;
       at.w = w + call.w;
       at.group = slice.groups.data() + call.group;
-      at.bias = at.accumulate ? T(0) : bias;
+      at.bias = at.accumulate ? nullptr : bias;
+      at.channels = channels;
+      at.x_channel = forward ? r.x_channel_pitch : r.y_channel_pitch;
+      at.y_channel = forward ? r.y_channel_pitch : r.x_channel_pitch;
+      at.w_channel = taps(p);
       const bool last = i + 1 == slice.calls.size() || !slice.calls[i + 1].plane.accumulate;
       at.clamps = last && store.clamps;
       at.low = store.low, at.high = store.high;

@@ -80,7 +80,7 @@ FC_INLINE V<T> activate(V<T> x, int32_t kind, T alpha) {
   const V<T> zero{}, one = splat(T(1)), six = splat(T(6));
   switch (kind) {
     case kRelu:
-      return select<T>(x < zero, zero, x);  // NaN and -0 pass
+      return vmax<T>(zero, x);  // NaN and -0 pass
     case kLeakyRelu:
       return select<T>(x < zero, x * splat(alpha), x);
     case kRelu6:

@@ -41,9 +41,11 @@ struct DepthwiseGroup {
   int64_t row;  // the read row, relative to the plane's, that written row 0 begins with
 };
 
-// Rows of a plane: y[j][i] = sum over groups, steps and filter rows r of w[r] * x[step_of_rows * j + r][i ...].
+// Rows of a plane: y[j][i] = sum over groups, steps and filter rows r of w[r] * x[step_of_rows * j + r][i ...]. The
+// same of so many channels, these pitches apart.
 template <class T>
 struct DepthwisePlane {
+  int64_t channels, x_channel, y_channel, w_channel;
   const T* x;
   int64_t x_row;                // of two read rows
   int64_t first_row, last_row;  // the read rows that exist
@@ -60,7 +62,8 @@ struct DepthwisePlane {
   int64_t left, right;
   bool accumulate;  // to what is there
   bool clamps;      // y = min(max(sum + bias, low), high)
-  T bias, low, high;
+  const T* bias;    // of the channels; null: none
+  T low, high;
 };
 
 // Sums over a plane for a tile of the filter: sums[r][t][lane] += y[j][i] * x[stride * j + r][x_of[t] + stride * i].

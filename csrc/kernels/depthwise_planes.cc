@@ -78,6 +78,12 @@ template <class T, int SETS, int ROWS, bool ALL>
 FC_INLINE void store_rows(const DepthwisePlane<T>& p, T* y, uint32_t stored, int64_t left, V<T> (*acc)[ROWS]) {
   constexpr int lanes = Vec<T>::lanes;
   if constexpr (!ALL) asm("" : "+r"(stored));
+  if (ALL && p.clamps) {
+#pragma GCC unroll 16
+    for (int o = 0; o < ROWS; ++o)
+#pragma GCC unroll 2
+      for (int t = 0; t < SETS; ++t) acc[t][o] = clamp<T>(acc[t][o], p.low, p.high);
+  }
 #pragma GCC unroll 16
   for (int o = 0; o < ROWS; ++o, y += p.y_row) {
     if (!ALL && !(stored >> o & 1)) continue;
@@ -92,7 +98,7 @@ FC_INLINE void store_rows(const DepthwisePlane<T>& p, T* y, uint32_t stored, int
 }
 
 template <class T, DepthwiseWay WAY, int FILTER, int ROWS>
-void rows_of(const DepthwisePlane<T>* plane) {
+FC_INLINE void rows_of_channel(const DepthwisePlane<T>& p, const T* from, const T* weights, V<T> bias, T* to) {
   constexpr int lanes = Vec<T>::lanes, sets = WAY == DepthwiseWay::kInterleaved ? 2 : 1;
   constexpr int stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
   // Rows that the image lacks are mostly among the first and the last that a block reads.
@@ -100,8 +106,6 @@ void rows_of(const DepthwisePlane<T>* plane) {
   static_assert(read <= 32, "bits of a mask");
   constexpr uint32_t all = static_cast<uint32_t>((uint64_t{1} << read) - 1);
   constexpr uint32_t middle = read < 2 * FILTER - 1 ? 0 : (all >> (FILTER - 1)) & ~((1u << (FILTER - 1)) - 1);
-  const DepthwisePlane<T>& p = *plane;
-  const V<T> bias = splat(p.bias);
   for (int64_t done = 0; done < p.rows; done += ROWS) {
     // The last block begins earlier and stores what is missing.
     const int64_t row = done + ROWS <= p.rows || p.rows < ROWS ? done : p.rows - ROWS;
@@ -118,7 +122,7 @@ void rows_of(const DepthwisePlane<T>* plane) {
       for (const DepthwiseGroup* group = p.group; group < p.group + p.groups; ++group) {
         const int64_t first = row * stride + group->row;
         const uint32_t valid = row_bits(p.first_row - first, p.last_row - first) & all;
-        const T *x = p.x + group->x + first * p.x_row + column * stride, *w = p.w + group->w;
+        const T *x = from + group->x + first * p.x_row + column * stride, *w = weights + group->w;
         const bool most = (valid & middle) == middle;
         if (whole && most)
           add_steps<T, WAY, FILTER, ROWS, Reads::kWhole>(p, x, w, bits, valid, acc);
@@ -128,13 +132,21 @@ void rows_of(const DepthwisePlane<T>* plane) {
           add_steps<T, WAY, FILTER, ROWS, Reads::kSome>(p, x, w, bits, valid, acc);
       }
       if (v + 1 <= p.left || v + 1 >= p.right) bits += p.steps;
-      T* y = p.y + row * p.y_row + column * sets;
-      if (stored == (1u << ROWS) - 1 && !p.accumulate && !p.clamps)
+      T* y = to + row * p.y_row + column * sets;
+      if (stored == (1u << ROWS) - 1 && !p.accumulate)
         store_rows<T, sets, ROWS, true>(p, y, stored, left, acc);
       else
         store_rows<T, sets, ROWS, false>(p, y, stored, left, acc);
     }
   }
+}
+
+template <class T, DepthwiseWay WAY, int FILTER, int ROWS>
+void rows_of(const DepthwisePlane<T>* plane) {
+  const DepthwisePlane<T>& p = *plane;
+  for (int64_t c = 0; c < p.channels; ++c)
+    rows_of_channel<T, WAY, FILTER, ROWS>(p, p.x + c * p.x_channel, p.w + c * p.w_channel,
+                                          p.bias ? splat(p.bias[c]) : V<T>{}, p.y + c * p.y_channel);
 }
 
 // Eight chains of multiply-adds just hide their latency: more where there are registers.
@@ -145,6 +157,9 @@ auto by_rows(int64_t rows) {
   constexpr int read = 13 * (WAY == DepthwiseWay::kEvenOdd ? 2 : 1) + FILTER;
   if constexpr (kManyRegisters && WAY != DepthwiseWay::kInterleaved && read <= 32)
     if (4 * ((rows + 13) / 14 * 14) <= 5 * ((rows + 7) / 8 * 8)) return rows_of<T, WAY, FILTER, 14>;
+  // The last maps of most networks have 7 x 7 pixels.
+  if constexpr (kManyRegisters && sizeof(T) == 4 && WAY != DepthwiseWay::kInterleaved && (FILTER == 3 || FILTER == 5))
+    if (rows == 7) return rows_of<T, WAY, FILTER, 7>;
   return rows_of<T, WAY, FILTER, 8>;
 }
 

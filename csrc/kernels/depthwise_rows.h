@@ -26,8 +26,7 @@ FC_INLINE V<T> load_some(const T* p, uint32_t bits) {
 
 template <class T>
 FC_INLINE V<T> clamp(V<T> v, T low, T high) {  // NaN passes
-  v = splat(low) > v ? splat(low) : v;
-  return splat(high) < v ? splat(high) : v;
+  return vmin<T>(splat(high), vmax<T>(splat(low), v));
 }
 
 // acc[o] += w[r] * v for the written rows o that read row `i` by filter row r.

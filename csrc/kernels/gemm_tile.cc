@@ -46,8 +46,10 @@ FC_INLINE void store_sums(V<T> (&sum)[ROWS][VECTORS], const TileSums<T>& out) {
   if (out.accumulate) add(out.c);
   if (out.bias) each([&](V<T> x, int r) __attribute__((always_inline)) { return x + splat(out.bias[r]); });
   if (out.residual) add(out.residual);
-  if (out.activation == kRelu) each([](V<T> x, int) __attribute__((always_inline)) { return activate<T>(x, kRelu, 0); });
-  if (out.activation == kRelu6) each([](V<T> x, int) __attribute__((always_inline)) { return activate<T>(x, kRelu6, 0); });
+  if (out.activation == kRelu)
+    each([](V<T> x, int) __attribute__((always_inline)) { return activate<T>(x, kRelu, 0); });
+  if (out.activation == kRelu6)
+    each([](V<T> x, int) __attribute__((always_inline)) { return activate<T>(x, kRelu6, 0); });
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r) {
     T* row = out.c + r * out.ldc;
@@ -115,9 +117,9 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, con
 
 template <class T, int VECTORS>
 void tile_rows(int64_t depth, const T* a, const T* b, const TileSums<T>& out) {
-#define FC_CASE(n)                                                            \
-  case n:                                                                     \
-    if constexpr (n <= kRows) tile_block<T, n, VECTORS>(depth, a, b, out);    \
+#define FC_CASE(n)                                                         \
+  case n:                                                                  \
+    if constexpr (n <= kRows) tile_block<T, n, VECTORS>(depth, a, b, out); \
     break;
   switch (out.rows) {
     FC_CASE(1)
@@ -179,9 +181,9 @@ void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, i
 
 template <class T>
 void moving_tile(int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out) {
-#define FC_CASE(n)                                                                  \
-  case n:                                                                           \
-    if constexpr (n <= kRows) moving_block<T, n>(depth, a, x, x_pitch, b, *out);    \
+#define FC_CASE(n)                                                               \
+  case n:                                                                        \
+    if constexpr (n <= kRows) moving_block<T, n>(depth, a, x, x_pitch, b, *out); \
     break;
   switch (out->rows) {
     FC_CASE(1)
@@ -329,11 +331,11 @@ void reduce(int64_t count, int64_t parts, const T* src, int64_t pitch, T* sum) {
 
 const GemmKernels kGemmKernels = {
     {kRows, kVectors * Vec<float>::lanes, Vec<float>::lanes, tile<float>, moving_tile<float>,
-     kTurns<float> ? kFewColumns : 0, kFewPieces, few_tile<float>, transpose<float>,
-     gather_row<float>, expand<float, kVectors>, epilogue<float>, reduce<float>, fma_burst<float>},
+     kTurns<float> ? kFewColumns : 0, kFewPieces, few_tile<float>, transpose<float>, gather_row<float>,
+     expand<float, kVectors>, epilogue<float>, reduce<float>, fma_burst<float>},
     {kRows, kVectors * Vec<double>::lanes, Vec<double>::lanes, tile<double>, moving_tile<double>,
-     kTurns<double> ? kFewColumns : 0, kFewPieces, few_tile<double>, transpose<double>,
-     gather_row<double>, expand<double, kVectors>, epilogue<double>, reduce<double>, fma_burst<double>},
+     kTurns<double> ? kFewColumns : 0, kFewPieces, few_tile<double>, transpose<double>, gather_row<double>,
+     expand<double, kVectors>, epilogue<double>, reduce<double>, fma_burst<double>},
 };
 
 }  // namespace fastconv::FC_ISA

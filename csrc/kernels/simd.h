@@ -186,9 +186,22 @@ FC_INLINE V<T> select(typename Vec<T>::ints mask, V<T> a, V<T> b) {
   typedef typename Vec<T>::ints I;
   return (V<T>)(mask ? (I)a : (I)b);
 }
+// b where either is NaN, as in maxps; of 0 and -0 too.
 template <class T>
-FC_INLINE V<T> vmax(V<T> a, V<T> b) {  // b where either is NaN, as in maxps
+FC_INLINE V<T> vmax(V<T> a, V<T> b) {
+#ifdef FC_X86_EXTREMES
+  return (V<T>)x86_max(a, b);
+#else
   return select<T>(a > b, a, b);
+#endif
+}
+template <class T>
+FC_INLINE V<T> vmin(V<T> a, V<T> b) {
+#ifdef FC_X86_EXTREMES
+  return (V<T>)x86_min(a, b);
+#else
+  return select<T>(a < b, a, b);
+#endif
 }
 // Lanes in a fixed tree: the halves are added, again and again.
 template <class T>

@@ -33,4 +33,10 @@ FC_INLINE __m256i bit_mask64(uint32_t bits) {
   return _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(bits), bit), bit);
 }
 
+#define FC_X86_EXTREMES  // compared and chosen they would be two instructions
+FC_INLINE __m256 x86_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+FC_INLINE __m256 x86_min(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
+FC_INLINE __m256d x86_max(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
+FC_INLINE __m256d x86_min(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }
+
 }  // namespace fastconv::FC_ISA

@@ -18,7 +18,7 @@ FC_INLINE V<T> vabs(V<T> x) {
 }
 template <class T>
 FC_INLINE V<T> vclamp(V<T> x, T low, T high) {  // NaN passes
-  return select<T>(x < splat(low), splat(low), select<T>(x > splat(high), splat(high), x));
+  return vmax<T>(splat(low), vmin<T>(splat(high), x));
 }
 // The nearest whole number, for |x| < 2^22 (2^51).
 template <class T>
