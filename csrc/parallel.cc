@@ -44,6 +44,7 @@ class FloatingPointMode {
 };
 
 thread_local bool inside_work = false;
+thread_local int limit_threads = 0;
 
 class InsideWork {
  public:
@@ -193,7 +194,11 @@ int available_threads() {
   return count;
 }
 
+ThreadLimit::ThreadLimit(int threads) : before_(limit_threads) { limit_threads = threads; }
+ThreadLimit::~ThreadLimit() { limit_threads = before_; }
+
 int default_threads() {
+  if (limit_threads > 0) return limit_threads;
   const int chosen = chosen_threads.load(std::memory_order_relaxed);
   if (chosen > 0) return chosen;
   static const int from_environment = [] {

@@ -9,9 +9,22 @@ namespace fastconv {
 
 // Cores that this process may use: affinity within the control group's quota.
 int available_threads();
-// The default number of workers: set_threads, else FASTCONV_NUM_THREADS, else available_threads().
+// The default number of workers: a ThreadLimit of the calling thread, else set_threads, else FASTCONV_NUM_THREADS, else
+// available_threads().
 int default_threads();
 void set_threads(int threads);
+
+// The calling thread's default for the length of a scope.
+class ThreadLimit {
+ public:
+  explicit ThreadLimit(int threads);
+  ~ThreadLimit();
+  ThreadLimit(const ThreadLimit&) = delete;
+  ThreadLimit& operator=(const ThreadLimit&) = delete;
+
+ private:
+  int before_;
+};
 
 // Runs work(argument, item, slot) for item in [0, items) on up to `slots` threads (the caller is one of them).
 // Every item runs with rounding to nearest and subnormals flushed to zero, restored afterwards. Throws std::bad_alloc

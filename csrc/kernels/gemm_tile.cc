@@ -23,6 +23,7 @@ constexpr int kRows = kVectorRegisters == 32 ? 9 : 6;
 constexpr int kVectors = kVectorRegisters == 32 ? 3 : 2;
 
 #include "activation.h"
+#include "ask_ahead.h"
 
 template <class T, int ROWS, int VECTORS, bool WHOLE>
 FC_INLINE void store_sums(V<T> (&sum)[ROWS][VECTORS], const TileSums<T>& out) {
@@ -63,24 +64,6 @@ FC_INLINE void store_sums(V<T> (&sum)[ROWS][VECTORS], const TileSums<T>& out) {
   }
 }
 
-// The lines of the next tile's c, one in a step: all at once they would hold up what this tile loads, and few of them
-// are under way at a time. Its rows lie pages apart, so that no prefetcher sees them coming.
-template <class T, int VECTORS>
-class AskAhead {
- public:
-  AskAhead(const TileSums<T>& out) : at_(out.next_c), skip_(out.ldc - VECTORS * Vec<T>::lanes) {}
-  __attribute__((always_inline)) void operator()() {
-    __builtin_prefetch(at_, 1, 3);
-    at_ += Vec<T>::lanes;
-    if (++vector_ == VECTORS) vector_ = 0, at_ += skip_;
-  }
-
- private:
-  const T* at_;
-  int64_t skip_;
-  int vector_ = 0;
-};
-
 template <class T, int ROWS, int VECTORS>
 void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, const TileSums<T>& out) {
   constexpr int lanes = Vec<T>::lanes;
@@ -101,7 +84,7 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, con
     b += kVectors * lanes;
     next += ROWS;
   };
-  AskAhead<T, VECTORS> ask(out);
+  AskAhead<T, VECTORS> ask(out.next_c, out.ldc);
   int64_t d = 0;
   for (const int64_t asking = depth < ROWS * VECTORS ? depth : ROWS * VECTORS; d < asking; ++d) {
     ask();
@@ -154,7 +137,7 @@ void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, i
   constexpr int lanes = Vec<T>::lanes;
   V<T> sum[ROWS][kVectors] = {};
   const T* next = out.next_a;
-  AskAhead<T, kVectors> ask(out);
+  AskAhead<T, kVectors> ask(out.next_c, out.ldc);
   for (int64_t d = 0; d < depth; ++d) {
     __builtin_prefetch(next, 0, 3);
     if (d < ROWS * kVectors) ask();

@@ -17,6 +17,8 @@ namespace fastconv::FC_ISA {
 extern const GroupedKernels kGroupedKernels;
 namespace {
 
+#include "ask_ahead.h"
+
 constexpr bool kMany = kVectorRegisters == 32;
 constexpr int kRows = kMany ? 8 : 4;
 constexpr int kFilterRows = 4;
@@ -41,7 +43,12 @@ void band_tile(const GroupedBand<T>& b, int64_t first) {
   V<T> sum[ROWS][VECTORS] = {};
   const T* base = b.x + first * lanes;
   const int64_t row = b.w_row, three = 3 * row;
+  // The next tile's place, about: where a row ends in between, the rest of it is asked for by nobody.
+  const int64_t next = first + VECTORS < b.vectors ? first + VECTORS : first;
+  AskAhead<T, VECTORS> ask(b.y + b.runs[b.first_run[next]].at, b.y_row);
+  const GroupedStep* const asking = b.steps + (b.step_count < ROWS * VECTORS ? b.step_count : ROWS * VECTORS);
   for (const GroupedStep *step = b.steps, *end = step + b.step_count; step < end; ++step) {
+    if (step < asking) ask();
     const T* x = base + step->x;
     const T* w = b.w + step->w;  // three rows by one pointer: addresses are base + index
     V<T> v[VECTORS];
@@ -64,11 +71,10 @@ void band_tile(const GroupedBand<T>& b, int64_t first) {
     }
   }
   if (b.relu) {
-    const V<T> zero{};
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 8
-      for (int i = 0; i < VECTORS; ++i) sum[r][i] = select<T>(sum[r][i] < zero, zero, sum[r][i]);  // NaN passes
+      for (int i = 0; i < VECTORS; ++i) sum[r][i] = vmax<T>(V<T>{}, sum[r][i]);  // NaN passes
   }
 #pragma GCC unroll 8
   for (int i = 0; i < VECTORS; ++i) {
