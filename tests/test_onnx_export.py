@@ -303,3 +303,12 @@ def test_the_snippets_of_the_document_run(tmp_path, monkeypatch, capsys):
     for snippet in snippets:
         exec(compile(snippet, "onnx.md", "exec"), names)
     assert capsys.readouterr().out.startswith("('images',) ('scores',) 20 ")
+
+
+def test_the_padding_of_pools_is_symmetric_where_that_adds_no_window(tmp_path):
+    """What lies beyond the last window could be left out, but pnnx misreads a pooling padded at one end only."""
+    x = np.ones((1, 2, 8, 8), np.float32)
+    for layer in (nn.MaxPool2d(3, 2, padding=1), nn.AvgPool2d(3, 2, padding=1)):
+        fastconv.onnx.export(layer, tmp_path / "pool.onnx", x)
+        (node,) = [n for n in onnx.load(tmp_path / "pool.onnx").graph.node if n.op_type.endswith("Pool")]
+        assert {a.name: list(a.ints) for a in node.attribute}["pads"] == [1, 1, 1, 1]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pooling. ONNX's ceil_mode is not used: the padding at the end is written as wide as the last window reaches."""
+"""Pooling. ONNX's ceil_mode is not used: the padding at the end is written as wide as the last window reaches, or as
+wide as at the beginning where that adds no window: some readers (pnnx) know no other."""
 
 import math
 from typing import Any, NamedTuple
@@ -12,8 +13,7 @@ from ...tensor import Tensor
 
 
 class _Windows(NamedTuple):
-    """A pooling's windows, per spatial axis; `end` is the padding that its last window needs. cells: those of x that
-    each window of an axis has."""
+    """A pooling's windows, per spatial axis. cells: those of x that each window of an axis has."""
 
     window: tuple[int, ...]
     stride: tuple[int, ...]
@@ -42,7 +42,9 @@ def _windows(problem: Any) -> _Windows | None:
     end, cells = [], []
     for n, m, f, s, d, b in zip(size, output, problem.window, problem.stride, problem.dilation, problem.pad_begin,
                                 strict=True):  # fmt: skip
-        end.append(max(0, (m - 1) * s + (f - 1) * d + 1 - n - b))
+        reach = (f - 1) * d + 1
+        same = (n + 2 * b - reach) // s + 1 == m
+        end.append(b if same else max(0, (m - 1) * s + reach - n - b))
         places = np.arange(m)[:, None] * s - b + np.arange(f) * d
         cells.append(((places >= 0) & (places < n)).sum(1))
     return _Windows(problem.window, problem.stride, problem.pad_begin, tuple(end), problem.dilation, cells)
