@@ -134,6 +134,7 @@ class OpenVinoNetwork(_Network):
 class NcnnNetwork(_Network):
     """An extractor per image: ncnn has no batch. Everything in float32."""
 
+    pools: Any = None  # of all networks: results of the last one may still lie in them
     narrow = ("bf16_packed", "bf16_storage", "fp16_arithmetic", "fp16_packed", "fp16_storage")
 
     def versions(self) -> dict[str, str]:
@@ -145,7 +146,7 @@ class NcnnNetwork(_Network):
         for name in self.narrow:
             setattr(net.opt, f"use_{name}", False)
         net.opt.num_threads = self.threads
-        self.pools = ncnn.UnlockedPoolAllocator(), ncnn.PoolAllocator()
+        self.pools = self.pools or (ncnn.UnlockedPoolAllocator(), ncnn.PoolAllocator())
         net.opt.blob_allocator, net.opt.workspace_allocator = self.pools
         if net.load_param(self.file(folder, "model.ncnn.param")) or net.load_model(self.file(folder, "model.ncnn.bin")):
             raise RefusedError("ncnn does not load this network")
