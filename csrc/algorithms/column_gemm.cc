@@ -9,7 +9,8 @@
 //     for each block of depth:                      at most ~384, cut between channels
 //       gather the strip's columns into panels      [columns/nr][depth][nr], in L2; rows of pixels of a 1 x 1
 //                                                   convolution are moved there by the first tile that reads them
-//       for each block of pieces (<= mr rows each, in L2), for each panel (in L1), for each piece: one register tile
+//       for each block of pieces (<= mr rows each, in L2), for each panel (in L1), for each piece: one register tile;
+//                                                   for a last panel of very few columns one tile of several pieces
 //
 // The written channels-first rows of one image are dense, so tiles go straight to them; otherwise they go to a strip
 // buffer [rows][columns] that is moved to its pixels at the end. Weights are packed [group][phase][piece][depth][rows].
