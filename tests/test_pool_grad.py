@@ -128,3 +128,18 @@ def test_no_indices_without_a_gradient():
         assert_exact(fc.max_pool2d(x, 2).data, fc.max_pool2d(x.data, 2))
     plain = fc.Tensor(x.data)
     assert fc.max_pool2d(plain, 2, return_indices=True)[1].dtype == np.int64
+
+
+@pytest.mark.parametrize("kind", ["max", "min"])
+def test_a_view_of_channels_last_memory_has_the_gradient_of_its_copy(kind):
+    """The numbers of its winners are such a view too."""
+    view = np.moveaxis(distinct(2, 5, 6, 3).data, -1, 1)
+    gradients, indices = [], []
+    for x in (view, np.ascontiguousarray(view)):
+        leaf = fc.Tensor(x, requires_grad=True)
+        y, at = getattr(fc, f"{kind}_pool2d")(leaf, 3, 2, padding=1, return_indices=True)
+        (y * y).sum().backward()
+        gradients.append(leaf.grad.data)
+        indices.append(at.data)
+    assert_exact(*gradients)
+    assert_exact(*indices)
