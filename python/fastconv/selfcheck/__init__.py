@@ -2,8 +2,8 @@
 """Sampled self-check: with FASTCONV_CHECK=1/N in the environment one call in N is computed again by NumPy.
 
 Off by default, and then not even imported. When on, the native convolutions, plans and poolings of `fastconv._core` and
-`fastconv.device` are replaced by others (convolutions.py, pools.py), which compare every Nth result with
-`fastconv.reference` in float64, within the bound of docs/numerics.md; results of a device are copied to the host for it.
+`fastconv.device` are replaced by others (convolutions.py, pools.py, positions.py), which compare every Nth result with
+`fastconv.reference` in float64, within the bound of docs/numerics.md; those of a device are copied to the host for it.
 A result that is not within the bound raises a CheckWarning and is saved, with all that made it, to a file in
 FASTCONV_CHECK_DIR (else the current folder); `python -m fastconv check FILE` computes it again.
 """

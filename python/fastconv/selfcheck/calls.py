@@ -49,13 +49,17 @@ def verdict_of(shares: Array, got: Array, exact: Array, what: str = "error") -> 
 
 
 class Check(Protocol):
-    """One call. `where` is "cpu" or a device, as "cuda:0"; arrays are NumPy's in any case."""
+    """One call."""
 
     kind: ClassVar[str]  # names it in files
-    where: str
 
     @property
-    def arrays(self) -> Mapping[str, Array]: ...
+    def where(self) -> str:
+        """Where it was made: "cpu" or a device, as "cuda:0"."""
+
+    @property
+    def arrays(self) -> Mapping[str, Array]:
+        """What it was given, on the host."""
 
     @property
     def title(self) -> str:

@@ -75,13 +75,12 @@ def check_file(path: str | Path) -> tuple[bool, str]:
         now = judged(again, again.again())
     finally:
         repeating = False
-    isa = about["options"]["isa"] or made["isa"]
+    place = about["options"]["isa"] or made["isa"] if check.where == "cpu" else check.where
     lines = [
         f"problem    {check.title}",
-        f"made by    fastconv {made['version']}, {made['compiler']}, {isa if about['where'] == 'cpu' else about['where']}, "
-        f"{made['cpu']}",
+        f"made by    fastconv {made['version']}, {made['compiler']}, {place}, {made['cpu']}",
         *again.lines(),
-        f"then       {judged(check, before)}",
+        f"then       {judged(again, before)}",
         f"now        {now}",
         *notes,
         "right now" if now.right else "wrong",

@@ -112,6 +112,4 @@ def sampled(native: Any, sampler: "Sampler") -> dict[str, Callable[..., Any]]:
         look((dx,), problem, options, winners="offsets", dy=dy, offsets=offsets)
         return dx
 
-    return dict(
-        zip(names, (pool_forward, pool_forward_offsets, pool_backward, pool_backward_offsets), strict=True)
-    )
+    return dict(zip(names, (pool_forward, pool_forward_offsets, pool_backward, pool_backward_offsets), strict=True))

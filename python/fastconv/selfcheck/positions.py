@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checks of values that go to positions, or come from them: gradients of max pooling, unpooling and its gradient."""
+"""The checks of values that go to positions, or come from them: gradients of max pooling, unpooling, its gradient."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
