@@ -38,8 +38,9 @@ def counts(problem: str) -> dict[str, int]:
         ("fwd n1 c8 h8 w8 k8 r3 s3 pad1", "winograd_f4x4_3x3", 36 * 32 * 128 * 8),
         ("fwd n1 c8 h8 w8 k8 r3 s3 pad1", "winograd_f2x2_3x3", 16 * 32 * 128 * 8),
         ("bwd_filter n1 c8 h8 w8 k8 r3 s3 pad1", "winograd_f4x4_3x3", 36 * 32 * 128 * 8),
-        # A warp has 128 outputs, 4 filters and every channel and tap; of a gradient a thread 4 x 4 weights of a tap.
-        ("fwd n1 c6 h4 w4 k4 r3 s3 pad1 g2", "grouped", 2 * 128 * 4 * 3 * 9),
+        # A block has a row of a group (few are cut small), a warp 128 outputs and 4 filters, of every channel and tap;
+        # of a gradient a thread has 4 x 4 weights of a tap.
+        ("fwd n1 c6 h4 w4 k4 r3 s3 pad1 g2", "grouped", 2 * 4 * 128 * 4 * 3 * 9),
         ("bwd_filter n1 c6 h4 w4 k4 r3 s3 pad1 g2", "grouped", 2 * 16 * 4 * 4 * 9),
         # Threads of 4 x 4 outputs, of 2 x 4 and 4 channels, of 8 neighbours, of single ones.
         ("fwd n1 c2 h5 w5 k2 r3 s3 pad1 g2", "depthwise", 2 * 8 * 8 * 9),
@@ -109,7 +110,7 @@ def test_counts_grow_with_the_problem_and_none_is_negative(cp):
                 assert count >= (0 if "winograd" in name else inside), (pass_, rest, name)
                 assert count <= two[name] <= 2 * count, (pass_, rest, name)
     # Nothing of a count is kept in 32 bits.
-    assert counts("fwd n1000000 c512 h64 w64 k512 r3 s3 pad1")["im2col_gemm"] >= 10**6 * 512 * 512 * 4096 * 9
+    assert counts("fwd n100 c512 h64 w64 k512 r3 s3 pad1")["im2col_gemm"] >= 100 * 512 * 512 * 4096 * 9
 
 
 PHASES = {
