@@ -146,6 +146,18 @@ def test_every_algorithm_of_a_device_tells_its_phases(cp, problem):
         assert call["phases"].keys() >= PHASES[problem].get(name, set()), name
 
 
+def test_transforms_and_columns_are_conversions(cp):
+    problem = "fwd n1 c8 h8 w8 k8 r3 s3 pad1"
+    e = fc.explain(problem, device="cuda")
+    phases = {name: [part["phase"] for part in e.row(name)["conversions"]] for name in PHASES[problem]}
+    assert phases == {
+        "winograd_f4x4_3x3": ["weights", "input", "output"],
+        "implicit_gemm": ["weights"],
+        "im2col_gemm": ["input"],
+        "direct": [],
+    }
+
+
 def test_the_roofline_is_that_of_the_arithmetic(cp):
     e = fc.explain("fwd n1 c16 h8 w8 k16 r3 s3 pad1", device="cuda")
     speeds = _core.device_info(0)["speeds"]

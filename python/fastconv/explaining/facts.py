@@ -79,7 +79,8 @@ def conversions(p: ConvProblem, row: dict[str, Any], on_device: bool) -> list[di
         ("output", "the results are transformed back", "the results are moved to their places"),
     ):
         mine = [kind for kind in kinds if phase_of(row["name"], kind) == phase]
-        if not mine or all(kind.startswith("stored") for kind in mine):
+        always = transformed and on_device  # whose estimates have the traffic of transforms alone
+        if not always and all(kind.startswith("stored") for kind in mine):
             continue
         turned = any(word in kind for kind in mine for word in _TURNED)
         layout = ", between pixels of channels and rows of pixels" if turned else ""
