@@ -11,6 +11,7 @@ namespace fastconv {
 struct KernelTable;
 struct Algorithm;
 struct PhaseTimes;
+struct DeviceWatch;
 
 // Work is handed out as numbered items; `slot` < slots is the worker's index for per-worker scratch.
 // Which worker runs which item is unspecified: results must not depend on it.
@@ -64,6 +65,7 @@ struct RunContext {
   double pad_value;  // PaddingMode::kConstant
 
   PhaseTimes* phases;  // phases.h; null: nobody measures
+  DeviceWatch* watch;  // of a device: cuda/watch.h; null: nobody looks
 };
 
 // Images: x, y and the residual. kAll leaves the bias to be widened, kEverything nothing.
@@ -92,7 +94,8 @@ struct Algorithm {
   // and go as float32 copies (half_problem.h): the problem is one of the dtype of x and y. `pack` takes w in the
   // problem's dtype wherever `run` takes it as it is.
   TakenHalves (*takes_halves)(const ConvProblem* problem) = nullptr;
-  // How many multiplications it makes, in the sense of counts.h; null: multiply_adds(problem).
+  // How many multiplications it makes, in the sense of counts.h, on a device of cuda/watch.h; null:
+  // multiply_adds(problem).
   int64_t (*multiplications)(const ConvProblem* problem, const Machine* machine) = nullptr;
   // What `run` allocates besides the workspace, at most: tables of rows and columns. Null: nothing, as it should be.
   int64_t (*table_bytes)(const ConvProblem* problem, const Machine* machine, int slots) = nullptr;

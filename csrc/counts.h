@@ -22,4 +22,8 @@ int64_t products_inside(const ConvProblem& p);
 // Whether a tap outside x has a value to multiply.
 bool reads_padding(const ConvProblem& p);
 
+// What these are made of: pairs of an output and a tap of one axis that lie inside x; pairs of channels of all images.
+int64_t pairs_inside(const ConvProblem& p, int axis);
+int64_t channel_pairs(const ConvProblem& p);
+
 }  // namespace fastconv

@@ -16,6 +16,7 @@
 #include <new>
 #include <unordered_map>
 
+#include "device_timer.h"
 #include "half_problem.h"
 #include "parallel.h"
 #include "registry.h"
@@ -307,18 +308,20 @@ bool run_choice(const ConvProblem& problem, const Options& options, Choice* choi
   return true;
 }
 
-bool run_on_device(const ConvProblem& problem, const Options& options, Choice* choice, RunContext* context,
-                   bool (*finish)(void* stream, char* error)) {
+bool run_on_device(const ConvProblem& problem, const Options& options, const Backend& backend, Choice* choice,
+                   RunContext* context) {
   context->machine = options.machine;
   context->error = choice->text;
   const bool traced = active_traces.load(std::memory_order_relaxed) > 0;
   choice->failure = Failure::kDevice;
-  if (traced && !finish(context->stream, choice->text)) return false;
-  const auto start = std::chrono::steady_clock::now();
+  const bool phases = traced && active_phase_traces.load(std::memory_order_relaxed) > 0;
+  DeviceTimer timer(backend);
+  if (traced && !timer.start(phases, context->stream, choice->text)) return false;
+  if (phases) context->watch = &timer;
   if (choice->algorithm->run(&problem, context) != 0) return false;
   if (traced) {
-    if (!finish(context->stream, choice->text)) return false;
-    record(problem, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), nullptr);
+    if (!timer.stop(choice->text)) return false;
+    record(problem, *choice, timer.seconds(), timer.phases());
   }
   choice->failure = Failure::kNone;
   return true;

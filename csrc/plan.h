@@ -14,6 +14,8 @@
 
 namespace fastconv {
 
+struct Backend;  // of a device: cuda/backend.h
+
 struct Options {
   const Machine* machine = nullptr;
   const Algorithm* algorithm = nullptr;  // null: choose
@@ -44,10 +46,10 @@ Choice choose(const ConvProblem& problem, const Options& options, bool packed);
 // Returns false and writes `choice->text` on failure.
 bool run_choice(const ConvProblem& problem, const Options& options, Choice* choice, RunContext* context);
 
-// The same on a device, in the context's stream and with a workspace that it comes with: nothing waits, but while a trace
-// runs `finish` is called before and after, to time the work and not its start.
-bool run_on_device(const ConvProblem& problem, const Options& options, Choice* choice, RunContext* context,
-                   bool (*finish)(void* stream, char* error));
+// The same on a device, in the context's stream and with a workspace that it comes with: nothing waits, unless a trace
+// runs, which times the work and not its start.
+bool run_on_device(const ConvProblem& problem, const Options& options, const Backend& backend, Choice* choice,
+                   RunContext* context);
 
 // What explain shows of one algorithm.
 struct Candidate {
@@ -82,7 +84,7 @@ struct TraceEntry {
   double phases[kPhaseCount];  // seconds, of all threads together
   char tuning[kHashCapacity];  // as in Choice
 };
-int64_t trace_start(bool phases);  // with phases: of every run on the CPU, at a few per cent of its time
+int64_t trace_start(bool phases);  // with phases: of every run, at a few per cent of its time
 std::vector<TraceEntry> trace_stop(int64_t handle);
 
 }  // namespace fastconv

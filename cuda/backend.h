@@ -7,12 +7,13 @@
 
 #include "../csrc/algorithm.h"
 #include "../csrc/pool_buffers.h"
+#include "watch.h"
 
 namespace fastconv {
 
-// Raised with every change of this file, algorithm.h, pool_buffers.h or problem.h. The loader refuses a library of another
-// number.
-inline constexpr int32_t kBackendAbi = 5;
+// Raised with every change of this file, watch.h, algorithm.h, phases.h, pool_buffers.h or problem.h. The loader refuses a
+// library of another number.
+inline constexpr int32_t kBackendAbi = 6;
 
 struct DeviceAttributes {
   char name[64];
@@ -119,6 +120,10 @@ struct Backend {
   int (*fill)(void* data, int byte, int64_t bytes, void* stream);
   int (*synchronize)(int device, void* stream);
   int (*wait)(void* stream, void* other);  // what `stream` gets from now on starts after all that `other` has
+  // An event in the stream, which happens once the device is there; the seconds between two that have happened.
+  int (*record)(void* stream, void** event);
+  int (*seconds_between)(void* first, void* second, double* seconds);
+  void (*forget)(void* event);
   bool (*is_device_pointer)(const void* data, int* device);
   const char* (*last_error)();  // of the calling thread
 };

@@ -88,10 +88,12 @@ int run(const ConvProblem* p, const RunContext* r) {
   }
 }
 
+int64_t multiplications(const ConvProblem* p, const Machine* m) { return count_multiplications(*p, *m, run); }
+
 }  // namespace
 
 extern const Algorithm kDepthwise;
-const Algorithm kDepthwise = {"depthwise",  1.0,     1,  SameBits::kOne, why_not, estimate, workspace_bytes,
-                              packed_bytes, nullptr, run};
+const Algorithm kDepthwise = {"depthwise",  1.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                              packed_bytes, nullptr, run, nullptr,        multiplications};
 
 }  // namespace fastconv::cuda

@@ -41,6 +41,11 @@ bool is_depthwise_long(const ConvProblem& p, const Machine& m);
 bool plan_depthwise_long(const ConvProblem& p, Tile* g, double* bytes);
 int run_depthwise_long(const ConvProblem& p, const RunContext& r);
 
+// What the kernels multiply whose threads compute each of their items whole, beyond the edges of the tensor too.
+inline double products_of_items(const Tile& g) {
+  return times(g.blocks, g.items.total, g.unit_w, g.unit_h) * times(g.unit_planes, g.terms, g.taps);
+}
+
 bool plan_depthwise_filter(const ConvProblem& p, double* bytes = nullptr);
 int64_t depthwise_filter_workspace(const ConvProblem& p);
 int run_depthwise_filter(const ConvProblem& p, const RunContext& r);

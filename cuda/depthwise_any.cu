@@ -164,11 +164,29 @@ bool by_rows(const ConvProblem& p) {
   return p.stride[2] == 1 && p.dilation[2] == 1 && p.filter[2] > 1 && !(p.pass == Pass::kBackwardData && strided);
 }
 
+// Of single outputs: those that are there, with each tap that meets them. Planes that fill a block count.
+double products_of_places(const Tile& g) {
+  double pairs = 1, tiles = 1;
+  for (const TileAxis& a : g.axis) {
+    int64_t of_axis = int64_t{a.dest} * a.taps;
+    if (g.scattered) {
+      of_axis = 0;
+      for (int64_t t = 0; t < a.taps; ++t) {  // outputs at t * dilation - pad, modulo the stride
+        const int64_t first = ((t * a.dilation - a.pad) % a.stride + a.stride) % a.stride;
+        if (first < a.dest) of_axis += (a.dest - 1 - first) / a.stride + 1;
+      }
+    }
+    pairs *= static_cast<double>(of_axis), tiles *= a.tiles;
+  }
+  return static_cast<double>(g.blocks) / tiles * times(g.planes, g.terms) * pairs;
+}
+
 template <class T>
 int launch_any(const ConvProblem& p, const RunContext& r, const Tile& plan) {
   const Conv<T> c = conv_of<T>(p, r);
   Tile g = plan;
   set_pieces(p, c, &g);
+  starts(r, Phase::kProducts, by_rows(p) ? products_of_items(g) : products_of_places(g));
   void (*kernel)(Conv<T>, Tile);
   if (by_rows(p))
     kernel = g.channels_last ? depthwise_rows<true, T> : depthwise_rows<false, T>;

@@ -81,12 +81,30 @@ __global__ void __launch_bounds__(kTileThreads, 4) depthwise_filter_any(Conv<T> 
   }
 }
 
+// Of an output in all channels: a thread that has weights multiplies by as many as it may own.
+double products_of_output(const FilterTiles& f, int64_t filters) {
+  const Tile& g = f.tile;
+  const int64_t channels = g.channels_last ? g.planes : 1, weights = int64_t{g.taps} * channels;
+  if (f.slices > 1) return times(filters, g.taps);
+  // Of a block's threads those whose channel is there; the last block of channels may have fewer.
+  const auto of_unit = [&](int64_t there) {
+    double products = 0;
+    for (int64_t chunk = 0; chunk < f.chunks; ++chunk) {
+      const int64_t threads = std::min<int64_t>(kTileThreads, weights - chunk * kOwned * kTileThreads);
+      products += times(threads / channels * there + std::min(threads % channels, there), kOwned);
+    }
+    return products;
+  };
+  return static_cast<double>(f.units - 1) * of_unit(channels) + of_unit(filters - (f.units - 1) * channels);
+}
+
 template <class T>
 int launch_any(const ConvProblem& p, const RunContext& r, const FilterTiles& plan) {
   const Conv<T> c = conv_of<T>(p, r);
   FilterTiles f = plan;
   set_filter_pieces(p, c, &f.tile);
   auto* parts = static_cast<Sum<T>*>(r.workspace);
+  starts(r, Phase::kProducts, times(p.n, y_plane(p)) * products_of_output(f, p.k));
   return launch(r, depthwise_filter_any<T>, Grid{f.units * f.parts * f.chunks}, kTileThreads, sizeof(FilterMemory), c,
                 f, parts);
 }

@@ -80,6 +80,8 @@ int launch_pixels(const ConvProblem& p, const RunContext& r, const FilterTiles& 
   FilterTiles f = plan;
   set_filter_pieces(p, c, &f.tile);
   auto* parts = static_cast<Sum<T>*>(r.workspace);
+  // Channels that fill a block count.
+  starts(r, Phase::kProducts, times(p.n, f.units * f.tile.planes, y_plane(p), taps(p)));
   typedef void (*KernelOf)(Conv<T>, FilterTiles, Sum<T>*);
   const auto go = [&](KernelOf one, KernelOf two) {
     return launch(r, p.stride[2] == 1 ? one : two, Grid{f.units * f.parts}, kTileThreads, sizeof(FilterMemory), c, f,

@@ -87,6 +87,7 @@ int launch_planes(const ConvProblem& p, const RunContext& r, const FilterTiles& 
   FilterTiles f = plan;
   set_filter_pieces(p, c, &f.tile);
   auto* parts = static_cast<Sum<T>*>(r.workspace);
+  starts(r, Phase::kProducts, times(p.n, p.k, y_plane(p), taps(p)));
   typedef void (*KernelOf)(Conv<T>, FilterTiles, Sum<T>*);
   const auto go = [&](KernelOf one, KernelOf two) {
     return launch(r, p.stride[2] == 1 ? one : two, Grid{f.units * f.parts}, kTileThreads, sizeof(FilterMemory), c, f,

@@ -154,6 +154,7 @@ int launch_long(const ConvProblem& p, const RunContext& r, const Tile& plan) {
   const Conv<T> c = conv_of<T>(p, r);
   Tile g = plan;
   set_pieces(p, c, &g);
+  starts(r, Phase::kProducts, products_of_items(g));
   return launch(r, depthwise_long<T>, Grid{g.blocks}, kTileThreads, sizeof(Memory), c, g);
 }
 
@@ -173,7 +174,7 @@ bool plan_depthwise_long(const ConvProblem& p, Tile* g, double* bytes) {
   describe(p, false, g);
   const int64_t element = element_size(p.dtype), sum = computed_size(p.dtype);
   const int32_t planes = planes_of(narrow_int(element)), units = planes / (element == 2 ? 2 : 1);
-  g->planes = planes, g->unit_w = kColumns, g->unit_h = g->unit_planes = 1;
+  g->planes = planes, g->unit_w = kColumns, g->unit_h = 1, g->unit_planes = planes / units;
   const TileLengths ws(g->axis[2].dest, kColumns, kMostTileLength), hs(g->axis[1].dest, 1, kMostTileLength);
   Tile best{};
   double least = 0;

@@ -89,6 +89,7 @@ int launch_pixels(const ConvProblem& p, const RunContext& r, const Tile& plan) {
   const Conv<T> c = conv_of<T>(p, r);
   Tile g = plan;
   set_pieces(p, c, &g);
+  starts(r, Phase::kProducts, products_of_items(g));
   const auto go = [&](void (*one)(Conv<T>, Tile), void (*two)(Conv<T>, Tile)) {
     return launch(r, p.stride[2] == 1 ? one : two, Grid{g.blocks}, kTileThreads, sizeof(Memory), c, g);
   };

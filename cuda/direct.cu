@@ -3,6 +3,7 @@
 // no other algorithm takes is done by it.
 #include <cstdio>
 
+#include "../csrc/counts.h"
 #include "positions.cuh"
 #include "roofline.h"
 
@@ -143,6 +144,7 @@ int64_t workspace_bytes(const ConvProblem*, const Machine*, int, bool) { return 
 int64_t packed_bytes(const ConvProblem*, const Machine*) { return 0; }
 
 int run(const ConvProblem* p, const RunContext* r) {
+  starts(*r, Phase::kProducts, static_cast<double>(products_inside(*p)));
   return by_dtype(p->dtype, [&](auto type) {
     typedef decltype(type) T;
     const Conv<T> c = conv_of<T>(*p, *r);
@@ -169,10 +171,12 @@ int run(const ConvProblem* p, const RunContext* r) {
   });
 }
 
+int64_t multiplications(const ConvProblem* p, const Machine* m) { return count_multiplications(*p, *m, run); }
+
 }  // namespace
 
 extern const Algorithm kDirect;
-const Algorithm kDirect = {"direct",     1.0,     1,  SameBits::kOne, why_not, estimate, workspace_bytes,
-                           packed_bytes, nullptr, run};
+const Algorithm kDirect = {"direct",     1.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                           packed_bytes, nullptr, run, nullptr,        multiplications};
 
 }  // namespace fastconv::cuda

@@ -61,6 +61,7 @@ int launch_tile(const RunContext& context, const Gemm<T>& g) {
   l.fast_tiles = Divisor(std::min(of_m, of_n)), l.slow_tiles = Divisor(std::max(of_m, of_n));
   l.splits = Divisor(g.splits);
   const int64_t blocks = of_m * of_n * g.splits * g.batches;
+  starts(context, Phase::kProducts, times(of_m * Tile::kM, of_n * Tile::kN, g.batches) * times(l.slabs, kSlab));
   for (; l.first_block < blocks; l.first_block += kMostBlocksX) {
     const Grid grid{std::min(blocks - l.first_block, kMostBlocksX)};
     const int status =
@@ -90,6 +91,7 @@ int gemm_add_partials(const RunContext& context, const Gemm<T>& g) {
   const int64_t elements = g.batches * g.m * g.n;
   if (elements == 0) return 0;
   const int64_t piece = g.batches * g.m * gemm_pitch<T>(g.n);
+  starts(context, Phase::kSums);
   return launch(context, gemm_sum_of_pieces<T>, Grid{std::min(divide_up(elements, kThreads), kMostBlocksX)}, kThreads,
                 0, g, Divisor(g.n), Divisor(g.m), elements, piece);
 }

@@ -45,6 +45,8 @@ int run(const ConvProblem* p, const RunContext* r) {
   return p->pass == Pass::kBackwardFilter ? run_grouped_filter(*p, *r) : run_grouped_images(*p, *r);
 }
 
+int64_t multiplications(const ConvProblem* p, const Machine* m) { return count_multiplications(*p, *m, run); }
+
 }  // namespace
 
 void grouped_why_not(const char* name, const ConvProblem& p, char* text) {
@@ -62,7 +64,7 @@ void grouped_why_not(const char* name, const ConvProblem& p, char* text) {
 }
 
 extern const Algorithm kGrouped;
-const Algorithm kGrouped = {"grouped",    1.0,     1,  SameBits::kOne, why_not, estimate, workspace_bytes,
-                            packed_bytes, nullptr, run};
+const Algorithm kGrouped = {"grouped",    1.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                            packed_bytes, nullptr, run, nullptr,        multiplications};
 
 }  // namespace fastconv::cuda

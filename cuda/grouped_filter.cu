@@ -187,6 +187,7 @@ int launch_filter(const ConvProblem& p, const RunContext& r, const GroupedFilter
   }
   g.source.order = order_of(g.source), g.dest.order = order_of(g.dest);
   auto* parts = static_cast<Sum<T>*>(r.workspace);
+  starts(r, Phase::kProducts, times(p.groups, f.filter_parts, f.all_owners, kSide * kSide) * times(p.n, y_plane(p)));
   return launch(r, grouped_filter<T>, Grid{p.groups * f.filter_parts * f.chunks * f.parts}, kTileThreads,
                 sizeof(Memory), c, f, parts);
 }

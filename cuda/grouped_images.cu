@@ -255,9 +255,11 @@ int launch_images(const ConvProblem& p, const RunContext& r) {
   int status = 0;
   each_phase(p, [&](const int64_t* phase) {
     GroupedTile f{};
-    plan_phase(p, phase, &f, nullptr, nullptr);
+    double products = 0;
+    plan_phase(p, phase, &f, nullptr, &products);
     if (f.tile.blocks == 0) return true;
     set_grouped_pieces(c, &f);
+    starts(r, Phase::kProducts, products);
     status = launch(r, f.width == 8 ? grouped_images<T, 8> : grouped_images<T, 4>, Grid{f.tile.blocks}, kTileThreads,
                     sizeof(Memory), c, f);
     return status == 0;

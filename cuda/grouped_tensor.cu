@@ -66,14 +66,17 @@ int run_as(const ConvProblem& p, const RunContext& r, bool one_product) {
 }
 int run(const ConvProblem* p, const RunContext* r) { return run_as(*p, *r, false); }
 int run_tf32(const ConvProblem* p, const RunContext* r) { return run_as(*p, *r, true); }
+int64_t multiplications(const ConvProblem* p, const Machine* m) { return count_multiplications(*p, *m, run); }
+int64_t multiplications_tf32(const ConvProblem* p, const Machine* m) { return count_multiplications(*p, *m, run_tf32); }
 
 }  // namespace
 
 // float32: see StrictProduct. tf32 keeps 11 bits of 24.
 extern const Algorithm kGroupedTensor, kGroupedTf32;
-const Algorithm kGroupedTensor = {kName,        2.0,     1,  SameBits::kOne, why_not, estimate, workspace_bytes,
-                                  packed_bytes, nullptr, run};
-const Algorithm kGroupedTf32 = {kTf32Name,       8192.0,       1,       SameBits::kOne, why_not_tf32, estimate_tf32,
-                                workspace_bytes, packed_bytes, nullptr, run_tf32};
+const Algorithm kGroupedTensor = {kName,        2.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                                  packed_bytes, nullptr, run, nullptr,        multiplications};
+const Algorithm kGroupedTf32 = {
+    kTf32Name,       8192.0,       1,       SameBits::kOne, why_not_tf32, estimate_tf32,
+    workspace_bytes, packed_bytes, nullptr, run_tf32,       nullptr,      multiplications_tf32};
 
 }  // namespace fastconv::cuda

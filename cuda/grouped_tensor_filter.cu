@@ -267,6 +267,9 @@ int launch_filter(const ConvProblem& p, const RunContext& r, const FilterProduct
   }
   g.source.order = order_of(g.source), g.dest.order = order_of(g.dest);
   const int64_t group_blocks = divide_up(p.groups, f.groups);
+  starts(r, Phase::kProducts,
+         times(group_blocks, f.filter_parts, f.all_units, f.works) *
+             times(f.steps, kDown * 16, f.blocks_at_once * 8, kTensorStep, A::kProducts));
   return launch(r, f.blocks_at_once == 2 ? grouped_filter_product<A, 2> : grouped_filter_product<A, 1>,
                 Grid{group_blocks * f.filter_parts * f.chunks * f.parts}, kTileThreads, sizeof(TensorMemory), c, f,
                 static_cast<float*>(r.workspace));

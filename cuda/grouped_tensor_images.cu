@@ -297,6 +297,8 @@ int launch_product(const ConvProblem& p, const RunContext& r) {
     plan_phase(p, phase, &f, nullptr);
     if (f.tile.blocks == 0) return true;
     set_product_pieces(p, c, &f);
+    starts(r, Phase::kProducts,
+           times(f.tile.blocks, f.units, kRows, f.blocks_at_once * 8) * times(f.steps, kTensorStep, A::kProducts));
     status = launch(r, f.blocks_at_once == 2 ? grouped_product<A, 2> : grouped_product<A, 1>, Grid{f.tile.blocks},
                     kTileThreads, sizeof(TensorMemory), c, f);
     return status == 0;

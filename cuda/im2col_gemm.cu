@@ -123,6 +123,7 @@ Grid grid_of(int64_t elements) { return {std::min(divide_up(elements, kColumnThr
 
 int pack(const ConvProblem* p, const RunContext* r, void* packed) {
   const int64_t cg = p->c / p->groups, count = taps(*p), elements = p->k * cg * count;
+  starts(*r, Phase::kWeights);
   return by_dtype(p->dtype, [&](auto type) {
     typedef decltype(type) T;
     return launch(*r, columns_of_weights<T>, grid_of(elements), kColumnThreads, 0, static_cast<const T*>(r->w),
@@ -169,6 +170,7 @@ struct Work {
   }
   int gather(const ColumnPart& part) const {
     const int64_t elements = part.images * part.pixels * c.p.c;
+    starts(r, Phase::kInput);
     return launch(r, im2col<T>, grid_of(elements), kColumnThreads, 0, c, part, steps_of(part),
                   ColumnPlaces(c.p.x_layout, part, c.out), reinterpret_cast<T*>(columns), elements);
   }
@@ -263,6 +265,7 @@ int data_part(const Work<T>& work, const ColumnPart& part) {
                                       : ColumnSteps{work.plane, 1, rows * pitch, count * pitch, pitch};
   const int64_t elements = part.images * part.groups * part.members * x_plane(c.p);
   const auto kernel = shows_cells(c.p.padding_mode) ? col2im<true, T> : col2im<false, T>;
+  starts(work.r, Phase::kOutput);
   return launch(work.r, kernel, grid_of(elements), kColumnThreads, 0, c, part, steps,
                 Positions(c.p.x_layout, part.groups * part.members, part.members, c.p.size), Strides(c.p),
                 reinterpret_cast<const Sum<T>*>(work.columns), elements);
@@ -297,10 +300,12 @@ int run(const ConvProblem* p, const RunContext* r) {
   });
 }
 
+int64_t multiplications(const ConvProblem* p, const Machine* m) { return count_multiplications(*p, *m, run); }
+
 }  // namespace
 
 extern const Algorithm kIm2colGemm;
-const Algorithm kIm2colGemm = {"im2col_gemm", 1.0,  1,  SameBits::kOne, why_not, estimate, workspace_bytes,
-                               packed_bytes,  pack, run};
+const Algorithm kIm2colGemm = {"im2col_gemm", 1.0,  1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                               packed_bytes,  pack, run, nullptr,        multiplications};
 
 }  // namespace fastconv::cuda

@@ -274,7 +274,11 @@ int run_filter(const ConvProblem& p, const RunContext& r, void* scratch) {
     typedef decltype(shape) S;
     const int64_t row_tiles = divide_up(sharing.rows, S::kRows);
     t.by_row_tiles = Divisor32(row_tiles);
-    const Grid grid{row_tiles * divide_up(sharing.columns, S::kColumns), sharing.parts, p.groups};
+    const int64_t column_tiles = divide_up(sharing.columns, S::kColumns);
+    const Grid grid{row_tiles * column_tiles, sharing.parts, p.groups};
+    starts(r, Phase::kProducts,
+           times(row_tiles * S::kRows, column_tiles * S::kColumns, sharing.steps, kStepDepth<T>) *
+               times(p.groups, A::kProducts));
     return launch(r, implicit_filter<A, S, decltype(both_last)::value>, grid, S::kThreads, sizeof(FilterMemory<T, S>),
                   t);
   };
@@ -285,6 +289,7 @@ int run_filter(const ConvProblem& p, const RunContext& r, void* scratch) {
   const int status = sharing.shape == ImplicitShape::kLarge ? start_shape(Large()) : start_shape(SmallFilterTile());
   if (status) return status;
   const int64_t weights = p.groups * sharing.rows * sharing.columns;
+  starts(r, Phase::kSums);
   return launch(r, implicit_add_parts<T>, Grid{std::min(divide_up(weights, kAddThreads), kMostBlocksX)}, kAddThreads, 0,
                 t, Divisor(taps(p)), Divisor(channels), sharing.parts, weights);
 }

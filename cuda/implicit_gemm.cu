@@ -280,6 +280,7 @@ int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int, bool packed
   return (packed ? 0 : round_up(packed_bytes(p, m), kAlign)) + scratch_bytes(*p, *m);
 }
 int pack(const ConvProblem* p, const RunContext* r, void* packed) {
+  starts(*r, Phase::kWeights);
   if (is_stem(*p)) return pack_stem(*p, *r, packed);
   return is_half(p->dtype) ? pack_words<uint16_t>(*p, *r, packed) : pack_words<uint32_t>(*p, *r, packed);
 }
@@ -304,6 +305,8 @@ int run_as(const ConvProblem& p, const RunContext& r, bool one_product) {
 }
 int run(const ConvProblem* p, const RunContext* r) { return run_as(*p, *r, false); }
 int run_tf32(const ConvProblem* p, const RunContext* r) { return run_as(*p, *r, true); }
+int64_t multiplications(const ConvProblem* p, const Machine* m) { return count_multiplications(*p, *m, run); }
+int64_t multiplications_tf32(const ConvProblem* p, const Machine* m) { return count_multiplications(*p, *m, run_tf32); }
 
 }  // namespace
 
@@ -329,9 +332,10 @@ FilterSharing filter_sharing_of(const ConvProblem& p) {
 
 // float32: see StrictProduct. tf32 keeps 11 bits of 24.
 extern const Algorithm kImplicitGemm, kImplicitGemmTf32;
-const Algorithm kImplicitGemm = {kName,        2.0,  1,  SameBits::kOne, why_not, estimate, workspace_bytes,
-                                 packed_bytes, pack, run};
-const Algorithm kImplicitGemmTf32 = {kTf32Name,       8192.0,       1,    SameBits::kOne, why_not_tf32, estimate_tf32,
-                                     workspace_bytes, packed_bytes, pack, run_tf32};
+const Algorithm kImplicitGemm = {kName,        2.0,  1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+                                 packed_bytes, pack, run, nullptr,        multiplications};
+const Algorithm kImplicitGemmTf32 = {
+    kTf32Name,       8192.0,       1,    SameBits::kOne, why_not_tf32, estimate_tf32,
+    workspace_bytes, packed_bytes, pack, run_tf32,       nullptr,      multiplications_tf32};
 
 }  // namespace fastconv::cuda

@@ -170,6 +170,8 @@ int launch_stem(const ConvProblem& p, const RunContext& r, const Stem& planned, 
   g.dest.piece = piece_of(g.dest, sizeof(T), c.y, c.ys, p.k, 0, g.axis[2].tile);
   if (g.dest.piece != 16 / static_cast<int32_t>(sizeof(T))) g.dest.piece = 1;
   g.dest.order = order_of(g.dest);
+  starts(r, Phase::kProducts,
+         times(g.blocks, f.units, kRows, f.across * 8) * times(f.steps, kTensorStep, A::kProducts));
   const auto go = [&](void (*kernel)(Conv<T>, Stem, const T*)) {
     return launch(r, kernel, Grid{g.blocks}, kTileThreads, sizeof(TensorMemory), c, f, static_cast<const T*>(packed));
   };

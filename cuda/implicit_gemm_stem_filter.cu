@@ -201,6 +201,8 @@ int launch_filter(const ConvProblem& p, const RunContext& r, const FilterStem& p
   set_cell_pieces(c, &g);
   g.dest.piece = g.dest.channels_last ? piece_of(g.dest, sizeof(T), c.y, c.ys, p.k, 0, 0) : 1;
   g.dest.order = order_of(g.dest);
+  starts(r, Phase::kProducts,
+         times(f.filter_parts, f.all_units, f.works, f.steps) * times(kRows, f.filters, kTensorStep, A::kProducts));
   const auto go = [&](void (*kernel)(Conv<T>, FilterStem, float*)) {
     return launch(r, kernel, Grid{f.filter_parts * f.chunks * f.parts}, kTileThreads, sizeof(TensorMemory), c, f,
                   static_cast<float*>(scratch));

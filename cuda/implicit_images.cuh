@@ -92,6 +92,10 @@ ImagePhase image_phase_of(const ConvProblem& p, const ImplicitSizes& sizes, cons
 template <class A, class S, bool last>
 int launch_images(const RunContext& r, ImageTask<typename A::T>& t, int64_t pixels, int64_t chunks, int64_t phases) {
   const int64_t row_tiles = divide_up(t.rows, S::kRows);
+  double products = 0;
+  for (int64_t i = 0; i < phases; ++i)
+    products += times(round_up(t.phases[i].pixels, S::kColumns), t.phases[i].steps, kStepDepth<typename A::T>);
+  starts(r, Phase::kProducts, products * times(row_tiles * S::kRows, t.c.p.groups, A::kProducts));
   t.by_row_tiles = Divisor32(row_tiles);
   const Grid grid{row_tiles * t.c.p.groups * divide_up(pixels, S::kColumns), chunks, phases};
   return launch(r, implicit_images<A, S, last>, grid, S::kThreads, sizeof(ImageMemory<S>), t);
@@ -128,6 +132,7 @@ int run_images(const ConvProblem& p, const RunContext& r, const void* weights, v
                  : sharing.shape == ImplicitShape::kSmall ? start(SmallTile())
                                                           : start(FlatTile());
     if (!status && t.partials) {
+      starts(r, Phase::kSums);
       const Grid grid{std::min(divide_up(most, kAddThreads), kMostBlocksX),
                       std::min(sizes.groups * sizes.rows, kMostBlocksYZ), count};
       status = launch(r, implicit_add_chunks<T>, grid, kAddThreads, 0, t);

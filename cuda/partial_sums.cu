@@ -35,6 +35,7 @@ __global__ void __launch_bounds__(kThreads) add_parts(T* w, const Sum<T>* sums, 
 }  // namespace
 
 int sum_parts(const ConvProblem& p, const RunContext& r, const void* sums, int64_t parts, int64_t weights) {
+  starts(r, Phase::kSums);
   return by_dtype(p.dtype, [&](auto type) {
     typedef decltype(type) T;
     return launch(r, add_parts<T>, Grid{divide_up(weights, kWarp)}, kThreads, sizeof(Slices<T>), static_cast<T*>(r.w),

@@ -119,9 +119,11 @@ int run_backward_data(const Conv<T>& c, const RunContext& r) {
   const ConvProblem& p = c.p;
   const int64_t pixels = y_plane(p), step = images_at_once(p), elements = p.n * p.c * x_plane(p);
   int status = 0;
-  if (strided(p))
+  if (strided(p)) {
+    starts(r, Phase::kOutput);
     status = launch(r, pointwise_unread<T>, Grid{std::min(divide_up(elements, kThreads), kMostBlocksX)}, kThreads, 0, c,
                     Positions(p.x_layout, p.c, c.group_c, p.size), elements);
+  }
   const Operand<T> weights = {c.w, Axis::flat(1), Axis::flat(0), c.group_c, c.group_k * c.group_c, false, false};
   for (int64_t first = 0; first < p.n && status == 0; first += step) {
     const int64_t images = std::min(step, p.n - first), offset = first * c.xs.batch;
@@ -165,10 +167,13 @@ int run(const ConvProblem* p, const RunContext* r) {
   });
 }
 
+int64_t multiplications(const ConvProblem* p, const Machine* m) { return count_multiplications(*p, *m, run); }
+
 }  // namespace
 
 extern const Algorithm kPointwise1x1;
-const Algorithm kPointwise1x1 = {"pointwise_1x1", 1.0,     1,  SameBits::kOne, why_not, estimate, workspace_bytes,
-                                 packed_bytes,    nullptr, run};
+const Algorithm kPointwise1x1 = {
+    "pointwise_1x1", 1.0,     1,   SameBits::kOne, why_not,        estimate, workspace_bytes,
+    packed_bytes,    nullptr, run, nullptr,        multiplications};
 
 }  // namespace fastconv::cuda

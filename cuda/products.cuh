@@ -11,6 +11,7 @@ template <class Element, void (*mma)(float (&)[4], const uint32_t (&)[4], uint32
 struct OneProduct {
   typedef Element T;
   static constexpr bool kPromotes = false;
+  static constexpr int kProducts = 1;  // of the tensor cores for each
   template <int down, int across>
   static __device__ __forceinline__ void multiply(uint32_t (&a)[down][4], uint32_t (&b)[(across + 1) / 2][4],
                                                   float (&sums)[down][across][4]) {
@@ -39,6 +40,7 @@ using Tf32Product = OneProduct<float, mma_tf32>;
 struct StrictProduct {
   typedef float T;
   static constexpr bool kPromotes = true;
+  static constexpr int kProducts = 3;
   static __device__ __forceinline__ void split(uint32_t& value, uint32_t& low) {
     const float whole = float_of_bits(value);
     value = as_tf32(whole);

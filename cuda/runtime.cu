@@ -91,6 +91,21 @@ int wait(void* stream, void* other) {
   return status;
 }
 
+int record(void* stream, void** event) {
+  cudaEvent_t made;
+  if (check(cudaEventCreate(&made), "creating an event")) return 1;
+  *event = made;
+  return check(cudaEventRecord(made, stream_of(stream)), "recording an event");
+}
+int seconds_between(void* first, void* second, double* seconds) {
+  float milliseconds = 0;
+  const int status = check(
+      cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(first), static_cast<cudaEvent_t>(second)), "timing");
+  *seconds = 1e-3 * static_cast<double>(milliseconds);
+  return status;
+}
+void forget(void* event) { cudaEventDestroy(static_cast<cudaEvent_t>(event)); }
+
 bool is_device_pointer(const void* data, int* device) {
   cudaPointerAttributes a;
   if (cudaPointerGetAttributes(&a, data) != cudaSuccess) {
@@ -129,6 +144,9 @@ extern "C" __attribute__((visibility("default"))) const fastconv::Backend* fastc
                                             fill,
                                             synchronize,
                                             wait,
+                                            record,
+                                            seconds_between,
+                                            forget,
                                             is_device_pointer,
                                             last_error};
   return abi == fastconv::kBackendAbi ? &backend : nullptr;

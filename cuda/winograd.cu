@@ -137,12 +137,16 @@ int run_images(const Blocking& b, const RunContext& r) {
   v.at = reinterpret_cast<float*>(at + room.u);
   products.at = reinterpret_cast<float*>(at + room.u + room.cells);
   if (b.tiles.count == 0) return 0;
-  if (!r.packed_w)
+  if (!r.packed_w) {
+    starts(r, Phase::kWeights);
     if (const int status = winograd_filter(b.m, b.p, r, u)) return status;
+  }
   return each_slab(b, [&](int64_t first, int64_t end) {
     const WinogradSlab from = v.slice(first, end), to = products.slice(first, end);
+    starts(r, Phase::kInput);
     int status = winograd_input(b.m, b.p, r, b.tiles, from);
     if (!status) status = multiply(b, r, from, u, to);
+    starts(r, Phase::kOutput);
     return status ? status : winograd_output(b.m, b.p, r, b.tiles, to);
   });
 }
@@ -157,6 +161,7 @@ int run_filter(const Blocking& b, const RunContext& r) {
   d.at = reinterpret_cast<float*>(at + room.u + room.cells);
   int status = each_slab(b, [&](int64_t first, int64_t end) {
     const WinogradSlab cells = v.slice(first, end), points = d.slice(first, end);
+    starts(r, Phase::kInput);
     int failed = winograd_input(b.m, b.p, r, b.tiles, cells);
     if (!failed) failed = winograd_gradient(b.m, b.p, r, b.tiles, points);
     Gemm<float> g = gradient_product(b, cells, points, u);
@@ -165,6 +170,7 @@ int run_filter(const Blocking& b, const RunContext& r) {
   });
   // Into the first of the sums, element by element.
   if (!status && b.splits > 1 && b.tiles.count > 0) status = gemm_add_partials(r, gradient_product(b, v, d, u));
+  starts(r, Phase::kOutput);
   return status ? status : winograd_filter_gradient(b.m, b.p, r, u, b.tiles.count > 0);
 }
 
@@ -217,6 +223,12 @@ void estimate(int m, const ConvProblem& p, const Machine& machine, Estimate* e) 
 
 constexpr char kNameF2x2[] = "winograd_f2x2_3x3", kNameF4x4[] = "winograd_f4x4_3x3";
 
+template <int m>
+int run(const ConvProblem* p, const RunContext* r) {
+  const Blocking b(m, *p);
+  return p->pass == Pass::kBackwardFilter ? run_filter(b, *r) : run_images(b, *r);
+}
+
 template <const char* NAME, int m>
 constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
   return {NAME,
@@ -234,14 +246,9 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers) {
             u.at = static_cast<float*>(packed);
             return winograd_filter(m, *p, *r, u);
           },
-          [](const ConvProblem* p, const RunContext* r) {
-            const Blocking b(m, *p);
-            return p->pass == Pass::kBackwardFilter ? run_filter(b, *r) : run_images(b, *r);
-          },
+          run<m>,
           [](const ConvProblem*) { return TakenHalves::kAll; },
-          [](const ConvProblem* p, const Machine*) {
-            return (m + 2) * (m + 2) * WinogradTiles(*p, m).count * p->k * (p->c / p->groups);
-          }};
+          [](const ConvProblem* p, const Machine* machine) { return count_multiplications(*p, *machine, run<m>); }};
 }
 
 }  // namespace

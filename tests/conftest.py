@@ -45,3 +45,17 @@ def pytest_generate_tests(metafunc):
     texts = load("small") + load("regressions") + load("scaled")[:: 1 if largest is None else 4]
     texts += load("layers") + load("more")
     metafunc.parametrize("problem_text", [t for t in texts if largest is None or parse(t).macs <= largest])
+
+
+@pytest.fixture
+def install(monkeypatch, tmp_path):
+    """install(every) switches the self-check on until the end of the test; it saves files to tmp_path."""
+    from fastconv import selfcheck
+
+    def switch_on(every=1):
+        sampler = selfcheck.Sampler(every, tmp_path)
+        for native, name, function in selfcheck.replacements(sampler):
+            monkeypatch.setattr(native, name, function)
+        return sampler
+
+    return switch_on

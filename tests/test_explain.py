@@ -12,6 +12,7 @@ import pytest
 import fastconv as fc
 from bench.golden import call_of
 from cases import load
+from fastconv import cli
 from fastconv.explaining import facts, measure, roofline
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "explain.md").read_text(encoding="utf-8")
@@ -316,3 +317,14 @@ def test_the_documentation_runs(capsys):
     assert "is chosen" in capsys.readouterr().out
     for key in re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE):
         assert all(name in names["row"] for name in re.findall(r"`(\w+)`", key)), key
+
+
+def test_a_text_without_a_pass_is_of_the_forward_pass(capsys):
+    text = "n1 c4 h8 w8 k4 r3 s3 pad1"
+    assert fc.explain(text).problem == fc.explain(f" fwd {text}").problem == fc.ConvProblem.parse(f"fwd {text}")
+    assert [row["name"] for row in fc.algorithms(text)] == [row["name"] for row in fc.algorithms(f"fwd {text}")]
+    assert cli.main(["explain", *text.split()]) == 0
+    assert capsys.readouterr().out.startswith(f"{fc.ConvProblem.parse(f'fwd {text}')}\n")
+    for wrong in ("forward n1 c4 h8 w8 k4 r3 s3", ""):
+        with pytest.raises(fc.ProblemError):
+            fc.explain(wrong)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from tolerance import assert_exact
+from tolerance import assert_close, assert_exact
 
 SIZES = {1: (7,), 2: (4, 5), 3: (3, 2, 4)}
 
@@ -128,3 +128,29 @@ def test_no_indices_without_a_gradient():
         assert_exact(fc.max_pool2d(x, 2).data, fc.max_pool2d(x.data, 2))
     plain = fc.Tensor(x.data)
     assert fc.max_pool2d(plain, 2, return_indices=True)[1].dtype == np.int64
+
+
+@pytest.mark.parametrize("kind", ["max", "min"])
+def test_a_view_of_channels_last_memory_has_the_gradient_of_its_copy(kind):
+    """The numbers of its winners are such a view too."""
+    view = np.moveaxis(distinct(2, 5, 6, 3).data, -1, 1)
+    gradients, indices = [], []
+    for x in (view, np.ascontiguousarray(view)):
+        leaf = fc.Tensor(x, requires_grad=True)
+        y, at = getattr(fc, f"{kind}_pool2d")(leaf, 3, 2, padding=1, return_indices=True)
+        (y * y).sum().backward()
+        gradients.append(leaf.grad.data)
+        indices.append(at.data)
+    assert_exact(*gradients)
+    assert_exact(*indices)
+
+
+def test_slopes_above_one_of_the_largest_gradients_may_cancel():
+    """Two shares of 4e308 and more, each beyond float64, whose sum is not."""
+    x = np.array([2, -2, 1, 2], np.float64).reshape(1, 1, 4)
+    y = fc.lp_pool1d(x, 3, 3, 1)
+    dy = np.array([1.2e308, -1e308]).reshape(1, 1, 2)
+    dx = fc.lp_pool1d_backward(dy, x, y, 3, 3, 1)
+    expected = np.array([np.inf, 4 * 0.2e308, 0.2e308, -np.inf]).reshape(1, 1, 4)
+    assert_close(dx[..., 1:3] * 2.0**-100, expected[..., 1:3] * 2.0**-100, "norm")
+    assert_exact(dx[..., ::3], expected[..., ::3])

@@ -55,14 +55,6 @@ Options options_on(const Device& device, const Options& options) {
   throw UnsupportedError{format("%s is not among the algorithms for CUDA: %s", options.algorithm->name, known.c_str())};
 }
 
-bool wait_for(void* stream, char* error) {
-  const Backend& backend = *opened_backend();
-  int ordinal = 0;
-  if (backend.current_device(&ordinal) == 0 && backend.synchronize(ordinal, stream) == 0) return true;
-  snprintf(error, kTextCapacity, "%s", backend.last_error());
-  return false;
-}
-
 // x and y: (address, layout, batch pitch, channel pitch) of an image tensor. `allocate(bytes)` gives the address of a workspace.
 void conv(const std::string& pass, const py::tuple& x, const Shape& x_shape, uintptr_t w, const Shape& w_shape,
           const py::tuple& y, uintptr_t bias, uintptr_t residual, const Shape& stride, const Shape& pad_begin,
@@ -102,7 +94,7 @@ void conv(const std::string& pass, const py::tuple& x, const Shape& x_shape, uin
   bool done;
   {
     const py::gil_scoped_release release;
-    done = run_on_device(p, o, &choice, &context, wait_for);
+    done = run_on_device(p, o, *opened_backend(), &choice, &context);
   }
   if (!done) throw_failure(choice.failure, choice.text);
 }

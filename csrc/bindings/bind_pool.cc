@@ -158,7 +158,7 @@ py::array as_offsets(const PoolProblem& p, const py::array& offsets) {
   if (!has_offsets(p)) throw ProblemError{"offsets are of max and min pooling by at most 256 taps of one size"};
   if (!py::isinstance<py::array_t<uint8_t>>(offsets)) throw py::type_error("offsets is no array of uint8");
   require_shape(offsets, "offsets", shape_with(p, p.layout, true));
-  return contiguous(offsets);
+  return py::array_t<uint8_t, py::array::c_style>(offsets);  // of a view of channels-last memory, a view
 }
 
 py::array offset_positions(const PoolProblem& problem, const py::array& offsets, const py::object& options) {

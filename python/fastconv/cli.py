@@ -168,10 +168,10 @@ def _add_info(commands: Any) -> None:
 def _add_explain(commands: Any) -> None:
     text = (
         "Show every algorithm for one convolution: usable or why not, time, workspace, and which is chosen.\n\n"
-        "PROBLEM is text: PASS n c d h w k t r s strideX padX dilX gN layout dtype, where PASS is fwd, bwd_data or\n"
-        "bwd_filter; n images, c channels of d x h x w cells, k filters of t x r x s; layout nchw or nhwc; dtype f32,\n"
-        "f64, f16 or bf16. A padding mode, bias, residual and an activation may follow. What has a default may be\n"
-        "left out."
+        "PROBLEM is text: PASS n c d h w k t r s strideX padX dilX gN layout dtype, where PASS is fwd (the default),\n"
+        "bwd_data or bwd_filter; n images, c channels of d x h x w cells, k filters of t x r x s; layout nchw or\n"
+        "nhwc; dtype f32, f64, f16 or bf16. A padding mode, bias, residual and an activation may follow. What has a\n"
+        "default may be left out."
     )
     example = f'fastconv explain "{_EXPLAINED}" --measure'
     command = _add(commands, "explain", _explain, "which algorithm computes a convolution, and why", text, example)

@@ -138,7 +138,7 @@ def explain(x: Any, w: Any = None, bias: Any = None, stride: Any = 1, padding: A
 
     Args:
         x: the arguments of a call, as for `fc.conv2d` (one to three spatial axes); or a ConvProblem, or its text form
-            ("fwd n1 c64 h56 w56 k64 r3 s3 stride1 pad1 dil1 g1 nchw f32"), alone.
+            ("fwd n1 c64 h56 w56 k64 r3 s3 stride1 pad1 dil1 g1 nchw f32", without a pass forward), alone.
         device: "cpu", "cuda" or "cuda:1"; None: where x is, the CPU for a problem.
         measure: time every usable algorithm on random data, and the phases of those that have some; implies `errors`.
         errors: compare every usable algorithm with float64 on one random image of the problem.
@@ -189,7 +189,7 @@ def _completed(p: ConvProblem, row: dict[str, Any], device: str, speeds: dict[st
         return {**row, **dict.fromkeys(unknown), "same_bits": None}
     row["predicted_s"] = row["estimate_s"] / row["threads"]
     row["predicted_phases"] = facts.predicted_phases(row)
-    row.update(facts.roofline(p, row, speeds))
+    row.update(facts.roofline(p, row, speeds, device != "cpu"))
     row["conversions"] = facts.conversions(p, row, device != "cpu")
     row["same_bits"] = facts.same_bits(p, row, device)
     return row
@@ -236,7 +236,11 @@ def _ordinal(device: str) -> int:
 
 
 def _parsed(problem: ConvProblem | str) -> ConvProblem:
-    return ConvProblem.parse(problem) if isinstance(problem, str) else problem
+    """Of a text that begins with a size, as "n1", the forward pass."""
+    if not isinstance(problem, str):
+        return problem
+    sized = problem.strip().partition(" ")[0][-1:].isdecimal()
+    return ConvProblem.parse(f"fwd {problem}" if sized else problem)
 
 
 def _from_call(x: Any, w: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int, padding_mode: str,

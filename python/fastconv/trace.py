@@ -17,9 +17,9 @@ class Trace:
 
     Attributes:
         calls: one dictionary per call, in order: problem, algorithm, seconds, threads, workspace_bytes, tuning (the
-            hash of the tuning file that chose; None: an estimate or the caller did), and with `phases=True` on the CPU
-            phases: seconds by phase, of all threads together; empty where the algorithm is of one piece. Complete after
-            the block.
+            hash of the tuning file that chose; None: an estimate or the caller did), and with `phases=True` phases:
+            seconds by phase, of all threads together or of the device; empty where the algorithm is of one piece.
+            Complete after the block.
     """
 
     def __init__(self) -> None:

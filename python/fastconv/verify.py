@@ -29,6 +29,28 @@ _STEEPEST = 1.5
 _ACTIVATION_ULPS = 4
 
 
+def stored_error(bound: Array, exact: Array, dtype: str) -> Array:
+    """What an error of at most `bound` becomes once the result is stored in its dtype, a word as "f16"."""
+    if dtype not in ("f16", "bf16"):
+        return bound
+    # Rounded once more, to nearest; subnormals of bfloat16 count as zero.
+    eps, least = (2.0**-10, 2.0**-24) if dtype == "f16" else (2.0**-7, float(np.finfo(np.float32).tiny))
+    return bound + eps / 2 * (np.abs(exact) + bound) + least
+
+
+def shares_of(result: Array, exact: Array, allowed: Array, dtype: str) -> Array:
+    """The error of each element as a share of what is allowed: above 1 is wrong, infinite for a NaN.
+
+    0 where the answer itself is not finite, and where it is too large for the dtype and the result infinite.
+    """
+    got = result.astype(exact.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        share = np.abs(got - exact) / allowed
+    overflows = np.isinf(got) & (np.sign(got) == np.sign(exact)) & (np.abs(exact) + allowed >= _LARGEST[dtype])
+    share = np.where(np.isnan(share), np.inf, share)
+    return np.where(overflows | ~np.isfinite(exact), 0, share)
+
+
 @dataclass(frozen=True)
 class Call:
     """A convolution with its arrays.
@@ -63,25 +85,26 @@ class Call:
             return p.k // p.groups * prod(p.filter) * copies + epilogue
         return max(p.n, 1) * prod(p.output_size)
 
-    def run(self, options: Options, out: Array | None = None) -> Array:
-        """The native module's answer."""
+    def run(self, options: Options, out: Array | None = None, native: Any = _core) -> Array:
+        """The native module's answer; of `fastconv.device`, where the arrays are in a device's memory."""
         p, a = self.problem, self.arrays
         geometry = (p.stride, p.pad_begin, p.pad_end, p.dilation, p.groups, p.padding_mode)
         layout = LAYOUTS[p.layout]
         if p.pass_ == "fwd":
             epilogue = (self.pad_value, p.activation, self.alpha)
-            return _core.conv_forward(
+            return native.conv_forward(
                 a["x"], a["w"], a.get("bias"), a.get("residual"), *geometry, *epilogue, layout, options, out
             )
         if p.pass_ == "bwd_data":
             last = (a.get("bias"), p.activation, self.alpha)
-            return _core.conv_backward_data(a["dy"], a["w"], p.x_shape, *geometry, layout, options, out, *last)
-        return _core.conv_backward_filter(a["dy"], a["x"], p.w_shape, *geometry, self.pad_value, layout, options, out)
+            return native.conv_backward_data(a["dy"], a["w"], p.x_shape, *geometry, layout, options, out, *last)
+        return native.conv_backward_filter(a["dy"], a["x"], p.w_shape, *geometry, self.pad_value, layout, options, out)
 
-    def run_planned(self, options: Options) -> Array:
+    def run_planned(self, options: Options, native: Any = _core) -> Array:
         """Forward by a plan, whose weights are packed before."""
         p, a = self.problem, self.arrays
-        plan = _core.Plan(p, a["w"], a.get("bias"), self.alpha, self.pad_value, options)
+        layout = () if native is _core else (LAYOUTS[p.layout],)
+        plan = native.Plan(p, a["w"], a.get("bias"), self.alpha, self.pad_value, options, *layout)
         return plan(a["x"], a.get("residual"))
 
     def exact(self) -> Array:
@@ -130,7 +153,6 @@ class Call:
         sum of as many terms as the filter has taps at least, because it adds those where the answer has one.
         """
         p = self.problem
-        half = p.dtype in ("f16", "bf16")
         info = np.finfo(np.float64 if p.dtype == "f64" else np.float32)
         scale = magnitude if error_factor <= 1 else np.full_like(magnitude, magnitude.max(initial=0))
         terms = max(self.terms, 1 if error_factor <= 1 else prod(p.filter))
@@ -138,21 +160,11 @@ class Call:
         if p.activation != "none":
             size = np.abs(exact)
             bound = max(_STEEPEST, abs(self.alpha)) * bound + _ACTIVATION_ULPS * float(info.eps) * (size + bound)
-        if half:  # rounded once more, to nearest; subnormals of bfloat16 count as zero
-            eps, least = (2.0**-10, 2.0**-24) if p.dtype == "f16" else (2.0**-7, float(info.tiny))
-            bound = bound + eps / 2 * (np.abs(exact) + bound) + least
-        return bound
+        return stored_error(bound, exact, p.dtype)
 
     def shares(self, result: Array, exact: Array, magnitude: Array, error_factor: float) -> Array:
         """The error of each element of a result as a share of what is allowed: above 1 is wrong, infinite for a NaN.
 
         0 where the answer itself is not finite, and where it is too large for the dtype and the result infinite.
         """
-        allowed = self.allowed(exact, magnitude, error_factor)
-        got = result.astype(exact.dtype)
-        with np.errstate(invalid="ignore"):
-            share = np.abs(got - exact) / allowed
-        most = _LARGEST[self.problem.dtype]
-        overflows = np.isinf(got) & (np.sign(got) == np.sign(exact)) & (np.abs(exact) + allowed >= most)
-        share = np.where(np.isnan(share), np.inf, share)
-        return np.where(overflows | ~np.isfinite(exact), 0, share)
+        return shares_of(result, exact, self.allowed(exact, magnitude, error_factor), self.problem.dtype)

@@ -47,10 +47,13 @@ void read_matrices_transposed(const Brought* lanes) {
 
 namespace {
 
+int64_t products = 0;
+
 // Products are exact in float: two mantissas of at most 11 bits. Each sum is rounded to float, in ascending order of the
 // inner index: a tensor core rounds (or cuts off) less often, so that no test passes because the emulation is more exact.
 template <int depth>
 void multiply(const float (&a)[16][depth], const float (&b)[depth][8], const Brought* lanes) {
+  products += 16 * 8 * depth;
   for (int lane = 0; lane < kWarp; ++lane)
     for (int i = 0; i < 4; ++i) {
       const int row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
@@ -107,3 +110,10 @@ void multiply_tf32(const Brought* lanes) {
 }
 
 }  // namespace fastconv::cuda::host
+
+// For tests: how many products `mma` has made since the last call, the zeros that fill its tiles among them.
+extern "C" __attribute__((visibility("default"))) int64_t fastconv_emulated_products() {
+  const int64_t made = fastconv::cuda::host::products;
+  fastconv::cuda::host::products = 0;
+  return made;
+}

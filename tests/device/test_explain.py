@@ -22,9 +22,8 @@ def test_a_problem_is_explained_for_a_device(cp):
         if row["supported"]:
             assert row["bytes_moved"] == e.problem.bytes + 2 * row["workspace_bytes"]
             assert row["same_bits"]["batch"] and row["predicted_s"] == row["estimate_s"] > 0
-    # 2 x 2 tiles of 36 points for 8 x 8 outputs.
-    assert e.row("winograd_f4x4_3x3")["multiplications"] == 4 * 36 * 64
-    assert e.row("direct")["multiplications"] == e.problem.macs
+    # Of 8 x 8 outputs 4 corners have 4 taps inside, 24 border pixels 6.
+    assert e.row("direct")["multiplications"] == 64 * (4 * 4 + 24 * 6 + 36 * 9)
     with pytest.raises(fc.ProblemError, match="device is 'cuda:7'; expected cpu, cuda or cuda:0 to 0"):
         fc.explain(PROBLEM, device="cuda:7")
 
@@ -42,7 +41,8 @@ def test_times_and_errors_on_a_device(cp, pass_):
     p = fc.ConvProblem.parse("fwd n1 c4 h6 w6 k4 r3 s3 pad1").with_pass(pass_)
     e = fc.explain(p, device="cuda", measure=True, budget=30.0)
     for row in e.usable:
-        assert row["measured_s"] > 0 and row["runs"] >= 1 and row["phases"] is None
+        assert row["measured_s"] > 0 and row["runs"] >= 1
+        assert row["phases"]["products"] > 0 and row["phases"]["others"] >= 0
         assert 0 <= row["rms_error"] <= row["max_error"] < 1e-5
     assert e.usable[0]["measured_s"] == min(row["measured_s"] for row in e.usable)
     json.dumps(e.to_dict(), allow_nan=False)

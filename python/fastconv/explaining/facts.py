@@ -79,7 +79,8 @@ def conversions(p: ConvProblem, row: dict[str, Any], on_device: bool) -> list[di
         ("output", "the results are transformed back", "the results are moved to their places"),
     ):
         mine = [kind for kind in kinds if phase_of(row["name"], kind) == phase]
-        if not mine or all(kind.startswith("stored") for kind in mine):
+        always = transformed and on_device  # whose estimates have the traffic of transforms alone
+        if not always and all(kind.startswith("stored") for kind in mine):
             continue
         turned = any(word in kind for kind in mine for word in _TURNED)
         layout = ", between pixels of channels and rows of pixels" if turned else ""
@@ -100,20 +101,25 @@ def same_bits(p: ConvProblem, row: dict[str, Any], device: str) -> dict[str, Any
     return {"runs": True, "threads": True, "batch": p.pass_ != "bwd_filter", "isas": isas}
 
 
-def peak_flops(p: ConvProblem, name: str, speeds: dict[str, float]) -> float:
+# On a device these multiply on its tensor cores: float32 in numbers of 11 bits, each product by three of them or, those
+# that say so, by one. All others compute in float32, halves too, or in float64.
+_ON_TENSOR_CORES = ("grouped_tensor", "grouped_tf32", "implicit_gemm", "implicit_gemm_tf32")
+
+
+def peak_flops(p: ConvProblem, name: str, speeds: dict[str, float], on_device: bool) -> float:
     """FLOP/s of the arithmetic that an algorithm computes with; a multiply-add is two."""
-    if name.endswith("tf32"):
-        return speeds["flops_tf32"]
-    return speeds["flops_f64" if p.dtype == "f64" else "flops_f16" if p.dtype in ("f16", "bf16") else "flops_f32"]
+    if on_device and name in _ON_TENSOR_CORES:
+        return speeds["flops_f16" if p.dtype in ("f16", "bf16") else "flops_tf32"]
+    return speeds["flops_f64" if p.dtype == "f64" else "flops_f32"]
 
 
-def roofline(p: ConvProblem, row: dict[str, Any], speeds: dict[str, float]) -> dict[str, float]:
+def roofline(p: ConvProblem, row: dict[str, Any], speeds: dict[str, float], on_device: bool) -> dict[str, float]:
     """The least time that the machine needs for the multiplications and bytes of an algorithm, and what bounds it.
 
     (Williams, Waterman and Patterson, "Roofline: an insightful visual performance model", CACM 2009.) Peak and
     bandwidth are those of the committed table for one core, times the threads that the call takes.
     """
     threads = row["threads"]
-    compute = 2 * row["multiplications"] / (peak_flops(p, row["name"], speeds) * threads or 1.0)
+    compute = 2 * row["multiplications"] / (peak_flops(p, row["name"], speeds, on_device) * threads or 1.0)
     memory = row["bytes_moved"] / (speeds["bytes_per_second"] * threads)
     return {"roofline_s": max(compute, memory), "flops_per_byte": 2 * row["multiplications"] / row["bytes_moved"]}

@@ -119,7 +119,7 @@ def add_times(p: ConvProblem, rows: list[dict[str, Any]], seed: int, budget: Bud
         data = data or Data(p, seed, device)
         times = _times(data, row["name"], device, row["predicted_s"], budget, budget.left / (len(usable) - i))
         row["measured_s"], row["runs"] = float(np.median(times)), len(times)
-        if device == "cpu" and budget.left > MIN_RUNS * row["measured_s"]:
+        if budget.left > MIN_RUNS * row["measured_s"]:
             row["phases"] = _phases(data, row)
 
 
@@ -160,8 +160,8 @@ def _traced(call: Callable[[], Any], phases: bool) -> dict[str, Any]:
 
 
 def _phases(data: Data, row: dict[str, Any]) -> dict[str, float] | None:
-    """Seconds of one call by phase, of all threads together, "others" being what no phase has; None for `reference`,
-    which is of one piece."""
+    """Seconds of one call by phase, of all threads together or of the device, "others" being what no phase has (the
+    start of kernels, waiting); None for `reference`, which is of one piece."""
     runs = [_traced(lambda: data.run(named(row["name"])), phases=True) for _ in range(MIN_RUNS)]
     entry = min(runs, key=lambda run: run["seconds"])  # the least disturbed one
     phases: dict[str, float] = dict(entry["phases"])

@@ -52,7 +52,8 @@ def svg(e: "Explanation") -> str:
     if not shown:
         return ""
     threads = max(row["threads"] for row in e.usable)
-    peak = 1e-9 * threads * max(facts.peak_flops(e.problem, row["name"], e.speeds) for row in e.usable)
+    on_device = e.device != "cpu"
+    peak = 1e-9 * threads * max(facts.peak_flops(e.problem, row["name"], e.speeds, on_device) for row in e.usable)
     bandwidth = 1e-9 * threads * e.speeds["bytes_per_second"]
     ridge = peak / bandwidth
     axes = _Axes(

@@ -236,14 +236,16 @@ def lp_pool_backward(
     padding: Padding = 0,
     dilation: int | Sequence[int] = 1,
     signed: bool = True,
+    y: npt.ArrayLike | None = None,
     layout: str = "channels_first",
     dtype: npt.DTypeLike = np.float64,
 ) -> Array:
     """dx: the sum over the windows of a cell of dy * (|x| / |y|)^(p - 1) * sign(x), without the sign where powers keep
-    theirs; for p > 1, 0 where y is 0."""
+    theirs; for p > 1, 0 where y is 0. y: what the forward pass gave; None: it is computed here."""
     p = norm_type
     words: dict[str, Any] = {"padding": padding, "dilation": dilation, "signed": signed, "dtype": np.longdouble}
-    y = _channels_first(lp_pool(x, p, kernel_size, stride, ceil_mode, layout=layout, **words), layout)
+    y = lp_pool(x, p, kernel_size, stride, ceil_mode, layout=layout, **words) if y is None else y
+    y = _channels_first(np.asarray(y, np.longdouble), layout)
     dy = _channels_first(np.asarray(dy, np.longdouble), layout)
     x = _channels_first(np.asarray(x, np.longdouble), layout)
     windows = _Windows(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)

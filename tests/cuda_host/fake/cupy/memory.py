@@ -35,12 +35,15 @@ class _Backend(ctypes.Structure):
         ("fill", _Pointer),
         ("synchronize", ctypes.CFUNCTYPE(_Int, _Int, _Pointer)),
         ("wait", _Pointer),
+        ("record", _Pointer),
+        ("seconds_between", _Pointer),
+        ("forget", _Pointer),
         ("is_device_pointer", _Pointer),
         ("last_error", ctypes.CFUNCTYPE(ctypes.c_char_p)),
     ]
 
 
-ABI = 5
+ABI = 6
 _backend: Any = None
 
 
