@@ -9,9 +9,12 @@ namespace fastconv {
 
 // Cores that this process may use: affinity within the control group's quota.
 int available_threads();
-// The default number of workers: set_threads, else FASTCONV_NUM_THREADS, else available_threads().
+// How many threads a call takes that does not say: set_threads, else FASTCONV_NUM_THREADS, else available_threads().
 int default_threads();
+// The most threads that any call of this process takes, and as many as one takes that does not say; 0: no such limit.
 void set_threads(int threads);
+// What a call gets that asks for `threads` (<= 0: does not say).
+int granted_threads(int threads);
 
 // Runs work(argument, item, slot) for item in [0, items) on up to `slots` threads (the caller is one of them).
 // Every item runs with rounding to nearest and subnormals flushed to zero, restored afterwards. Throws std::bad_alloc
@@ -19,7 +22,7 @@ void set_threads(int threads);
 void parallel_run(void* pool, int slots, int64_t items, void (*work)(void* argument, int64_t item, int slot),
                   void* argument);
 
-// The pool as the C struct that algorithms get. threads <= 0: default_threads().
+// The pool as the C struct that algorithms get, with granted_threads(threads).
 Parallel make_parallel(int threads);
 
 // Convenience for lambdas: work(item, slot).

@@ -234,9 +234,8 @@ std::map<int64_t, Trace>& traces() {
   return *map;
 }
 
-void record(const ConvProblem& p, const Choice& choice, double seconds, const PhaseTimes* phases) {
-  TraceEntry entry = {p, choice.algorithm->name, seconds, choice.slots, choice.workspace_bytes, phases != nullptr, {},
-                      ""};
+void record(const ConvProblem& p, const Choice& choice, int slots, double seconds, const PhaseTimes* phases) {
+  TraceEntry entry = {p, choice.algorithm->name, seconds, slots, choice.workspace_bytes, phases != nullptr, {}, ""};
   memcpy(entry.tuning, choice.tuning, sizeof entry.tuning);
   for (int i = 0; phases && i < kPhaseCount; ++i)
     entry.phases[i] = 1e-9 * static_cast<double>(phases->nanoseconds[i].load());
@@ -302,8 +301,8 @@ bool run_choice(const ConvProblem& problem, const Options& options, Choice* choi
     return false;
   }
   if (traced)
-    record(problem, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-           context->phases);
+    record(problem, *choice, context->parallel.slots,
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), context->phases);
   return true;
 }
 
@@ -318,7 +317,8 @@ bool run_on_device(const ConvProblem& problem, const Options& options, Choice* c
   if (choice->algorithm->run(&problem, context) != 0) return false;
   if (traced) {
     if (!finish(context->stream, choice->text)) return false;
-    record(problem, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), nullptr);
+    record(problem, *choice, choice->slots,
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), nullptr);
   }
   choice->failure = Failure::kNone;
   return true;

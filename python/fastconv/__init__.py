@@ -14,6 +14,7 @@ from typing import Any
 # First: the tape and the operations need Tensor, whose operators need them in turn.
 from .tensor import Tensor  # isort: skip
 
+from . import thread_limits as _thread_limits
 from ._core import ConvProblem, DeviceError, ProblemError, UnsupportedError, WorkspaceError
 from .adaptive_pooling import (
     adaptive_avg_pool1d,
@@ -98,6 +99,8 @@ from .unpooling import (
     max_unpool3d,
     max_unpool3d_backward,
 )
+
+_thread_limits.install()
 
 if os.environ.get("FASTCONV_CHECK"):  # else nothing stands between a call and the native module
     from pathlib import Path
