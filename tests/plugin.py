@@ -20,6 +20,6 @@ def installed(folder, version, library):
     facts = folder / f"fastconv_cuda13-{version}.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {version}\n")
-    points = [f"[{group}]" + "".join(f"\n{k} = {v}" for k, v in p.items()) for group, p in project["entry-points"].items()]
-    (facts / "entry_points.txt").write_text("\n".join(points) + "\n")
+    ((group, points),) = project["entry-points"].items()
+    (facts / "entry_points.txt").write_text(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()))
     return str(folder)

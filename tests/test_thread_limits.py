@@ -120,8 +120,8 @@ LIMIT = "with threadpoolctl.threadpool_limits(1):\n    " + SHOW
          "import threadpoolctl, importlib\nimportlib.reload(threadpoolctl)\n" + SHOW, "threadpoolctl\n[3]\n"),
         ("import fastconv, inspect, threadpoolctl\nprint('def' in inspect.getsource(threadpoolctl))\n", "True\n"),
         # Absent, blocked, or of a version that takes no controllers.
-        ("import sys, fastconv\nsys.path = []\ntry:\n    import threadpoolctl\nexcept ImportError as e:\n    print(e.name)",
-         "threadpoolctl\n"),
+        ("import sys, fastconv\nsys.path = []\ntry:\n    import threadpoolctl\n"
+         "except ImportError as e:\n    print(e.name)", "threadpoolctl\n"),
         ("import sys\nsys.modules['threadpoolctl'] = None\nimport fastconv\nprint('fine')", "fine\n"),
         ("import sys, types\nsys.modules['threadpoolctl'] = types.ModuleType('threadpoolctl')\nimport fastconv\n"
          "print('fine')", "fine\n"),

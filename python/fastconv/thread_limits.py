@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The thread pool under `threadpoolctl.threadpool_limits`, beside those of BLAS and OpenMP.
 
-threadpoolctl knows a library by a controller that is registered with it. Ours is registered when `fastconv` is imported
-or, where threadpoolctl comes later (scikit-learn imports it), right after that module has run; nothing is imported for it.
+threadpoolctl knows a library by a controller that is registered with it. Ours is registered when `fastconv` is
+imported or, where threadpoolctl comes later (scikit-learn imports it), right after that module has run; nothing is
+imported for it.
 
     with threadpoolctl.threadpool_limits(limits=1, user_api="fastconv"):
         y = fc.conv2d(x, w)  # one thread, whatever fc.options says
