@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The NEON kernels without AArch64 hardware: `python -m bench.cross_arm`.
 
-Builds the core with a cross compiler and runs its native drivers under an emulator of user programs: `check_main`, every
-algorithm in all passes on the problems of a file, and `check_pool`. Debian has both: g++-aarch64-linux-gnu and
-qemu-user-static. Correctness alone; nothing here says how fast the kernels are. Some minutes to build and, at some
-fifty times the time of real hardware, about an hour for all small problems: --every takes a part of them.
+Builds the core with a cross compiler and runs its native drivers under an emulator of user programs: `check_main`,
+every algorithm in all passes on the problems of a file, and `check_pool`. Debian has both: g++-aarch64-linux-gnu and
+qemu-user-static. Correctness alone; nothing here says how fast the kernels are. @TIME@
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def tools() -> tuple[str, str]:
     emulator = next(filter(None, map(shutil.which, EMULATORS)), None)
     if compiler is None or emulator is None:
         sys.exit(
-            f"cross_arm: {TARGET}-g++ or {EMULATORS[0]} is missing; on Debian: apt install g++-{TARGET} qemu-user-static"
+            f"cross_arm: {TARGET}-g++ or {EMULATORS[0]} is missing; Debian's g++-{TARGET} and qemu-user-static have them"
         )
     return compiler, emulator
 
@@ -59,7 +58,8 @@ def sampled(problems: Path, every: int, into: Path) -> int:
 
 def main() -> int:
     p = argparse.ArgumentParser(prog="python -m bench.cross_arm", description="NEON kernels under an emulator")
-    p.add_argument("--problems", type=Path, default=ROOT / "tests" / "problems" / "small.txt", help="(default small.txt)")
+    small = ROOT / "tests" / "problems" / "small.txt"
+    p.add_argument("--problems", type=Path, default=small, help="(default %(default)s)")
     p.add_argument("--every", type=int, default=1, help="take every so-manieth problem (default %(default)s)")
     p.add_argument("--build", type=Path, default=ROOT / "build" / "arm", help="(default build/arm)")
     p.add_argument("--only", choices=("check_main", "check_pool"), help="one of the drivers")

@@ -74,7 +74,9 @@ def test_the_stub_is_that_of_the_native_module(tmp_path):
     pytest.importorskip("mypy")
     done = checked(["mypy.stubtest", "fastconv._core", "--concise"], tmp_path)
     aliases = "|".join(re.findall(r"^(\w+) = ", (HERE / "_core.pyi").read_text(), re.MULTILINE))
-    known = re.compile(rf"fastconv\._core\.(({aliases}) is not present at runtime|\w+ is inconsistent, metaclass differs)$")
+    known = re.compile(
+        rf"fastconv\._core\.(({aliases}) is not present at runtime|\w+ is inconsistent, metaclass differs)"
+    )
     lines = done.stdout.splitlines()
     assert lines, done.stderr
     assert not [line for line in lines if not known.fullmatch(line)]
