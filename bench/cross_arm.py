@@ -3,7 +3,8 @@
 
 Builds the core with a cross compiler and runs its native drivers under an emulator of user programs: `check_main`,
 every algorithm in all passes on the problems of a file, and `check_pool`. Debian has both: g++-aarch64-linux-gnu and
-qemu-user-static. Correctness alone; nothing here says how fast the kernels are. @TIME@
+qemu-user-static. Correctness alone; nothing here says how fast the kernels are. Emulated arithmetic is slow:
+--every takes a part of the problems.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def tools() -> tuple[str, str]:
     emulator = next(filter(None, map(shutil.which, EMULATORS)), None)
     if compiler is None or emulator is None:
         sys.exit(
-            f"cross_arm: {TARGET}-g++ or {EMULATORS[0]} is missing; Debian's g++-{TARGET} and qemu-user-static have them"
+            f"cross_arm: {TARGET}-g++ or {EMULATORS[0]} is missing; Debian: g++-{TARGET}, qemu-user-static"
         )
     return compiler, emulator
 
