@@ -28,9 +28,7 @@ def tools() -> tuple[str, str]:
     compiler = shutil.which(f"{TARGET}-g++")
     emulator = next(filter(None, map(shutil.which, EMULATORS)), None)
     if compiler is None or emulator is None:
-        sys.exit(
-            f"cross_arm: {TARGET}-g++ or {EMULATORS[0]} is missing; Debian: g++-{TARGET}, qemu-user-static"
-        )
+        sys.exit(f"cross_arm: {TARGET}-g++ or {EMULATORS[0]} is missing; Debian: g++-{TARGET}, qemu-user-static")
     return compiler, emulator
 
 
