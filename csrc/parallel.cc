@@ -44,7 +44,7 @@ class FloatingPointMode {
 };
 
 thread_local bool inside_work = false;
-thread_local int limit_threads = 0;
+thread_local int default_of_thread = 0;
 
 class InsideWork {
  public:
@@ -178,7 +178,7 @@ int quota_threads() {
   return quota > 0 && period > 0 ? static_cast<int>(std::max<long long>(1, quota / period)) : 0;
 }
 
-std::atomic<int> chosen_threads{0};
+std::atomic<int> limit{0};  // 0: none
 
 }  // namespace
 
@@ -194,13 +194,13 @@ int available_threads() {
   return count;
 }
 
-ThreadLimit::ThreadLimit(int threads) : before_(limit_threads) { limit_threads = threads; }
-ThreadLimit::~ThreadLimit() { limit_threads = before_; }
+ThreadDefault::ThreadDefault(int threads) : before_(default_of_thread) { default_of_thread = threads; }
+ThreadDefault::~ThreadDefault() { default_of_thread = before_; }
 
 int default_threads() {
-  if (limit_threads > 0) return limit_threads;
-  const int chosen = chosen_threads.load(std::memory_order_relaxed);
-  if (chosen > 0) return chosen;
+  if (default_of_thread > 0) return default_of_thread;
+  const int most = limit.load(std::memory_order_relaxed);
+  if (most > 0) return most;
   static const int from_environment = [] {
     const char* text = getenv("FASTCONV_NUM_THREADS");
     return text && *text ? atoi(text) : 0;  // checked by name and range when the module is loaded
@@ -208,7 +208,14 @@ int default_threads() {
   return from_environment > 0 ? from_environment : available_threads();
 }
 
-void set_threads(int threads) { chosen_threads.store(threads, std::memory_order_relaxed); }
+void set_threads(int threads) { limit.store(threads, std::memory_order_relaxed); }
+
+int granted_threads(int threads) {
+  constexpr int kMost = 256;
+  if (threads <= 0) return std::min(default_threads(), kMost);
+  const int most = limit.load(std::memory_order_relaxed);
+  return std::min(threads, most > 0 ? most : kMost);
+}
 
 void parallel_run(void*, int slots, int64_t items, void (*work)(void*, int64_t, int), void* argument) {
   if (items <= 0) return;
@@ -222,9 +229,6 @@ void parallel_run(void*, int slots, int64_t items, void (*work)(void*, int64_t, 
   if (job.failed.load(std::memory_order_relaxed)) throw std::bad_alloc();
 }
 
-Parallel make_parallel(int threads) {
-  const int slots = threads > 0 ? threads : default_threads();
-  return {nullptr, std::min(slots, 256), parallel_run};
-}
+Parallel make_parallel(int threads) { return {nullptr, granted_threads(threads), parallel_run}; }
 
 }  // namespace fastconv

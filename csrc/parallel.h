@@ -9,18 +9,21 @@ namespace fastconv {
 
 // Cores that this process may use: affinity within the control group's quota.
 int available_threads();
-// The default number of workers: a ThreadLimit of the calling thread, else set_threads, else FASTCONV_NUM_THREADS, else
-// available_threads().
+// How many threads a call takes that does not say: a ThreadDefault of the calling thread, else set_threads, else
+// FASTCONV_NUM_THREADS, else available_threads().
 int default_threads();
+// The most threads that any call of this process takes, and as many as one takes that does not say; 0: no such limit.
 void set_threads(int threads);
+// What a call gets that asks for `threads` (<= 0: does not say).
+int granted_threads(int threads);
 
 // The calling thread's default for the length of a scope.
-class ThreadLimit {
+class ThreadDefault {
  public:
-  explicit ThreadLimit(int threads);
-  ~ThreadLimit();
-  ThreadLimit(const ThreadLimit&) = delete;
-  ThreadLimit& operator=(const ThreadLimit&) = delete;
+  explicit ThreadDefault(int threads);
+  ~ThreadDefault();
+  ThreadDefault(const ThreadDefault&) = delete;
+  ThreadDefault& operator=(const ThreadDefault&) = delete;
 
  private:
   int before_;
@@ -32,7 +35,7 @@ class ThreadLimit {
 void parallel_run(void* pool, int slots, int64_t items, void (*work)(void* argument, int64_t item, int slot),
                   void* argument);
 
-// The pool as the C struct that algorithms get. threads <= 0: default_threads().
+// The pool as the C struct that algorithms get, with granted_threads(threads).
 Parallel make_parallel(int threads);
 
 // Convenience for lambdas: work(item, slot).

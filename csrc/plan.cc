@@ -235,9 +235,8 @@ std::map<int64_t, Trace>& traces() {
   return *map;
 }
 
-void record(const ConvProblem& p, const Choice& choice, double seconds, const PhaseTimes* phases) {
-  TraceEntry entry = {p, choice.algorithm->name, seconds, choice.slots, choice.workspace_bytes, phases != nullptr, {},
-                      ""};
+void record(const ConvProblem& p, const Choice& choice, int slots, double seconds, const PhaseTimes* phases) {
+  TraceEntry entry = {p, choice.algorithm->name, seconds, slots, choice.workspace_bytes, phases != nullptr, {}, ""};
   memcpy(entry.tuning, choice.tuning, sizeof entry.tuning);
   for (int i = 0; phases && i < kPhaseCount; ++i)
     entry.phases[i] = 1e-9 * static_cast<double>(phases->nanoseconds[i].load());
@@ -303,8 +302,8 @@ bool run_choice(const ConvProblem& problem, const Options& options, Choice* choi
     return false;
   }
   if (traced)
-    record(problem, *choice, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-           context->phases);
+    record(problem, *choice, context->parallel.slots,
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), context->phases);
   return true;
 }
 
@@ -321,7 +320,7 @@ bool run_on_device(const ConvProblem& problem, const Options& options, const Bac
   if (choice->algorithm->run(&problem, context) != 0) return false;
   if (traced) {
     if (!timer.stop(choice->text)) return false;
-    record(problem, *choice, timer.seconds(), timer.phases());
+    record(problem, *choice, choice->slots, timer.seconds(), timer.phases());
   }
   choice->failure = Failure::kNone;
   return true;

@@ -27,8 +27,8 @@ Failure Program::run(const std::vector<char*>& buffers, int threads, size_t firs
   std::vector<char*> all = buffers;
   for (const auto& constant : constants_) all.push_back(constant->data());
   Options options = options_;
-  options.threads = make_parallel(threads).slots;  // at once, not for every step
-  const ThreadLimit limit(options.threads);        // for the steps that ask for the default
+  options.threads = make_parallel(threads).slots;         // at once, not for every step
+  const ThreadDefault threads_of_steps(options.threads);  // for the steps that ask for the default
   const StepCall call = {&options, all.data(), text};
   for (size_t i = first; i < last; ++i) {
     const auto start = seconds ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();

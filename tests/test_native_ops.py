@@ -35,9 +35,8 @@ POOLS = [
 
 @pytest.fixture(autouse=True)
 def keep_threads():
-    before = _core.get_threads()
     yield
-    _core.set_threads(before)
+    _core.set_threads(0)
 
 
 NORMS = (("lp", 2.0), ("signed_lp", 3.0))

@@ -36,9 +36,8 @@ GROUPED = [
 
 @pytest.fixture(autouse=True)
 def keep_threads():
-    before = _core.get_threads()
     yield
-    _core.set_threads(before)
+    _core.set_threads(0)
 
 
 def normal(text, *shapes, dtype):

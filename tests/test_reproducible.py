@@ -39,9 +39,8 @@ PROBLEMS = [
 
 @pytest.fixture(autouse=True)
 def keep_threads():
-    before = _core.get_threads()
     yield
-    _core.set_threads(before)
+    _core.set_threads(0)
 
 
 @pytest.mark.parametrize("pass_", PASSES)

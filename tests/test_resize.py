@@ -19,9 +19,8 @@ SIZES = {1: [(7, 13), (9, 4), (1, 5), (6, 1)], 2: [((5, 8), (9, 4)), ((3, 40), (
 
 @pytest.fixture(autouse=True)
 def keep_threads():
-    before = _core.get_threads()
     yield
-    _core.set_threads(before)
+    _core.set_threads(0)
 
 
 def per_axis(value):

@@ -24,9 +24,8 @@ SHAPES = [(1, 1, 1), (2, 7, 5), (2, 19), (1, 5, 9, 10), (2, 3, 4, 3, 6), (1, 40,
 
 @pytest.fixture(autouse=True)
 def keep_threads():
-    before = _core.get_threads()
     yield
-    _core.set_threads(before)
+    _core.set_threads(0)
 
 
 def last(x, layout):

@@ -132,11 +132,11 @@ void register_info(py::module_& m) {
       "set_threads",
       [](int threads) {
         if (threads < 0 || threads > 256)
-          throw ProblemError{format("threads is %d; expected 1 to 256, or 0 for the default", threads)};
+          throw ProblemError{format("threads is %d; expected 1 to 256, or 0 for no limit", threads)};
         set_threads(threads);
       },
       py::arg("threads"));
-  m.def("get_threads", &default_threads);
+  m.def("get_threads", &granted_threads, py::arg("wanted") = 0);
   m.def("fma_peak", &fma_peak, py::arg("seconds"), py::arg("threads"));
   m.def("trace_start", &trace_start, py::arg("phases") = false);
   m.def("trace_stop", &stop, py::arg("handle"));

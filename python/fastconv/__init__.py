@@ -9,11 +9,12 @@ Importing it loads numpy and the native module; `fc.nn`, `fc.optim`, `fc.data` a
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # First: the tape and the operations need Tensor, whose operators need them in turn.
 from .tensor import Tensor  # isort: skip
 
+from . import thread_limits as _thread_limits
 from ._core import ConvProblem, DeviceError, ProblemError, UnsupportedError, WorkspaceError
 from .adaptive_pooling import (
     adaptive_avg_pool1d,
@@ -99,6 +100,8 @@ from .unpooling import (
     max_unpool3d_backward,
 )
 
+_thread_limits.install()
+
 if os.environ.get("FASTCONV_CHECK"):  # else nothing stands between a call and the native module
     from pathlib import Path
 
@@ -133,6 +136,17 @@ _FUNCTIONS = {
     "summary": "summarizing",
     "tune": "tuning.measure",
 }
+
+
+if TYPE_CHECKING:  # what `__getattr__` gives
+    from . import data, filters, models, nn, optim, plot, random, reference, schedule, train, weights
+    from . import ops as ops
+    from . import tuning as tuning
+    from .filters import convolve, correlate
+    from .numeric_grad import gradcheck, gradgradcheck
+    from .session import InferenceSession
+    from .summarizing import summary
+    from .tuning.measure import tune as tune
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from .arrays import as_native
+from .dlpack import takes_dlpack
 from .geometry import split_shape
 from .lp_pooling import absolute, norm_kind
 from .pool_geometry import adaptive_geometry
@@ -38,11 +39,13 @@ def _global_lp(rank: int, x: Any, norm_type: Any, layout: str) -> Any:
     return run(x, adaptive_geometry(caller, kind, rank, x.shape, 1, layout), p)
 
 
+@takes_dlpack
 def adaptive_avg_pool1d(x: Array, output_size: Any, *, layout: str = "channels_first") -> Any:
     """As `fc.adaptive_avg_pool2d`, over one axis."""
     return _adaptive("adaptive_avg_pool1d", "average", 1, x, output_size, False, layout)
 
 
+@takes_dlpack
 def adaptive_avg_pool2d(x: Array, output_size: Any, *, layout: str = "channels_first") -> Any:
     """The mean of each of the windows that cover x.
 
@@ -59,32 +62,38 @@ def adaptive_avg_pool2d(x: Array, output_size: Any, *, layout: str = "channels_f
     return _adaptive("adaptive_avg_pool2d", "average", 2, x, output_size, False, layout)
 
 
+@takes_dlpack
 def adaptive_avg_pool3d(x: Array, output_size: Any, *, layout: str = "channels_first") -> Any:
     """As `fc.adaptive_avg_pool2d`, over three axes."""
     return _adaptive("adaptive_avg_pool3d", "average", 3, x, output_size, False, layout)
 
 
+@takes_dlpack
 def adaptive_avg_pool1d_backward(dy: Array, x_shape: Any, *, layout: str = "channels_first") -> Array:
     """As `fc.adaptive_avg_pool2d_backward`, over one axis."""
     return _adaptive_avg_backward(1, dy, x_shape, layout)
 
 
+@takes_dlpack
 def adaptive_avg_pool2d_backward(dy: Array, x_shape: Any, *, layout: str = "channels_first") -> Array:
     """dx of `fc.adaptive_avg_pool2d`, of shape x_shape; of `fc.global_avg_pool2d` likewise."""
     return _adaptive_avg_backward(2, dy, x_shape, layout)
 
 
+@takes_dlpack
 def adaptive_avg_pool3d_backward(dy: Array, x_shape: Any, *, layout: str = "channels_first") -> Array:
     """As `fc.adaptive_avg_pool2d_backward`, over three axes."""
     return _adaptive_avg_backward(3, dy, x_shape, layout)
 
 
+@takes_dlpack
 def adaptive_max_pool1d(x: Array, output_size: Any, return_indices: bool = False, *,
                         layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.adaptive_max_pool2d`, over one axis."""
     return _adaptive("adaptive_max_pool1d", "max", 1, x, output_size, return_indices, layout)
 
 
+@takes_dlpack
 def adaptive_max_pool2d(x: Array, output_size: Any, return_indices: bool = False, *,
                         layout: str = "channels_first") -> Any:  # fmt: skip
     """The largest value of each of the windows that cover x.
@@ -99,85 +108,101 @@ def adaptive_max_pool2d(x: Array, output_size: Any, return_indices: bool = False
     return _adaptive("adaptive_max_pool2d", "max", 2, x, output_size, return_indices, layout)
 
 
+@takes_dlpack
 def adaptive_max_pool3d(x: Array, output_size: Any, return_indices: bool = False, *,
                         layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.adaptive_max_pool2d`, over three axes."""
     return _adaptive("adaptive_max_pool3d", "max", 3, x, output_size, return_indices, layout)
 
 
+@takes_dlpack
 def adaptive_max_pool1d_backward(dy: Array, indices: Array, x_shape: Any, *,
                                  layout: str = "channels_first") -> Array:  # fmt: skip
     """As `fc.max_pool2d_backward`, for `fc.adaptive_max_pool1d`."""
     return positions_backward("adaptive_max_pool1d_backward", 1, dy, indices, x_shape, layout)
 
 
+@takes_dlpack
 def adaptive_max_pool2d_backward(dy: Array, indices: Array, x_shape: Any, *,
                                  layout: str = "channels_first") -> Array:  # fmt: skip
     """As `fc.max_pool2d_backward`, for `fc.adaptive_max_pool2d` and `fc.global_max_pool2d`."""
     return positions_backward("adaptive_max_pool2d_backward", 2, dy, indices, x_shape, layout)
 
 
+@takes_dlpack
 def adaptive_max_pool3d_backward(dy: Array, indices: Array, x_shape: Any, *,
                                  layout: str = "channels_first") -> Array:  # fmt: skip
     """As `fc.max_pool2d_backward`, for `fc.adaptive_max_pool3d`."""
     return positions_backward("adaptive_max_pool3d_backward", 3, dy, indices, x_shape, layout)
 
 
+@takes_dlpack
 def global_avg_pool1d(x: Array, *, layout: str = "channels_first") -> Any:
     """The mean of each plane: (N, C, W) -> (N, C, 1)."""
     return _adaptive("global_avg_pool1d", "average", 1, x, 1, False, layout)
 
 
+@takes_dlpack
 def global_avg_pool2d(x: Array, *, layout: str = "channels_first") -> Any:
     """The mean of each plane: (N, C, H, W) -> (N, C, 1, 1)."""
     return _adaptive("global_avg_pool2d", "average", 2, x, 1, False, layout)
 
 
+@takes_dlpack
 def global_avg_pool3d(x: Array, *, layout: str = "channels_first") -> Any:
     """The mean of each plane: (N, C, D, H, W) -> (N, C, 1, 1, 1)."""
     return _adaptive("global_avg_pool3d", "average", 3, x, 1, False, layout)
 
 
+@takes_dlpack
 def global_max_pool1d(x: Array, return_indices: bool = False, *, layout: str = "channels_first") -> Any:
     """The largest value of each plane, (N, C, W) -> (N, C, 1); indices as in `fc.adaptive_max_pool1d`."""
     return _adaptive("global_max_pool1d", "max", 1, x, 1, return_indices, layout)
 
 
+@takes_dlpack
 def global_max_pool2d(x: Array, return_indices: bool = False, *, layout: str = "channels_first") -> Any:
     """The largest value of each plane, (N, C, H, W) -> (N, C, 1, 1); indices as in `fc.adaptive_max_pool2d`."""
     return _adaptive("global_max_pool2d", "max", 2, x, 1, return_indices, layout)
 
 
+@takes_dlpack
 def global_max_pool3d(x: Array, return_indices: bool = False, *, layout: str = "channels_first") -> Any:
     """The largest value of each plane, (N, C, D, H, W) -> (N, C, 1, 1, 1); indices as in `fc.adaptive_max_pool3d`."""
     return _adaptive("global_max_pool3d", "max", 3, x, 1, return_indices, layout)
 
 
+@takes_dlpack
 def global_min_pool1d(x: Array, return_indices: bool = False, *, layout: str = "channels_first") -> Any:
     """The smallest value of each plane, (N, C, W) -> (N, C, 1); indices as in `fc.adaptive_max_pool1d`."""
     return _adaptive("global_min_pool1d", "min", 1, x, 1, return_indices, layout)
 
 
+@takes_dlpack
 def global_min_pool2d(x: Array, return_indices: bool = False, *, layout: str = "channels_first") -> Any:
     """The smallest value of each plane, (N, C, H, W) -> (N, C, 1, 1); indices as in `fc.adaptive_max_pool2d`."""
     return _adaptive("global_min_pool2d", "min", 2, x, 1, return_indices, layout)
 
 
+@takes_dlpack
 def global_min_pool3d(x: Array, return_indices: bool = False, *, layout: str = "channels_first") -> Any:
     """The smallest value of each plane, (N, C, D, H, W) -> (N, C, 1, 1, 1); indices as in `fc.adaptive_max_pool3d`."""
     return _adaptive("global_min_pool3d", "min", 3, x, 1, return_indices, layout)
 
 
+@takes_dlpack
 def global_lp_pool1d(x: Array, norm_type: Any = 2, *, layout: str = "channels_first") -> Any:
     """The norm (sum of |x|^p)^(1/p) of each plane, p = norm_type at least 1, axes kept: ONNX's GlobalLpPool."""
     return _global_lp(1, x, norm_type, layout)
 
 
+@takes_dlpack
 def global_lp_pool2d(x: Array, norm_type: Any = 2, *, layout: str = "channels_first") -> Any:
     """The norm (sum of |x|^p)^(1/p) of each plane, p = norm_type at least 1, axes kept: ONNX's GlobalLpPool."""
     return _global_lp(2, x, norm_type, layout)
 
 
+@takes_dlpack
 def global_lp_pool3d(x: Array, norm_type: Any = 2, *, layout: str = "channels_first") -> Any:
     """The norm (sum of |x|^p)^(1/p) of each plane, p = norm_type at least 1, axes kept: ONNX's GlobalLpPool."""
     return _global_lp(3, x, norm_type, layout)

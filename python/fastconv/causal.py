@@ -11,6 +11,7 @@ from typing import Any
 
 from . import _core, ops
 from .arrays import as_native, namespace
+from .dlpack import takes_dlpack
 from .geometry import as_int, conv_geometry, expect_shape, per_axis, split_shape
 from .options import Settings, native, settings
 from .primitives import conv1d, problem
@@ -21,6 +22,7 @@ Array = Any
 NOMINAL_LENGTH = 1024
 
 
+@takes_dlpack
 def causal_conv1d(x: Array, w: Array, bias: Array | None = None, state: Array | None = None, dilation: Any = 1,
                   groups: int = 1, *, activation: Any = None, layout: str = "channels_first",
                   algorithm: str | None = None) -> tuple[Any, Any]:  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from ._core import ProblemError
 from .arrays import as_native
+from .dlpack import takes_dlpack
 from .geometry import ConvGeometry, conv_geometry, per_axis
 from .ops.columns import Fold, Unfold, fold, unfold
 from .ops.shape import reshape
@@ -14,6 +15,7 @@ from .tensor import Tensor
 Array = Any
 
 
+@takes_dlpack
 def im2col(x: Array, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Any:
     """The patches that a convolution's windows see, one per column: (N, C, *size) -> (N, C * taps, windows).
 
@@ -43,6 +45,7 @@ def im2col(x: Array, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stri
     return columns if g.batched else columns[0]
 
 
+@takes_dlpack
 def col2im(columns: Array, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
            stride: Any = 1) -> Any:  # fmt: skip
     """The adjoint of `fc.im2col`: every element is added to the pixel that im2col would have taken it from.

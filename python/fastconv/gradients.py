@@ -8,6 +8,7 @@ from typing import Any
 
 from . import _core
 from .arrays import as_native, native, same_kind
+from .dlpack import takes_dlpack
 from .geometry import check_padding_mode, conv_geometry, expect_shape
 from .half import in_float32
 from .options import Precision, chosen
@@ -80,6 +81,7 @@ def bias_gradient(dy: Array, layout: str) -> Array:
     return native(dy).channel_sum(dy.reshape(-1, dy.shape[-1]))
 
 
+@takes_dlpack
 def conv1d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                     groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True), *,
                     padding_mode: str = "zeros", pad_value: float = 0.0, layout: str = "channels_first",
@@ -90,6 +92,7 @@ def conv1d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any
                      pad_value, layout, chosen(algorithm, precision))  # fmt: skip
 
 
+@takes_dlpack
 def conv1d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                          groups: int = 1, *, padding_mode: str = "zeros", layout: str = "channels_first",
                          algorithm: str | None = None, precision: Precision = None,
@@ -99,6 +102,7 @@ def conv1d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, pad
                           padding_mode, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
+@takes_dlpack
 def conv1d_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0,
                            layout: str = "channels_first", algorithm: str | None = None, precision: Precision = None,
@@ -108,6 +112,7 @@ def conv1d_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any = 1, p
                             padding_mode, pad_value, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
+@takes_dlpack
 def conv2d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                     groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True), *,
                     padding_mode: str = "zeros", pad_value: float = 0.0, layout: str = "channels_first",
@@ -128,6 +133,7 @@ def conv2d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any
                      pad_value, layout, chosen(algorithm, precision))  # fmt: skip
 
 
+@takes_dlpack
 def conv2d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                          groups: int = 1, *, padding_mode: str = "zeros", layout: str = "channels_first",
                          algorithm: str | None = None, precision: Precision = None,
@@ -144,6 +150,7 @@ def conv2d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, pad
                           padding_mode, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
+@takes_dlpack
 def conv2d_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0,
                            layout: str = "channels_first", algorithm: str | None = None, precision: Precision = None,
@@ -160,6 +167,7 @@ def conv2d_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any = 1, p
                             padding_mode, pad_value, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
+@takes_dlpack
 def conv3d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                     groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True), *,
                     padding_mode: str = "zeros", pad_value: float = 0.0, layout: str = "channels_first",
@@ -170,6 +178,7 @@ def conv3d_backward(dy: Array, x: Array, w: Array, stride: Any = 1, padding: Any
                      pad_value, layout, chosen(algorithm, precision))  # fmt: skip
 
 
+@takes_dlpack
 def conv3d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                          groups: int = 1, *, padding_mode: str = "zeros", layout: str = "channels_first",
                          algorithm: str | None = None, precision: Precision = None,
@@ -179,6 +188,7 @@ def conv3d_backward_data(dy: Array, w: Array, x_shape: Any, stride: Any = 1, pad
                           padding_mode, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
+@takes_dlpack
 def conv3d_backward_filter(dy: Array, x: Array, w_shape: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
                            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0,
                            layout: str = "channels_first", algorithm: str | None = None, precision: Precision = None,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ._core import ProblemError
+from .dlpack import takes_dlpack
 from .pool_geometry import PoolGeometry, pool_geometry
 from .pooling import Array, checked, run, run_backward
 from .tensor import Tensor
@@ -62,6 +63,7 @@ def _lp_backward(rank: int, dy: Any, x: Any, y: Any, norm_type: Any, kernel_size
     return run_backward(caller, dy, g, x, y, p)
 
 
+@takes_dlpack
 def lp_pool1d(x: Array, norm_type: Any, kernel_size: Any, stride: Any = None, ceil_mode: bool = False, *,
               padding: Any = 0, dilation: Any = 1, signed: bool = True,
               layout: str = "channels_first") -> Any:  # fmt: skip
@@ -69,6 +71,7 @@ def lp_pool1d(x: Array, norm_type: Any, kernel_size: Any, stride: Any = None, ce
     return _lp(1, x, norm_type, kernel_size, stride, ceil_mode, padding, dilation, signed, layout)
 
 
+@takes_dlpack
 def lp_pool2d(x: Array, norm_type: Any, kernel_size: Any, stride: Any = None, ceil_mode: bool = False, *,
               padding: Any = 0, dilation: Any = 1, signed: bool = True,
               layout: str = "channels_first") -> Any:  # fmt: skip
@@ -89,6 +92,7 @@ def lp_pool2d(x: Array, norm_type: Any, kernel_size: Any, stride: Any = None, ce
     return _lp(2, x, norm_type, kernel_size, stride, ceil_mode, padding, dilation, signed, layout)
 
 
+@takes_dlpack
 def lp_pool3d(x: Array, norm_type: Any, kernel_size: Any, stride: Any = None, ceil_mode: bool = False, *,
               padding: Any = 0, dilation: Any = 1, signed: bool = True,
               layout: str = "channels_first") -> Any:  # fmt: skip
@@ -96,6 +100,7 @@ def lp_pool3d(x: Array, norm_type: Any, kernel_size: Any, stride: Any = None, ce
     return _lp(3, x, norm_type, kernel_size, stride, ceil_mode, padding, dilation, signed, layout)
 
 
+@takes_dlpack
 def lp_pool1d_backward(dy: Array, x: Array, y: Array, norm_type: Any, kernel_size: Any, stride: Any = None,
                        ceil_mode: bool = False, *, padding: Any = 0, dilation: Any = 1, signed: bool = True,
                        layout: str = "channels_first") -> Array:  # fmt: skip
@@ -103,6 +108,7 @@ def lp_pool1d_backward(dy: Array, x: Array, y: Array, norm_type: Any, kernel_siz
     return _lp_backward(1, dy, x, y, norm_type, kernel_size, stride, ceil_mode, padding, dilation, signed, layout)
 
 
+@takes_dlpack
 def lp_pool2d_backward(dy: Array, x: Array, y: Array, norm_type: Any, kernel_size: Any, stride: Any = None,
                        ceil_mode: bool = False, *, padding: Any = 0, dilation: Any = 1, signed: bool = True,
                        layout: str = "channels_first") -> Array:  # fmt: skip
@@ -114,6 +120,7 @@ def lp_pool2d_backward(dy: Array, x: Array, y: Array, norm_type: Any, kernel_siz
     return _lp_backward(2, dy, x, y, norm_type, kernel_size, stride, ceil_mode, padding, dilation, signed, layout)
 
 
+@takes_dlpack
 def lp_pool3d_backward(dy: Array, x: Array, y: Array, norm_type: Any, kernel_size: Any, stride: Any = None,
                        ceil_mode: bool = False, *, padding: Any = 0, dilation: Any = 1, signed: bool = True,
                        layout: str = "channels_first") -> Array:  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 from . import ops
 from ._core import ProblemError
 from .arrays import as_native, kind_of, native, same_kind
+from .dlpack import takes_dlpack
 from .geometry import expect_shape, split_shape
 from .half import in_float32
 from .options import current
@@ -102,6 +103,7 @@ def _avg(caller: str, rank: int, x_shape: Any, kernel_size: Any, stride: Any, pa
                          bool(ceil_mode), bool(count_include_pad), divisor_override, layout)  # fmt: skip
 
 
+@takes_dlpack
 def max_pool1d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
                ceil_mode: bool = False, return_indices: bool = False, *,
                layout: str = "channels_first") -> Any:  # fmt: skip
@@ -109,6 +111,7 @@ def max_pool1d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
     return _extreme("max", 1, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, layout)
 
 
+@takes_dlpack
 def max_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
                ceil_mode: bool = False, return_indices: bool = False, *,
                layout: str = "channels_first") -> Any:  # fmt: skip
@@ -132,6 +135,7 @@ def max_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
     return _extreme("max", 2, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, layout)
 
 
+@takes_dlpack
 def max_pool3d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
                ceil_mode: bool = False, return_indices: bool = False, *,
                layout: str = "channels_first") -> Any:  # fmt: skip
@@ -139,11 +143,13 @@ def max_pool3d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
     return _extreme("max", 3, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, layout)
 
 
+@takes_dlpack
 def max_pool1d_backward(dy: Array, indices: Array, x_shape: Any, *, layout: str = "channels_first") -> Array:
     """As `fc.max_pool2d_backward`, over one axis."""
     return positions_backward("max_pool1d_backward", 1, dy, indices, x_shape, layout)
 
 
+@takes_dlpack
 def max_pool2d_backward(dy: Array, indices: Array, x_shape: Any, *, layout: str = "channels_first") -> Array:
     """dx of `fc.max_pool2d`: each dy goes to the position that won.
 
@@ -158,11 +164,13 @@ def max_pool2d_backward(dy: Array, indices: Array, x_shape: Any, *, layout: str 
     return positions_backward("max_pool2d_backward", 2, dy, indices, x_shape, layout)
 
 
+@takes_dlpack
 def max_pool3d_backward(dy: Array, indices: Array, x_shape: Any, *, layout: str = "channels_first") -> Array:
     """As `fc.max_pool2d_backward`, over three axes."""
     return positions_backward("max_pool3d_backward", 3, dy, indices, x_shape, layout)
 
 
+@takes_dlpack
 def min_pool1d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
                ceil_mode: bool = False, return_indices: bool = False, *,
                layout: str = "channels_first") -> Any:  # fmt: skip
@@ -170,6 +178,7 @@ def min_pool1d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
     return _extreme("min", 1, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, layout)
 
 
+@takes_dlpack
 def min_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
                ceil_mode: bool = False, return_indices: bool = False, *,
                layout: str = "channels_first") -> Any:  # fmt: skip
@@ -177,6 +186,7 @@ def min_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
     return _extreme("min", 2, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, layout)
 
 
+@takes_dlpack
 def min_pool3d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
                ceil_mode: bool = False, return_indices: bool = False, *,
                layout: str = "channels_first") -> Any:  # fmt: skip
@@ -184,21 +194,25 @@ def min_pool3d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
     return _extreme("min", 3, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, layout)
 
 
+@takes_dlpack
 def min_pool1d_backward(dy: Array, indices: Array, x_shape: Any, *, layout: str = "channels_first") -> Array:
     """As `fc.max_pool2d_backward`, for `fc.min_pool1d`."""
     return positions_backward("min_pool1d_backward", 1, dy, indices, x_shape, layout)
 
 
+@takes_dlpack
 def min_pool2d_backward(dy: Array, indices: Array, x_shape: Any, *, layout: str = "channels_first") -> Array:
     """As `fc.max_pool2d_backward`, for `fc.min_pool2d`."""
     return positions_backward("min_pool2d_backward", 2, dy, indices, x_shape, layout)
 
 
+@takes_dlpack
 def min_pool3d_backward(dy: Array, indices: Array, x_shape: Any, *, layout: str = "channels_first") -> Array:
     """As `fc.max_pool2d_backward`, for `fc.min_pool3d`."""
     return positions_backward("min_pool3d_backward", 3, dy, indices, x_shape, layout)
 
 
+@takes_dlpack
 def avg_pool1d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: Any = None, *, dilation: Any = 1,
                layout: str = "channels_first") -> Any:  # fmt: skip
@@ -208,6 +222,7 @@ def avg_pool1d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
                        divisor_override, dilation, layout))  # fmt: skip
 
 
+@takes_dlpack
 def avg_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: Any = None, *, dilation: Any = 1,
                layout: str = "channels_first") -> Any:  # fmt: skip
@@ -223,6 +238,7 @@ def avg_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
                        divisor_override, dilation, layout))  # fmt: skip
 
 
+@takes_dlpack
 def avg_pool3d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: Any = None, *, dilation: Any = 1,
                layout: str = "channels_first") -> Any:  # fmt: skip
@@ -232,6 +248,7 @@ def avg_pool3d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
                        divisor_override, dilation, layout))  # fmt: skip
 
 
+@takes_dlpack
 def avg_pool1d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
                         ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: Any = None, *,
                         dilation: Any = 1, layout: str = "channels_first") -> Array:  # fmt: skip
@@ -241,6 +258,7 @@ def avg_pool1d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any =
                                        divisor_override, dilation, layout))  # fmt: skip
 
 
+@takes_dlpack
 def avg_pool2d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
                         ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: Any = None, *,
                         dilation: Any = 1, layout: str = "channels_first") -> Array:  # fmt: skip
@@ -250,6 +268,7 @@ def avg_pool2d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any =
                                        divisor_override, dilation, layout))  # fmt: skip
 
 
+@takes_dlpack
 def avg_pool3d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
                         ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: Any = None, *,
                         dilation: Any = 1, layout: str = "channels_first") -> Array:  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import _core, ops
 from .arrays import FLOATS, as_native, dtype_word, native, same_kind
+from .dlpack import takes_dlpack
 from .geometry import ConvGeometry, activation_words, check_padding_mode, conv_geometry, expect_shape
 from .options import Precision, chosen
 from .tensor import Tensor
@@ -131,6 +132,7 @@ def problem(pass_: str, g: ConvGeometry, layout: str, dtype: Any, padding_mode: 
                              has_residual)  # fmt: skip
 
 
+@takes_dlpack
 def conv1d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0, activation: Any = None,
            residual: Array | None = None, layout: str = "channels_first", algorithm: str | None = None,
@@ -144,6 +146,7 @@ def conv1d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, paddi
                     residual, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
+@takes_dlpack
 def conv2d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0, activation: Any = None,
            residual: Array | None = None, layout: str = "channels_first", algorithm: str | None = None,
@@ -185,6 +188,7 @@ def conv2d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, paddi
                     residual, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
+@takes_dlpack
 def conv3d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
            groups: int = 1, *, padding_mode: str = "zeros", pad_value: float = 0.0, activation: Any = None,
            residual: Array | None = None, layout: str = "channels_first", algorithm: str | None = None,

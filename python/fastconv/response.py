@@ -6,12 +6,14 @@ from typing import Any
 from . import ops
 from .arrays import as_native
 from .autograd import enable_grad, grad
+from .dlpack import takes_dlpack
 from .geometry import expect_shape
 from .tensor import Tensor
 
 Array = Any
 
 
+@takes_dlpack
 def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, *,
                         region: str = "across_channels", extra: str = "before",
                         layout: str = "channels_first") -> Any:  # fmt: skip
@@ -41,6 +43,7 @@ def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.
     return y if isinstance(x, Tensor) else y.data
 
 
+@takes_dlpack
 def local_response_norm_backward(dy: Array, x: Array, size: int, alpha: float = 1e-4, beta: float = 0.75,
                                  k: float = 1.0, *, region: str = "across_channels", extra: str = "before",
                                  layout: str = "channels_first") -> Array:  # fmt: skip

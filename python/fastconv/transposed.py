@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _core, ops
 from .arrays import as_native, native
+from .dlpack import takes_dlpack
 from .geometry import activation_words, expect_shape
 from .options import Precision, chosen
 from .primitives import checked_output
@@ -50,6 +51,7 @@ def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: An
     return y if g.batched else y[0]
 
 
+@takes_dlpack
 def conv_transpose1d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0,
                      output_padding: Any = 0, groups: int = 1, dilation: Any = 1, *, output_size: Any = None,
                      activation: Any = None, layout: str = "channels_first", algorithm: str | None = None,
@@ -60,6 +62,7 @@ def conv_transpose1d(x: Array, w: Array, bias: Array | None = None, stride: Any 
                     activation, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
+@takes_dlpack
 def conv_transpose2d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0,
                      output_padding: Any = 0, groups: int = 1, dilation: Any = 1, *, output_size: Any = None,
                      activation: Any = None, layout: str = "channels_first", algorithm: str | None = None,
@@ -99,6 +102,7 @@ def conv_transpose2d(x: Array, w: Array, bias: Array | None = None, stride: Any 
                     activation, layout, chosen(algorithm, precision), out)  # fmt: skip
 
 
+@takes_dlpack
 def conv_transpose3d(x: Array, w: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0,
                      output_padding: Any = 0, groups: int = 1, dilation: Any = 1, *, output_size: Any = None,
                      activation: Any = None, layout: str = "channels_first", algorithm: str | None = None,

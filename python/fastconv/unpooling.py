@@ -10,6 +10,7 @@ from typing import Any
 from . import ops
 from ._core import ProblemError
 from .arrays import as_native, native
+from .dlpack import takes_dlpack
 from .geometry import split_shape
 from .half import in_float32
 from .ops.pool import last_positions
@@ -60,12 +61,14 @@ def _unpool_backward(rank: int, dy: Any, indices: Any, layout: str) -> Array:
     return dx if batched else dx[0]
 
 
+@takes_dlpack
 def max_unpool1d(x: Array, indices: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None, *, layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.max_unpool2d`, over one axis."""
     return _unpool(1, x, indices, kernel_size, stride, padding, output_size, layout)
 
 
+@takes_dlpack
 def max_unpool2d(x: Array, indices: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None, *, layout: str = "channels_first") -> Any:  # fmt: skip
     """A plane of zeros with the values of x at the positions that `fc.max_pool2d` gave.
@@ -85,22 +88,26 @@ def max_unpool2d(x: Array, indices: Array, kernel_size: Any, stride: Any = None,
     return _unpool(2, x, indices, kernel_size, stride, padding, output_size, layout)
 
 
+@takes_dlpack
 def max_unpool3d(x: Array, indices: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None, *, layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.max_unpool2d`, over three axes."""
     return _unpool(3, x, indices, kernel_size, stride, padding, output_size, layout)
 
 
+@takes_dlpack
 def max_unpool1d_backward(dy: Array, indices: Array, *, layout: str = "channels_first") -> Array:
     """As `fc.max_unpool2d_backward`, over one axis."""
     return _unpool_backward(1, dy, indices, layout)
 
 
+@takes_dlpack
 def max_unpool2d_backward(dy: Array, indices: Array, *, layout: str = "channels_first") -> Array:
     """dx of `fc.max_unpool2d`: dy at each position, 0 for a value that a later one replaced."""
     return _unpool_backward(2, dy, indices, layout)
 
 
+@takes_dlpack
 def max_unpool3d_backward(dy: Array, indices: Array, *, layout: str = "channels_first") -> Array:
     """As `fc.max_unpool2d_backward`, over three axes."""
     return _unpool_backward(3, dy, indices, layout)

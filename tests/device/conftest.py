@@ -19,13 +19,13 @@ FAKE = str(Path(__file__).parents[1] / "cuda_host" / "fake")
 @pytest.fixture(scope="session")
 def cp():
     """The module of the device's arrays."""
-    from fastconv import device
+    from fastconv import DeviceError, device
 
     if not EMULATED:
         pytest.importorskip("cupy", reason="no CuPy and no FASTCONV_EMULATED_DEVICE: CONTRIBUTING.md builds one")
         try:
             device.open_library()
-        except device.DeviceError as error:
+        except DeviceError as error:
             pytest.skip(f"no device: {error}; the emulated one is named by FASTCONV_EMULATED_DEVICE")
         import cupy
 

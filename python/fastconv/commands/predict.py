@@ -85,7 +85,7 @@ def _open(options: argparse.Namespace) -> tuple[Any, Any, list[str] | None]:
     card = fc.models.card(name, options.card or about.get("card"))
     build = json.loads(about.get("options", "{}")) if name == about.get("model") else {}
     model = fit(name, state, options.weights, **build).eval()
-    if card.name == "plain" and build.get("in_channels") in (1, 3):
+    if card.name == "plain" and card.size is not None and build.get("in_channels") in (1, 3):
         card = fc.models.cards.plain_card(card.size, build["in_channels"])
     if options.classes:
         return model, card, Path(options.classes).read_text(encoding="utf-8").splitlines()

@@ -10,6 +10,7 @@ from .._core import DeviceError, ProblemError
 from ..arrays import kind_of
 
 LIBRARY = "libfastconv_cuda.so"
+PLUGINS = "fastconv.cuda"  # the group of entry points of packages that hold the library alone
 _opened: str | None = None  # the backend's name, once it is open
 _missing = False  # it was looked for in vain
 
@@ -18,24 +19,40 @@ def open_library(path: str | None = None) -> str:
     """Open the library of the device, once.
 
     Args:
-        path: None: the one that was installed beside the native module.
+        path: None: the one that was installed beside the native module, else that of a plug-in (fastconv-cuda13).
 
     Returns:
         the backend's name, "cuda".
 
     Raises:
-        DeviceError: what is missing, in a sentence: the library, a driver, a newer driver, a GPU.
+        DeviceError: what is missing, in a sentence: the library, one of this version, a driver, a newer driver, a GPU.
     """
     global _opened
     if _opened is None:
-        path = path or os.path.join(os.path.dirname(_core.__file__), LIBRARY)
-        if not os.path.exists(path):
-            raise DeviceError(
-                "fastconv was built without its CUDA library; build it from the source with "
-                "FASTCONV_CUDA=on pip install . (README.md, On a GPU)"
-            )
-        _opened = _core.device_open_library(path)
+        _opened = _core.device_open_library(path or _found())
     return _opened
+
+
+def _found() -> str:
+    """The path of the library: beside the native module, where it was built from the source, or a plug-in's."""
+    path = os.path.join(os.path.dirname(_core.__file__), LIBRARY)
+    return path if os.path.exists(path) else _of_plugin()
+
+
+def _of_plugin() -> str:
+    metadata = importlib.import_module("importlib.metadata")  # slow to load, and rarely wanted
+    ours = str(_core.info()["version"])
+    refused = []
+    for point in metadata.entry_points(group=PLUGINS):
+        if point.dist.version == ours:
+            return str(point.load().LIBRARY)
+        name = point.dist.name
+        refused.append(f"{name} is {point.dist.version}, fastconv {ours}; expected {name}=={ours}")
+    raise DeviceError(
+        "; ".join(refused)
+        or "fastconv has no CUDA library; install the wheel fastconv-cuda13 of the same version, or build it from the "
+        "source with FASTCONV_CUDA=on pip install . (docs/install.md)"
+    )
 
 
 def infos() -> list[dict[str, Any]]:

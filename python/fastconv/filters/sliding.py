@@ -15,6 +15,7 @@ import numpy as np
 from .. import ops
 from .._core import ProblemError
 from ..arrays import FLOATS, as_native, is_half, kind_of, namespace
+from ..dlpack import takes_dlpack
 from ..geometry import as_int
 from ..half import widen
 from ..options import Precision
@@ -27,6 +28,7 @@ MODES = ("full", "same", "valid")
 _SIGNAL_WORDS = ("fill", "symm")
 
 
+@takes_dlpack
 def correlate(image: Any, kernel: Any, mode: str = "same", boundary: str = "reflect", axes: Any = None, *,
               cval: float = 0.0, origin: Any = 0, output: Any = None, algorithm: str | None = None,
               precision: Precision = None) -> Any:  # fmt: skip
@@ -75,6 +77,7 @@ def correlate(image: Any, kernel: Any, mode: str = "same", boundary: str = "refl
     return _slide("correlate", image, kernel, mode, boundary, axes, cval, origin, output, algorithm, precision)
 
 
+@takes_dlpack
 def convolve(image: Any, kernel: Any, mode: str = "same", boundary: str = "reflect", axes: Any = None, *,
              cval: float = 0.0, origin: Any = 0, output: Any = None, algorithm: str | None = None,
              precision: Precision = None) -> Any:  # fmt: skip

@@ -22,7 +22,7 @@ from .history import Epoch, History
 from .progress import Silent, make_progress
 
 Array = npt.NDArray[Any]
-Loss = Callable[[Tensor, Array], Tensor]
+Loss = Callable[[Any, Array], Tensor]  # what the network gives, labels
 PathOrText = str | PathLike[str]
 
 
