@@ -14,5 +14,6 @@ except ImportError as error:
     raise ImportError('fastconv.torch needs PyTorch: pip install "fastconv[torch]"') from error
 
 from . import functional, nn
+from .patching import patch
 
-__all__ = ["functional", "nn"]
+__all__ = ["functional", "nn", "patch"]
