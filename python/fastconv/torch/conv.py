@@ -23,12 +23,14 @@ from .tensors import (
     cast,
     empty_image,
     expect_kernel_tensor,
+    expect_no_tangent,
     image_array,
     image_tensor,
     is_channels_last,
     is_direct,
     kernels,
     needs_graph,
+    numbers,
     options,
     stream_of,
 )
@@ -281,6 +283,7 @@ def conv(x: Any, w: Any, bias: Any, s: Static) -> Any:
     """x (N, C, *spatial), w (K, C/groups, *filter), bias (K,) or None -> y (N, K, *), in x's memory format."""
     if is_direct(x, w, bias):
         return conv_direct(x, w, bias, s)
+    expect_no_tangent(x, w, bias)
     return torch.ops.fastconv.conv(x, w, bias, *s)
 
 
@@ -294,11 +297,13 @@ def conv_transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) 
     """x (N, C, *spatial), w (C, K/groups, *filter), bias (K,) or None -> (N, K, *size), the adjoint of `conv`."""
     if is_direct(x, w, bias):
         return (_apply_transpose if needs_graph(x, w, bias) else _transpose)(x, w, bias, size, last, s)
-    return torch.ops.fastconv.conv_transpose(x, w, bias, size, last, *s[:6])
+    expect_no_tangent(x, w, bias)
+    return torch.ops.fastconv.conv_transpose(x, w, bias, numbers(size), last, *s[:6])
 
 
 def conv_backward_filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
     """The gradient of `conv` for w (K, C/groups, *size)."""
     if is_direct(dy, x):
         return (_apply_filter if needs_graph(dy, x) else _filter)(dy, x, size, s)
+    expect_no_tangent(dy, x)
     return torch.ops.fastconv.conv_backward_filter(dy, x, size, *s)

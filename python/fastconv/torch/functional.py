@@ -25,6 +25,7 @@ from .tensors import (
     is_channels_last,
     is_direct,
     needs_graph,
+    numbers,
 )
 
 
@@ -40,7 +41,7 @@ def convolve(rank: int, x: Any, w: Any, bias: Any, stride: Any, padding: Any, di
         if x.ndim != rank + 1:
             raise ProblemError(f"conv{rank}d: x has shape {tuple(x.shape)}; expected {rank + 2} axes, or {rank + 1}")
         return convolve(rank, x.unsqueeze(0), w, bias, stride, padding, dilation, groups, padding_mode, packed)[0]
-    filter = w.shape[2:] if padding == "same" else None
+    filter = numbers(w.shape[2:]) if padding == "same" else None
     if not is_direct(x, w, bias):
         return conv(x, w, bias, _static(rank, filter, stride, padding, dilation, groups, padding_mode))
     try:

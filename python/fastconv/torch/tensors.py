@@ -150,6 +150,30 @@ def _is_plain(t: Any) -> bool:
     return (kind is _Tensor or kind is _Parameter) and t.is_cpu
 
 
+def is_transformed() -> bool:
+    """Whether torch.func's transforms or forward-mode differentiation are at work, for which our operators have no
+    rules."""
+    return not _is_compiling() and (_transform() is not None or forward_ad._current_level >= 0)
+
+
+def expect_no_tangent(*tensors: Any) -> None:
+    """Raises UnsupportedError for what a forward-mode derivative comes with: the op of torch would drop it."""
+    if is_transformed() and forward_ad._current_level >= 0:
+        for t in tensors:
+            if t is not None and forward_ad.unpack_dual(t).tangent is not None:
+                raise _core.UnsupportedError(
+                    "fastconv.torch has reverse-mode derivatives alone, a tensor came with a tangent; use "
+                    "torch.nn.functional there"
+                )
+
+
+def numbers(size: Any) -> Any:
+    """Sizes as an op takes them: to torch.jit.trace they are tensors, and become constants (of which it warns)."""
+    if not _is_compiling() and _tracing_state() is not None:
+        return [int(n) for n in size]
+    return size
+
+
 def needs_graph(a: Any, b: Any = None, c: Any = None) -> bool:
     """Whether autograd has to know of a call with these (None aside)."""
     return _is_grad_enabled() and (
@@ -159,8 +183,8 @@ def needs_graph(a: Any, b: Any = None, c: Any = None) -> bool:
 
 def autocast_dtype(x: Any) -> Any:
     """The dtype in which convolutions run in an autocast block, None outside of one."""
-    device = "cpu" if x.is_cpu else x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    device = "cpu" if x.is_cpu else "cuda" if x.is_cuda else None
+    return torch.get_autocast_dtype(device) if device and torch.is_autocast_enabled(device) else None
 
 
 def cast(t: Any, dtype: Any) -> Any:
