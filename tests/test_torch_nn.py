@@ -144,6 +144,10 @@ def load(layer, **words):
     layer.load_state_dict({name: t + 1 for name, t in layer.state_dict().items()}, **words)
 
 
+def cut_filters(layer):
+    layer.weight.data, layer.bias.data = layer.weight.data[:8], layer.bias.data[:8]
+
+
 def write_through_data(layer):
     layer.weight.data.mul_(0.5)
 
@@ -159,6 +163,7 @@ CHANGES = {
     "foreach": step_of(lambda p: torch.optim.SGD(p, 0.1, foreach=True)),
     "data": swap_data,
     "parameter": swap_parameter,
+    "cut": cut_filters,
     "load_state_dict": load,
     "assign": lambda layer: load(layer, assign=True),
     "write through data": write_through_data,

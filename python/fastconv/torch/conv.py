@@ -53,13 +53,19 @@ class Static(NamedTuple):
         return self._replace(pad_value=0.0) if self.pad_value else self
 
 
+def _expect_one_dtype(x: Any, w: Any, bias: Any) -> None:
+    dtype = x.dtype
+    if dtype not in DTYPES or w.dtype is not dtype or (bias is not None and bias.dtype is not dtype):
+        expect_kernel_tensor(x, "x")
+        expect_kernel_tensor(w, "w", dtype)
+        expect_kernel_tensor(bias, "bias", dtype)
+
+
 # ---- Native calls --------------------------------------------------------------------------------------------------
 
 
 def _forward(x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
-    if x.dtype not in DTYPES or w.dtype is not x.dtype:
-        expect_kernel_tensor(x, "x")
-        expect_kernel_tensor(w, "w", x.dtype)
+    _expect_one_dtype(x, w, bias)
     with stream_of(x):
         shift = None if bias is None else as_array(bias)
         y = kernels(x).conv_forward(image_array(x, last), as_array(w.contiguous()), shift, None, *s, "none", 0.0,
@@ -68,9 +74,7 @@ def _forward(x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
 
 
 def _transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
-    if x.dtype not in DTYPES or w.dtype is not x.dtype:
-        expect_kernel_tensor(x, "x")
-        expect_kernel_tensor(w, "w", x.dtype)
+    _expect_one_dtype(x, w, bias)
     n, k = x.shape[0], w.shape[1] * s.groups
     shape = (n, *size, k) if last else (n, k, *size)
     with stream_of(x):

@@ -22,10 +22,10 @@ _MOST_PLANS = 8  # of one parameter: sizes of x and options
 class _State:
     """What a tensor held when it was looked at."""
 
-    __slots__ = ("_bytes", "_pointer", "_sample", "_tensor", "_version")
+    __slots__ = ("_bytes", "_pointer", "_sample", "_shape", "_tensor", "_version")
 
     def __init__(self, t: Any, died: Any = None) -> None:
-        self._version, self._pointer = t._version, t.data_ptr()
+        self._version, self._pointer, self._shape = t._version, t.data_ptr(), t.shape
         self._tensor: Any = weakref.ref(t, died)
         flat = as_array(t).ravel(order="K")  # a view: see _may_pack
         self._sample = flat[:: max(1, -(-flat.size // _SAMPLES))]
@@ -36,6 +36,7 @@ class _State:
             self._tensor() is t
             and self._version == t._version
             and self._pointer == t.data_ptr()
+            and self._shape == t.shape
             and self._sample.tobytes() == self._bytes
         )
 
@@ -94,6 +95,8 @@ def plan_of(w: Any, bias: Any, x: Any, s: Any, at_once: bool, mixed: bool) -> tu
         return latest[5]
     expect_kernel_tensor(x, "x")
     expect_kernel_tensor(w, "w", None if mixed else dtype)
+    if bias is not None:
+        expect_kernel_tensor(bias, "bias", None if mixed else dtype)
     key = tuple(shape[1:]), last, dtype, s, chosen
     plan = packed.plans.get(key)
     if plan is None:
