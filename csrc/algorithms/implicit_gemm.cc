@@ -113,7 +113,7 @@ class Product {
   // packed by every strip. `others`: items beside strips.
   int64_t strip_of(int64_t all_pixels, int64_t others) const {
     const int64_t strips = ceil_div(all_pixels, b.strip), wanted = 2 * r.parallel.slots;
-    if (!packed || r.parallel.slots == 1 || strips * others >= wanted) return b.strip;
+    if (!packed || r.parallel.slots == 1 || strips * others >= wanted || all_pixels * others == 0) return b.strip;
     const int64_t shares = std::max(strips, std::min(ceil_div(wanted, others), all_pixels / b.kLeastStrip));
     return std::min(b.strip, ceil_div(ceil_div(all_pixels, shares), int64_t{b.tiles.pixels}) * b.tiles.pixels);
   }
