@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How `accelerate` compares: torch's layer and ours on the same input in turn, then the whole model both ways."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..bench import timing
+from .report import Call
+from .swapping import Candidate, Undisturbed, tensors, twin
+
+torch: Any = importlib.import_module("torch")
+
+# The largest error of a layer, relative to the largest value, that is taken for rounding; float16 and bfloat16 round
+# every intermediate that torch stores.
+ERROR_LIMITS = {"float64": 1e-10, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+LEAST_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is measured."""
+
+    rounds: int = 7  # samples of each side
+    min_sample_s: float = 0.01  # a layer's sample lasts at least this long
+    whole_s: float = 60.0  # about what the whole model may be measured for; at least LEAST_ROUNDS rounds
+    error_limit: float | None = None  # None: ERROR_LIMITS of the dtype
+    reference: bool = False  # compare with float64 too
+    margin: float = 1.03  # a layer is replaced where ours is faster by this factor: noise should not decide
+
+
+def run(model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wanted: list[Any], seed: int = 0) -> Any:
+    """The answer of one call, with the gradients of `wanted` in training; nothing is accumulated anywhere.
+
+    The gradients are those of the answer times fixed random numbers. None stands where one does not exist.
+    """
+    y = model(*args, **kwargs)
+    if not training:
+        return y, []
+    outputs = [t for t in tensors(y) if t.requires_grad]
+    if not outputs or not wanted:
+        return y, []
+    generator = torch.Generator(outputs[0].device).manual_seed(seed)
+    dy = [torch.empty_like(t).normal_(generator=generator) for t in outputs]
+    return y, torch.autograd.grad(outputs, wanted, dy, allow_unused=True)
+
+
+class LayerObserver:
+    """Measures every candidate on every input that reaches it, as a hook before its forward pass.
+
+    There and then, so that no input needs to be kept. Layers and inputs that are alike are measured once.
+    """
+
+    def __init__(self, found: list[Candidate], training: bool, settings: Settings) -> None:
+        self.of = {id(candidate.module): candidate for candidate in found}
+        self.calls: dict[int, list[tuple[Call, str | None]]] = {id(c.module): [] for c in found}
+        self.seen: dict[Any, tuple[Call, str | None]] = {}
+        self.training, self.settings = training, settings
+
+    def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
+        x = next(tensors((args, kwargs)), None)
+        if x is None:
+            return
+        candidate = self.of[id(module)]
+        trained = [p.requires_grad for p in module.parameters()]
+        key = (candidate.text, candidate.dtype, tuple(x.shape), x.stride(), x.dtype, x.requires_grad, str(x.device),
+               str(args[1:]), str([k for k in kwargs if k != "input"]), *trained)  # fmt: skip
+        if key not in self.seen:
+            self.seen[key] = compare(candidate, args, kwargs, self.training, self.settings)
+        self.calls[id(module)].append(self.seen[key])
+
+
+def compare(
+    candidate: Candidate, args: Any, kwargs: Any, training: bool, settings: Settings
+) -> tuple[Call, str | None]:
+    """One layer on one input: the times and errors, and why it must stay torch's, if it must."""
+
+    def own(value: Any) -> Any:
+        is_tensor = isinstance(value, torch.Tensor)
+        return value.detach().requires_grad_(training and value.requires_grad) if is_tensor else value
+
+    args, kwargs = tuple(own(a) for a in args), {k: own(v) for k, v in kwargs.items()}
+    x = next(tensors((args, kwargs)))
+    call = Call(list(x.shape), training)
+    stock = twin(candidate.module, candidate.stock)
+    wanted = [t for t in (x, *stock.parameters()) if t.requires_grad]
+    expected = _flat(run(stock, args, kwargs, training, wanted))
+    try:
+        ours = candidate.ours.from_torch(stock)
+        actual = _flat(run(ours, args, kwargs, training, wanted))
+    except Exception as error:  # it may refuse what torch takes; torch's layer goes on
+        return call, f"{type(error).__name__}: {error}"
+    call.error = _difference(actual, expected)
+    if settings.reference:
+        exact = _exact(stock, args, kwargs, training, x)
+        call.error_float64, call.stock_error_float64 = _difference(actual, exact), _difference(expected, exact)
+    limit = settings.error_limit or ERROR_LIMITS.get(str(expected[0].dtype).removeprefix("torch."), 0.0)
+    if not call.error <= limit:
+        return call, f"its error {call.error:.1e} is over {limit:.0e}"
+    sides = {"stock": stock, "ours": ours}
+    samplers = {side: _sampler(_timed(layer, args, kwargs, training, wanted), settings) for side, layer in sides.items()}
+    samples = timing.interleave(samplers, settings.rounds, np.random.default_rng(0))
+    call.stock_s, call.ours_s = (timing.median(samples[side]) for side in sides)
+    return call, None
+
+
+def whole(
+    model: Any, args: Any, kwargs: Any, training: bool, chosen: list[Candidate], settings: Settings
+) -> tuple[float, float, bool]:
+    """The model with torch's layers and with `chosen` as ours: the medians of both, and whether ours is faster."""
+
+    def sampler(ours: bool) -> Callable[[], float]:
+        def sample() -> float:
+            for candidate in chosen:
+                candidate.use(ours)
+            return timing.time_calls(call, 1, 0.0)
+
+        return sample
+
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    call = _timed(model.forward, args, kwargs, training, wanted)
+    with Undisturbed(model):
+        once = sampler(True)()  # twice: sampling warms up
+        rounds = max(LEAST_ROUNDS, min(settings.rounds, math.floor(settings.whole_s / max(4 * once, 1e-9))))
+        sides = {"stock": sampler(False), "ours": sampler(True)}
+        samples = timing.interleave(sides, rounds, np.random.default_rng(0))
+    faster = timing.paired_ratio(samples["stock"], samples["ours"]).value > 1
+    return timing.median(samples["stock"]), timing.median(samples["ours"]), faster
+
+
+def _sampler(call: Callable[[], Any], settings: Settings) -> Callable[[], float]:
+    once = timing.time_calls(call, 1, 0.0)
+    repeats = timing.repeats_for(once, settings.min_sample_s)
+    return lambda: timing.time_calls(call, repeats, 0.0)
+
+
+def _timed(model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wanted: list[Any]) -> Callable[[], Any]:
+    """One call, ended by waiting for the GPU that holds its tensors."""
+    devices = [t.device for t in tensors((args, kwargs)) if t.device.type == "cuda"]
+    if not devices:
+        return lambda: run(model, args, kwargs, training, wanted)
+
+    def call() -> None:
+        run(model, args, kwargs, training, wanted)
+        torch.cuda.synchronize(devices[0])
+
+    return call
+
+
+def _exact(stock: Any, args: Any, kwargs: Any, training: bool, x: Any) -> list[Any]:
+    """What torch's layer gives in float64."""
+
+    def double(value: Any) -> Any:
+        is_floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.detach().double().requires_grad_(value.requires_grad) if is_floating else value
+
+    with torch.autocast(x.device.type, enabled=False):
+        layer = twin(stock, type(stock)).double()
+        args, kwargs = tuple(double(a) for a in args), {k: double(v) for k, v in kwargs.items()}
+        wanted = [t for t in (next(tensors((args, kwargs))), *layer.parameters()) if t.requires_grad]
+        return _flat(run(layer, args, kwargs, training, wanted))
+
+
+def _flat(answer: Any) -> list[Any]:
+    return [t.detach() for t in tensors(answer)]
+
+
+def _difference(actual: list[Any], expected: list[Any]) -> float:
+    """The largest abs(difference) relative to the largest abs(value) of its tensor; infinite where shapes differ."""
+    worst = 0.0
+    if len(actual) != len(expected):
+        return math.inf
+    for ours, theirs in zip(actual, expected, strict=True):
+        if ours.shape != theirs.shape:
+            return math.inf
+        if not theirs.numel():
+            continue
+        scale = float(theirs.abs().max())
+        difference = float((ours.double() - theirs.double()).abs().max())
+        if difference:
+            worst = max(worst, difference / scale if scale > 0 and math.isfinite(difference) else math.inf)
+    return worst
