@@ -36,11 +36,12 @@ def accelerate(
 
     With "auto" the first input decides (or `example`, at once): every layer is timed on what reaches it there, torch's
     and ours in turn, forward, or forward and backward where the model is training; ours is taken where it is faster and
-    agrees. Then the whole model is timed both ways, and if it came out slower, torch's layers stay. Layers change their
+    agrees. Then the whole model is timed both ways, and unless it is faster so, torch's layers stay; a difference that
+    may be noise counts for torch. Layers change their
     class and nothing else: parameters, state_dict, hooks, optimisers and shared modules are what they were. Subclasses
     of torch's layers are left alone.
 
-    The measurement calls the model some ten times. Gradients, buffers and random numbers are afterwards as before; the
+    The measurement calls the model some thirty times. Gradients, buffers and random numbers are afterwards as before; the
     model's hooks see these calls. What is chosen holds for that mode, input shape and thread count: measure training
     and inference each for itself.
 
@@ -51,9 +52,9 @@ def accelerate(
             and deployments need it, or a report.
         report: what another measurement chose, as `Report` or file of its `save`: nothing is measured.
         training: measure a step, or the forward pass; None: a step where the model is training and gradients are on.
-        rounds: samples of each side.
+        rounds: samples of each side; of the whole model up to four times as many where they do not tell them apart.
         min_sample_s: how long a layer's sample lasts at least, in seconds.
-        whole_s: about how long the whole model may be measured, in seconds; three rounds are always taken.
+        whole_s: seconds after which no more samples of the whole model begin; three of each side are always taken.
         error_limit: the largest difference to torch's layer, relative to the largest value, up to which ours is taken;
             None: what rounding explains, 1e-4 for float32.
         reference: measure the errors of both against float64 too; the report has them.
@@ -130,14 +131,15 @@ def _measure(model: Any, args: Any, kwargs: Any, training: bool | None, settings
         _observed(model, args, kwargs, found, observer)
     chosen = []
     for candidate in found:
-        layer = _judged(candidate, observer, settings)
+        layer = _judged(candidate, observer)
         told.layers.append(layer)
         chosen += [candidate] if layer.replaced else []
     if not chosen:
         return
     try:
-        told.stock_s, told.ours_s, faster = measuring.whole(model, args, kwargs, training, chosen, settings)
-        told.note = "" if faster else "torch's layers stay: the whole was not faster"
+        told.stock_s, told.ours_s, ratio = measuring.whole(model, args, kwargs, training, chosen, settings)
+        faster = ratio.low > 1
+        told.note = "" if faster else f"torch's layers stay: the whole was {ratio} times as fast"
     except RuntimeError as error:
         faster = False
         told.note = f"torch's layers stay: the whole could not be measured ({str(error).splitlines()[0]})"
@@ -159,17 +161,17 @@ def _observed(model: Any, args: Any, kwargs: Any, found: list[Candidate], observ
             handle.remove()
 
 
-def _judged(candidate: Candidate, observer: LayerObserver, settings: Settings) -> Layer:
+def _judged(candidate: Candidate, observer: LayerObserver) -> Layer:
     """The layer with all its calls, and whether ours is better over all of them."""
     seen = observer.calls[id(candidate.module)]
     layer = Layer(candidate.name, candidate.text, candidate.dtype, False, "the input did not reach it")
-    layer.calls = [call for call, _ in seen]
-    if refusals := [why for _, why in seen if why]:
+    layer.calls = [compared.call for compared in seen]
+    if refusals := [compared.refusal for compared in seen if compared.refusal]:
         layer.reason = refusals[0]
     elif seen:
-        stock, ours = sum(c.stock_s or 0 for c in layer.calls), sum(c.ours_s or 0 for c in layer.calls)
-        layer.replaced = stock > settings.margin * ours
-        layer.reason = f"{stock / ours:.2f} times as fast"
+        ratio = measuring.gain(seen)
+        layer.replaced = ratio.low > 1  # noise should not decide
+        layer.reason = f"{ratio} times as fast"
     return layer
 
 

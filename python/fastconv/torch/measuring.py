@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ torch: Any = importlib.import_module("torch")
 # The largest error of a layer, relative to the largest value, that is taken for rounding; float16 and bfloat16 round
 # every intermediate that torch stores.
 ERROR_LIMITS = {"float64": 1e-10, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-LEAST_ROUNDS = 3
+LEAST_ROUNDS, MOST_ROUNDS = 3, 4  # of the whole model; the latter times `rounds`, where noise hides which is faster
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,19 @@ class Settings:
 
     rounds: int = 7  # samples of each side
     min_sample_s: float = 0.01  # a layer's sample lasts at least this long
-    whole_s: float = 60.0  # about what the whole model may be measured for; at least LEAST_ROUNDS rounds
+    whole_s: float = 60.0  # after which no more rounds of the whole model begin, but for LEAST_ROUNDS
     error_limit: float | None = None  # None: ERROR_LIMITS of the dtype
     reference: bool = False  # compare with float64 too
-    margin: float = 1.03  # a layer is replaced where ours is faster by this factor: noise should not decide
+
+
+@dataclass
+class Compared:
+    """A layer on one input: what the report says of it, and what the choice is made from."""
+
+    call: Call
+    refusal: str | None = None  # why the layer must stay torch's
+    stock: list[float] = field(default_factory=list)  # seconds, one per round
+    ours: list[float] = field(default_factory=list)
 
 
 def run(model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wanted: list[Any], seed: int = 0) -> Any:
@@ -59,8 +69,8 @@ class LayerObserver:
 
     def __init__(self, found: list[Candidate], training: bool, settings: Settings) -> None:
         self.of = {id(candidate.module): candidate for candidate in found}
-        self.calls: dict[int, list[tuple[Call, str | None]]] = {id(c.module): [] for c in found}
-        self.seen: dict[Any, tuple[Call, str | None]] = {}
+        self.calls: dict[int, list[Compared]] = {id(c.module): [] for c in found}
+        self.seen: dict[Any, Compared] = {}
         self.training, self.settings = training, settings
 
     def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
@@ -76,10 +86,8 @@ class LayerObserver:
         self.calls[id(module)].append(self.seen[key])
 
 
-def compare(
-    candidate: Candidate, args: Any, kwargs: Any, training: bool, settings: Settings
-) -> tuple[Call, str | None]:
-    """One layer on one input: the times and errors, and why it must stay torch's, if it must."""
+def compare(candidate: Candidate, args: Any, kwargs: Any, training: bool, settings: Settings) -> Compared:
+    """One layer on one input: errors first, and times where they allow it."""
 
     def own(value: Any) -> Any:
         is_tensor = isinstance(value, torch.Tensor)
@@ -95,25 +103,31 @@ def compare(
         ours = candidate.ours.from_torch(stock)
         actual = _flat(run(ours, args, kwargs, training, wanted))
     except Exception as error:  # it may refuse what torch takes; torch's layer goes on
-        return call, f"{type(error).__name__}: {error}"
+        return Compared(call, f"{type(error).__name__}: {error}")
     call.error = _difference(actual, expected)
     if settings.reference:
         exact = _exact(stock, args, kwargs, training, x)
         call.error_float64, call.stock_error_float64 = _difference(actual, exact), _difference(expected, exact)
     limit = settings.error_limit or ERROR_LIMITS.get(str(expected[0].dtype).removeprefix("torch."), 0.0)
     if not call.error <= limit:
-        return call, f"its error {call.error:.1e} is over {limit:.0e}"
+        return Compared(call, f"its error {call.error:.1e} is over {limit:.0e}")
     sides = {"stock": stock, "ours": ours}
     samplers = {side: _sampler(_timed(layer, args, kwargs, training, wanted), settings) for side, layer in sides.items()}
     samples = timing.interleave(samplers, settings.rounds, np.random.default_rng(0))
     call.stock_s, call.ours_s = (timing.median(samples[side]) for side in sides)
-    return call, None
+    return Compared(call, None, samples["stock"], samples["ours"])
+
+
+def gain(compared: list[Compared]) -> timing.Estimate:
+    """How many times faster ours is over all calls of a layer in one pass of the model."""
+    sides = ([sum(of) for of in zip(*(getattr(c, side) for c in compared), strict=True)] for side in ("stock", "ours"))
+    return timing.paired_ratio(*sides)
 
 
 def whole(
     model: Any, args: Any, kwargs: Any, training: bool, chosen: list[Candidate], settings: Settings
-) -> tuple[float, float, bool]:
-    """The model with torch's layers and with `chosen` as ours: the medians of both, and whether ours is faster."""
+) -> tuple[float, float, timing.Estimate]:
+    """The model with torch's layers and with `chosen` as ours: the medians of both, and how many times faster it is."""
 
     def sampler(ours: bool) -> Callable[[], float]:
         def sample() -> float:
@@ -125,13 +139,21 @@ def whole(
 
     wanted = [p for p in model.parameters() if p.requires_grad]
     call = _timed(model.forward, args, kwargs, training, wanted)
+    sides = {"stock": sampler(False), "ours": sampler(True)}
+    stock: list[float] = []
+    ours: list[float] = []
+    rng = np.random.default_rng(0)
     with Undisturbed(model):
-        once = sampler(True)()  # twice: sampling warms up
-        rounds = max(LEAST_ROUNDS, min(settings.rounds, math.floor(settings.whole_s / max(4 * once, 1e-9))))
-        sides = {"stock": sampler(False), "ours": sampler(True)}
-        samples = timing.interleave(sides, rounds, np.random.default_rng(0))
-    faster = timing.paired_ratio(samples["stock"], samples["ours"]).value > 1
-    return timing.median(samples["stock"]), timing.median(samples["ours"]), faster
+        end = time.perf_counter() + settings.whole_s
+        while True:
+            samples = timing.interleave(sides, 1, rng)
+            stock += samples["stock"]
+            ours += samples["ours"]
+            late = time.perf_counter() > end
+            if len(stock) >= (LEAST_ROUNDS if late else settings.rounds):
+                ratio = timing.paired_ratio(stock, ours)
+                if late or len(stock) >= MOST_ROUNDS * settings.rounds or not ratio.low <= 1 <= ratio.high:
+                    return timing.median(stock), timing.median(ours), ratio
 
 
 def _sampler(call: Callable[[], Any], settings: Settings) -> Callable[[], float]:

@@ -48,44 +48,26 @@ class Candidate:
         self.stock = stock_class(module)
         self.ours: Any = classes()[self.stock]
         self.text = described(module)
-        self.own_keys: set[str] = set()
-        if type(module) is self.ours:
-            self.own_keys = set(self.ours.from_torch(twin(module, self.stock)).__dict__) - set(twin(module, self.stock).__dict__)
-            self.use(False)
         weight = getattr(module, "weight", None)
         self.dtype = str(weight.dtype).removeprefix("torch.") if weight is not None else None
+        self.use(False)
 
     def refusal(self) -> str | None:
-        """Why it cannot be ours, or None."""
-        try:
-            self.ours.from_torch(twin(self.module, self.stock))
-        except Exception as error:  # whatever it is, torch's layer goes on
-            return f"{type(error).__name__}: {error}"
+        """Why it cannot be ours whatever the input, or None."""
+        if getattr(self.module, "padding_mode", "zeros") != "zeros" and "Transpose" in self.stock.__name__:
+            return "transposed convolutions have zeros alone"
         return None
 
     def use(self, ours: bool) -> None:
         """Make the layer ours, or torch's again."""
-        if not ours:
-            for key in self.own_keys:
-                self.module.__dict__.pop(key, None)
-            self.own_keys = set()
-            _set_class(self.module, self.stock)
-        elif type(self.module) is self.stock:
-            made = self.ours.from_torch(twin(self.module, self.stock))
-            added = {key: value for key, value in made.__dict__.items() if key not in self.module.__dict__}
-            self.module.__dict__.update(added)
-            self.own_keys = set(added)
-            _set_class(self.module, self.ours)
-
-
-def _set_class(module: Any, kind: Any) -> None:
-    module.__class__ = kind
+        if not ours and hasattr(self.module, "refresh"):
+            self.module.refresh()  # what was packed is not needed
+        self.module.__class__ = self.ours if ours else self.stock
 
 
 def candidates(model: Any) -> list[Candidate]:
     """The layers of a model that can be ours, each once, in the order of `named_modules`; torch's for now."""
-    known = classes()
-    kinds = {*known, *known.values()}
+    kinds = {kind for pair in classes().items() for kind in pair}
     named = list(model.named_modules())
     return [Candidate(name, m) for name, m in named if type(m) in kinds and "forward" not in m.__dict__]
 
