@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolution for torch: three operators whose gradients are each other, as ops of torch and past its dispatcher.
+
+    y  = conv(x, w)                     dL/dx = conv_transpose(dy, w)         dL/dw = conv_backward_filter(dy, x)
+    dx = conv_transpose(dy, w)          dL/ddy = conv(gdx, w)                 dL/dw = conv_backward_filter(dy, gdx)
+    dw = conv_backward_filter(dy, x)    dL/ddy = conv(x, gdw)                 dL/dx = conv_transpose(dy, gdw)
+
+Each exists three times with one definition of its gradients: as `torch.ops.fastconv.<name>`, which torch.compile,
+export, autocast and subclasses of Tensor see; as an `autograd.Function`, which costs an eager call less; and as a bare
+native call where nobody records. The functions of this file choose (`tensors.is_direct`, `tensors.needs_graph`).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .tensors import (
+    LAYOUTS,
+    as_array,
+    as_tensor,
+    cast,
+    empty_image,
+    expect_kernel_tensor,
+    image_array,
+    image_tensor,
+    is_channels_last,
+    is_direct,
+    kernels,
+    needs_graph,
+    options,
+    stream_of,
+)
+
+
+class Static(NamedTuple):
+    """What the three share besides tensors: numbers per spatial axis, and how x continues beyond its border."""
+
+    stride: Sequence[int]
+    pad_begin: Sequence[int]
+    pad_end: Sequence[int]
+    dilation: Sequence[int]
+    groups: int
+    padding_mode: str = "zeros"
+    pad_value: float = 0.0
+
+    def linear(self) -> "Static":
+        """With zeros for the pad value: what a *change* of x sees beyond the border."""
+        return self._replace(pad_value=0.0) if self.pad_value else self
+
+
+# ---- Native calls --------------------------------------------------------------------------------------------------
+
+
+def _forward(x: Any, w: Any, bias: Any, s: Static) -> Any:
+    last = is_channels_last(x) or is_channels_last(w)
+    expect_kernel_tensor(x, "x")
+    expect_kernel_tensor(w, "w", x.dtype)
+    with stream_of(x):
+        y = kernels(x).conv_forward(image_array(x, last), as_array(w.contiguous()), None if bias is None else
+                                    as_array(bias), None, *s, "none", 0.0, LAYOUTS[last], options(), None)  # fmt: skip
+        return image_tensor(y, last)
+
+
+def _transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
+    expect_kernel_tensor(x, "x")
+    expect_kernel_tensor(w, "w", x.dtype)
+    n, k = x.shape[0], w.shape[1] * s.groups
+    shape = (n, *size, k) if last else (n, k, *size)
+    with stream_of(x):
+        y = kernels(x).conv_backward_data(image_array(x, last), as_array(w.contiguous()), shape, *s[:6], LAYOUTS[last],
+                                          options(), None, None if bias is None else as_array(bias))  # fmt: skip
+        return image_tensor(y, last)
+
+
+def _filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
+    last = is_channels_last(x)
+    expect_kernel_tensor(dy, "dy")
+    expect_kernel_tensor(x, "x", dy.dtype)
+    shape = (dy.shape[1], x.shape[1] // s.groups, *size)
+    with stream_of(x):
+        dw = kernels(x).conv_backward_filter(image_array(dy, last), image_array(x, last), shape, *s, LAYOUTS[last],
+                                             options(), None)  # fmt: skip
+        return as_tensor(dw)
+
+
+# ---- Gradients, of the ops and of the Functions --------------------------------------------------------------------
+
+
+def _sum_of_channels(dy: Any) -> Any:
+    return dy.sum((0, *range(2, dy.ndim)))
+
+
+def _save_forward(ctx: Any, x: Any, w: Any, bias: Any, s: Static) -> None:
+    needs_x, needs_w = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(x if needs_w else None, w if needs_x else None)
+    ctx.static, ctx.last = s, is_channels_last(x) or is_channels_last(w)
+    ctx.x_size, ctx.w_size = x.shape[2:], w.shape[2:]
+
+
+def _forward_gradients(ctx: Any, dy: Any) -> tuple[Any, Any, Any]:
+    x, w = ctx.saved_tensors
+    needs_x, needs_w, needs_bias = ctx.needs_input_grad[:3]
+    return (
+        conv_transpose(dy, w, None, ctx.x_size, ctx.last, ctx.static) if needs_x else None,
+        conv_backward_filter(dy, x, ctx.w_size, ctx.static) if needs_w else None,
+        _sum_of_channels(dy) if needs_bias else None,
+    )
+
+
+def _save_transpose(ctx: Any, x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> None:
+    needs_x, needs_w = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(x if needs_w else None, w if needs_x else None)
+    ctx.static, ctx.w_size = s.linear(), w.shape[2:]
+
+
+def _transpose_gradients(ctx: Any, dy: Any) -> tuple[Any, Any, Any]:
+    x, w = ctx.saved_tensors
+    needs_x, needs_w, needs_bias = ctx.needs_input_grad[:3]
+    return (
+        conv(dy, w, None, ctx.static) if needs_x else None,
+        conv_backward_filter(x, dy, ctx.w_size, ctx.static) if needs_w else None,
+        _sum_of_channels(dy) if needs_bias else None,
+    )
+
+
+def _save_filter(ctx: Any, dy: Any, x: Any, size: Any, s: Static) -> None:
+    needs_dy, needs_x = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(dy if needs_x else None, x if needs_dy else None)
+    ctx.static, ctx.last, ctx.x_size = s, is_channels_last(x), x.shape[2:]
+
+
+def _filter_gradients(ctx: Any, gdw: Any) -> tuple[Any, Any]:
+    dy, x = ctx.saved_tensors
+    needs_dy, needs_x = ctx.needs_input_grad[:2]
+    return (
+        conv(x, gdw, None, ctx.static) if needs_dy else None,
+        conv_transpose(dy, gdw, None, ctx.x_size, ctx.last, ctx.static) if needs_x else None,
+    )
+
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, w: Any, bias: Any, s: Static) -> Any:
+        _save_forward(ctx, x, w, bias, s)
+        return _forward(x, w, bias, s)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        return *_forward_gradients(ctx, dy), None
+
+
+class _ConvTranspose(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
+        _save_transpose(ctx, x, w, bias, size, last, s)
+        return _transpose(x, w, bias, size, last, s)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        return *_transpose_gradients(ctx, dy), None, None, None
+
+
+class _ConvBackwardFilter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dy: Any, x: Any, size: Any, s: Static) -> Any:
+        _save_filter(ctx, dy, x, size, s)
+        return _filter(dy, x, size, s)
+
+    @staticmethod
+    def backward(ctx: Any, gdw: Any) -> Any:
+        return *_filter_gradients(ctx, gdw), None, None
+
+
+# ---- torch.ops.fastconv --------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("fastconv::conv", mutates_args=())
+def conv_op(
+    x: Tensor, w: Tensor, bias: Tensor | None, stride: Sequence[int], pad_begin: Sequence[int], pad_end: Sequence[int],
+    dilation: Sequence[int], groups: int, padding_mode: str = "zeros", pad_value: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """x (N, C, *spatial), w (K, C/groups, *filter), bias (K,) or None; the rest as a native convolution has it."""
+    return _forward(x, w, bias, Static(stride, pad_begin, pad_end, dilation, groups, padding_mode, pad_value))
+
+
+@torch.library.custom_op("fastconv::conv_transpose", mutates_args=())
+def conv_transpose_op(
+    x: Tensor, w: Tensor, bias: Tensor | None, size: Sequence[int], channels_last: bool, stride: Sequence[int],
+    pad_begin: Sequence[int], pad_end: Sequence[int], dilation: Sequence[int], groups: int, padding_mode: str = "zeros",
+) -> Tensor:  # fmt: skip
+    """The adjoint of `conv` and, with a bias, the transposed convolution: x (N, C, *), w (C, K/groups, *filter) -> (N,
+    K, *size), in memory as channels_last says."""
+    static = Static(stride, pad_begin, pad_end, dilation, groups, padding_mode)
+    return _transpose(x, w, bias, size, channels_last, static)
+
+
+@torch.library.custom_op("fastconv::conv_backward_filter", mutates_args=())
+def conv_backward_filter_op(
+    dy: Tensor, x: Tensor, size: Sequence[int], stride: Sequence[int], pad_begin: Sequence[int], pad_end: Sequence[int],
+    dilation: Sequence[int], groups: int, padding_mode: str = "zeros", pad_value: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """The gradient of `conv` for its w: (K, C/groups, *size)."""
+    return _filter(dy, x, size, Static(stride, pad_begin, pad_end, dilation, groups, padding_mode, pad_value))
+
+
+@conv_op.register_fake
+def _(x, w, bias, stride, pad_begin, pad_end, dilation, groups, padding_mode="zeros", pad_value=0.0):  # type: ignore[no-untyped-def]
+    torch._check(x.shape[1] == w.shape[1] * groups, lambda: f"w {tuple(w.shape)} does not fit x {tuple(x.shape)}")
+    axes = zip(x.shape[2:], w.shape[2:], stride, pad_begin, pad_end, dilation, strict=True)
+    size = [(n + b + e - (f - 1) * d - 1) // s + 1 for n, f, s, b, e, d in axes]
+    return empty_image(x, (x.shape[0], w.shape[0], *size), is_channels_last(x) or is_channels_last(w))
+
+
+@conv_transpose_op.register_fake
+def _(x, w, bias, size, channels_last, stride, pad_begin, pad_end, dilation, groups, padding_mode="zeros"):  # type: ignore[no-untyped-def]
+    return empty_image(x, (x.shape[0], w.shape[1] * groups, *size), channels_last)
+
+
+@conv_backward_filter_op.register_fake
+def _(dy, x, size, stride, pad_begin, pad_end, dilation, groups, padding_mode="zeros", pad_value=0.0):  # type: ignore[no-untyped-def]
+    return empty_image(x, (dy.shape[1], x.shape[1] // groups, *size), False)
+
+
+def _setup_forward(ctx: Any, inputs: Any, output: Any) -> None:
+    x, w, bias, *static = inputs
+    _save_forward(ctx, x, w, bias, Static(*static))
+
+
+def _setup_transpose(ctx: Any, inputs: Any, output: Any) -> None:
+    x, w, bias, size, last, *static = inputs
+    _save_transpose(ctx, x, w, bias, size, last, Static(*static))
+
+
+def _setup_filter(ctx: Any, inputs: Any, output: Any) -> None:
+    dy, x, size, *static = inputs
+    _save_filter(ctx, dy, x, size, Static(*static))
+
+
+conv_op.register_autograd(lambda ctx, dy: (*_forward_gradients(ctx, dy), *(None,) * 7), setup_context=_setup_forward)
+conv_transpose_op.register_autograd(
+    lambda ctx, dy: (*_transpose_gradients(ctx, dy), *(None,) * 8), setup_context=_setup_transpose
+)
+conv_backward_filter_op.register_autograd(
+    lambda ctx, gdw: (*_filter_gradients(ctx, gdw), *(None,) * 8), setup_context=_setup_filter
+)
+
+
+# Like torch's own convolutions these run in the dtype of an autocast block; their gradients follow the dtypes saved.
+_library = torch.library.Library("fastconv", "FRAGMENT")
+
+
+def _register_autocast(name: str, device: str) -> None:
+    op = getattr(torch.ops.fastconv, name)
+
+    def cast_and_call(x: Any, w: Any, bias: Any, *rest: Any) -> Any:
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return op(cast(x, dtype), cast(w, dtype), cast(bias, dtype), *rest)
+
+    _library.impl(name, cast_and_call, f"Autocast{device.upper()}")
+
+
+for _name in ("conv", "conv_transpose"):
+    _register_autocast(_name, "cpu")
+    _register_autocast(_name, "cuda")
+
+
+# ---- The choice ----------------------------------------------------------------------------------------------------
+
+
+def conv(x: Any, w: Any, bias: Any, s: Static) -> Any:
+    """x (N, C, *spatial), w (K, C/groups, *filter), bias (K,) or None -> y (N, K, *), in x's memory format."""
+    if not is_direct(x, w, bias):
+        return torch.ops.fastconv.conv(x, w, bias, *s)
+    return _Conv.apply(x, w, bias, s) if needs_graph(x, w, bias) else _forward(x, w, bias, s)
+
+
+def conv_transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
+    """x (N, C, *spatial), w (C, K/groups, *filter), bias (K,) or None -> (N, K, *size), the adjoint of `conv`."""
+    if not is_direct(x, w, bias):
+        return torch.ops.fastconv.conv_transpose(x, w, bias, size, last, *s[:6])
+    if needs_graph(x, w, bias):
+        return _ConvTranspose.apply(x, w, bias, size, last, s)
+    return _transpose(x, w, bias, size, last, s)
+
+
+def conv_backward_filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
+    """The gradient of `conv` for w (K, C/groups, *size)."""
+    if not is_direct(dy, x):
+        return torch.ops.fastconv.conv_backward_filter(dy, x, size, *s)
+    return _ConvBackwardFilter.apply(dy, x, size, s) if needs_graph(dy, x) else _filter(dy, x, size, s)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans of parameters: weights packed once per version, for calls that record no gradient.
+
+A parameter is known by weak reference; its plans go with it. They are made anew when its version counter (every
+in-place operation that autograd sees: an optimiser's step, `load_state_dict`, `copy_`), its memory (`p.data = ...`) or
+the bias changed. Writes through `p.data` or a NumPy view of it count no version: up to 64 elements, evenly spread, are
+compared besides, which finds what changes a whole tensor. For a change of single elements behind autograd's back there
+is `refresh`.
+"""
+
+import weakref
+from typing import Any
+
+from .. import _core
+from ..arrays import dtype_word
+from .tensors import FORMATS, as_array, is_channels_last, options
+
+_SAMPLES = 64
+_MOST_PLANS = 8  # of one parameter: sizes of x and options
+
+
+class _State:
+    """What a tensor held when it was looked at."""
+
+    __slots__ = ("_bytes", "_pointer", "_sample", "_tensor", "_version")
+
+    def __init__(self, t: Any, died: Any = None) -> None:
+        self._version, self._pointer = t._version, t.data_ptr()
+        self._tensor: Any = weakref.ref(t, died)
+        flat = as_array(t).ravel(order="K")  # a view: see may_pack
+        self._sample = flat[:: max(1, -(-flat.size // _SAMPLES))]
+        self._bytes = self._sample.tobytes()
+
+    def holds(self, t: Any) -> bool:
+        return (
+            self._tensor() is t
+            and self._version == t._version
+            and self._pointer == t.data_ptr()
+            and self._sample.tobytes() == self._bytes
+        )
+
+
+class _Packed:
+    __slots__ = ("bias", "plans", "w")
+
+    def __init__(self, w: Any, bias: Any, died: Any) -> None:
+        self.w = _State(w, died)
+        self.bias = None if bias is None else _State(bias)
+        self.plans: dict[Any, _core.Plan] = {}
+
+    def holds(self, w: Any, bias: Any) -> bool:
+        if not self.w.holds(w):
+            return False
+        return self.bias is None if bias is None else self.bias is not None and self.bias.holds(bias)
+
+
+_packed: dict[int, _Packed] = {}  # by id of the parameter, which a weak reference empties
+
+
+def may_pack(w: Any, bias: Any) -> bool:
+    """Whether the tensors are dense and say when they change."""
+    if w.is_inference() or (bias is not None and (bias.is_inference() or not bias.is_contiguous())):
+        return False
+    return bool(w.is_contiguous() or (is_channels_last(w) and w.is_contiguous(memory_format=FORMATS[w.ndim])))
+
+
+def plan_of(w: Any, bias: Any, x_shape: Any, last: bool, dtype: Any, s: Any, at_once: bool) -> _core.Plan | None:
+    """The plan of a convolution by parameters of the CPU for an x of this shape and dtype.
+
+    Args:
+        last: whether x is (N, *spatial, C) in memory.
+        dtype: that of x, in which the convolution runs.
+        at_once: False: not for weights that come for the first time, which may never come again; then None.
+    """
+    number = id(w)
+    packed = _packed.get(number)
+    if packed is None or not packed.holds(w, bias):
+        packed = _packed[number] = _Packed(w, bias, lambda _: _packed.pop(number, None))
+        if not at_once:
+            return None
+    chosen = options()
+    key = x_shape[1:], last, dtype, s, chosen
+    plan = packed.plans.get(key)
+    if plan is None:
+        if len(packed.plans) >= _MOST_PLANS:
+            packed.plans.clear()
+        filters, shift = as_array(w.to(dtype)), None if bias is None else as_array(bias.to(dtype))
+        problem = _core.ConvProblem("fwd", x_shape[0], x_shape[1], w.shape[0], x_shape[2:], w.shape[2:], s.stride,
+                                    s.pad_begin, s.pad_end, s.dilation, s.groups, "nhwc" if last else "nchw",
+                                    dtype_word(filters.dtype), s.padding_mode, "none", bias is not None,
+                                    False)  # fmt: skip
+        plan = packed.plans[key] = _core.Plan(problem, filters, shift, 0.0, s.pad_value, chosen)
+    return plan
+
+
+def refresh(w: Any) -> None:
+    """Forget what was packed of the parameter: the next call packs it again."""
+    _packed.pop(id(w), None)
+
+
+def packed_bytes() -> int:
+    """What all packed parameters take now, in bytes."""
+    return sum(plan.packed_bytes for packed in list(_packed.values()) for plan in list(packed.plans.values()))

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors as arrays and back without a copy, memory formats, and the options that a call runs under.
+
+A tensor of the CPU is seen as a NumPy array, one of a GPU through DLPack as a CuPy array on torch's current stream;
+results come back the same way. A tensor in `torch.channels_last` is the (N, H, W, C) array that its memory holds.
+"""
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+
+from .. import _core
+from ..arrays import as_dtype
+from ..options import current, settings
+from ..options import native as native_options
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+LAYOUTS = ("channels_first", "channels_last")
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+_TO_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
+_TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
+
+
+def is_channels_last(t: Any) -> bool:
+    """Whether (N, C, *spatial) lies in memory as (N, *spatial, C); like torch, three axes never do, nor one pixel."""
+    if t.ndim < 4:
+        return False
+    stride = t.stride()
+    if stride[1] != 1:
+        return False
+    channels = t.shape[1]
+    return bool(stride[-1] >= channels and (channels > 1 or t.numel() > t.shape[0]))
+
+
+def empty_image(like: Any, shape: Any, channels_last: bool) -> Any:
+    """What a fake answers: an image like `like` in dtype and device."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device,
+                       memory_format=FORMATS[len(shape)] if channels_last else torch.contiguous_format)  # fmt: skip
+
+
+def as_array(t: Any) -> Any:
+    """A NumPy or CuPy array that shares the tensor's memory; gradients are the caller's business."""
+    if t.dtype is torch.bfloat16:
+        return as_array(t.detach().view(torch.int16)).view(_bfloat16())
+    if t.is_cpu:
+        return t.numpy(force=True)
+    return importlib.import_module("cupy").from_dlpack(t.detach())
+
+
+def as_tensor(a: Any) -> Any:
+    """The reverse: a tensor that shares the array's memory."""
+    if a.dtype.kind == "V":  # ml_dtypes' bfloat16
+        return as_tensor(a.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(a) if type(a) is np.ndarray else torch.from_dlpack(a)
+
+
+def image_array(t: Any, channels_last: bool) -> Any:
+    """(N, C, *spatial) as an array in the layout that a native function is told: copied where memory is otherwise."""
+    if not channels_last:
+        return as_array(t)
+    if not is_channels_last(t):
+        t = t.contiguous(memory_format=FORMATS[t.ndim])
+    return as_array(t).transpose(_TO_LAST[t.ndim])
+
+
+def image_tensor(a: Any, channels_last: bool) -> Any:
+    """The result of a native function as (N, C, *spatial)."""
+    return as_tensor(a.transpose(_TO_FIRST[a.ndim]) if channels_last else a)
+
+
+@functools.cache
+def _bfloat16() -> Any:
+    return as_dtype("bfloat16")
+
+
+_memo: tuple[_core.Options, int, _core.Options] | None = None
+
+
+def options() -> _core.Options:
+    """The options in force, with torch's number of threads where they name none."""
+    global _memo
+    asked, threads = current(), torch.get_num_threads()
+    memo = _memo
+    if memo is not None and memo[0] is asked and memo[1] == threads:
+        return memo[2]
+    found = asked if asked.threads else native_options(settings()._replace(threads=threads))
+    _memo = asked, threads, found
+    return found
+
+
+def kernels(t: Any) -> Any:
+    """The module whose kernels take arrays of the tensor: `_core`, or of a GPU `device`.
+
+    Raises:
+        DeviceError: a tensor of a GPU, without the CUDA library or a driver.
+        UnsupportedError: a tensor that is neither on the CPU nor on a CUDA device.
+    """
+    if t.is_cpu:
+        return _core
+    if not t.is_cuda:
+        raise _core.UnsupportedError(f"fastconv.torch: a tensor is on {t.device}; expected the CPU or a CUDA device")
+    device = importlib.import_module("..device", __package__)
+    device.open_library()
+    return device
+
+
+@contextlib.contextmanager
+def stream_of(t: Any) -> Iterator[None]:
+    """Makes torch's current stream CuPy's for the arrays of a GPU; nothing on the CPU."""
+    if t.is_cpu:
+        yield
+        return
+    cupy = importlib.import_module("cupy")
+    stream = torch.cuda.current_stream(t.device).cuda_stream
+    with cupy.cuda.Device(t.device.index), cupy.cuda.ExternalStream(stream, t.device.index):
+        yield
+
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def is_direct(*tensors: Any) -> bool:
+    """Whether kernels may be called on these (None aside) here and now, past torch's dispatcher: plain tensors of the
+    CPU, and nobody who records, transforms or fakes the call. Everything else goes through `torch.ops.fastconv`."""
+    if torch.compiler.is_compiling():
+        return False
+    for t in tensors:
+        if t is not None and not (type(t) in _PLAIN and t.is_cpu):
+            return False
+    return not (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def needs_graph(*tensors: Any) -> bool:
+    """Whether autograd has to know of a call with these (None aside)."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def autocast_dtype(x: Any) -> Any:
+    """The dtype in which convolutions run in an autocast block, None outside of one."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def cast(t: Any, dtype: Any) -> Any:
+    """What autocast makes of an argument: floats that are no float64 in the block's dtype."""
+    return t if t is None or not t.is_floating_point() or t.dtype is torch.float64 else t.to(dtype)
+
+
+def expect_kernel_tensor(t: Any, name: str, dtype: Any = None) -> None:
+    """Raises TypeError unless a kernel takes the tensor, whose dtype must be `dtype` where one is given."""
+    if t.dtype not in DTYPES:
+        raise TypeError(f"{name} has dtype {t.dtype}; expected float32, float64, float16 or bfloat16: use {name}.to()")
+    if dtype is not None and t.dtype is not dtype:
+        raise TypeError(f"{name} has dtype {t.dtype}, the argument before it {dtype}; expected the same: "
+                        f"use {name}.to({dtype})")  # fmt: skip
