@@ -14,5 +14,7 @@ except ImportError as error:
     raise ImportError('fastconv.torch needs PyTorch: pip install "fastconv[torch]"') from error
 
 from . import functional, nn
+from .accelerate import accelerate
+from .report import Report, ReportError
 
-__all__ = ["functional", "nn"]
+__all__ = ["Report", "ReportError", "accelerate", "functional", "nn"]

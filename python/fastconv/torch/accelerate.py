@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import warnings
 from typing import Any
 
+import torch
+
+from .. import __version__
 from ..bench.measure import cpu_model
 from . import measuring
 from .measuring import LayerObserver, Settings
 from .report import Layer, Report, ReportError
-from .swapping import Candidate, Undisturbed, candidates, tensors, unwrapped
-
-torch: Any = importlib.import_module("torch")
+from .swapping import Candidate, Undisturbed, candidates, unwrapped
 
 POLICIES = ("auto", "always")
 
@@ -41,9 +40,9 @@ def accelerate(
     class and nothing else: parameters, state_dict, hooks, optimisers and shared modules are what they were. Subclasses
     of torch's layers are left alone.
 
-    The measurement calls the model some thirty times. Gradients, buffers and random numbers are afterwards as before; the
-    model's hooks see these calls. What is chosen holds for that mode, input shape and thread count: measure training
-    and inference each for itself.
+    The measurement calls the model's forward some thirty times. Gradients, buffers and random numbers are afterwards as
+    before; hooks of the modules inside see these calls. What is chosen holds for that mode, input shape and thread
+    count: measure training and inference each for itself.
 
     Args:
         model: a module, also inside of DataParallel, DistributedDataParallel or torch.compile.
@@ -211,7 +210,7 @@ def _replay(model: Any, made: Report, told: Report) -> None:
 def _about() -> dict[str, Any]:
     return {
         "torch": str(torch.__version__),
-        "fastconv": importlib.import_module("fastconv").__version__,
+        "fastconv": __version__,
         "threads": torch.get_num_threads(),
         "cpu": cpu_model(),
     }

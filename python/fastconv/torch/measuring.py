@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
 from collections.abc import Callable
@@ -11,16 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..bench import timing
 from .report import Call
 from .swapping import Candidate, Undisturbed, tensors, twin
 
-torch: Any = importlib.import_module("torch")
-
 # The largest error of a layer, relative to the largest value, that is taken for rounding; float16 and bfloat16 round
 # every intermediate that torch stores.
 ERROR_LIMITS = {"float64": 1e-10, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+WHOLE_SAMPLE = 5  # how many times longer than a layer's sample one of the whole model lasts at least
 LEAST_ROUNDS, MOST_ROUNDS = 3, 4  # of the whole model; the latter times `rounds`, where noise hides which is faster
 
 
@@ -57,7 +56,8 @@ def run(model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wante
     if not outputs or not wanted:
         return y, []
     generator = torch.Generator(outputs[0].device).manual_seed(seed)
-    dy = [torch.empty_like(t).normal_(generator=generator) for t in outputs]
+    drawn = [torch.empty_like(t, dtype=torch.float64).normal_(generator=generator) for t in outputs]
+    dy = [d.to(t.dtype) for d, t in zip(drawn, outputs, strict=True)]  # in all dtypes the same numbers
     return y, torch.autograd.grad(outputs, wanted, dy, allow_unused=True)
 
 
@@ -112,7 +112,9 @@ def compare(candidate: Candidate, args: Any, kwargs: Any, training: bool, settin
     if not call.error <= limit:
         return Compared(call, f"its error {call.error:.1e} is over {limit:.0e}")
     sides = {"stock": stock, "ours": ours}
-    samplers = {side: _sampler(_timed(layer, args, kwargs, training, wanted), settings) for side, layer in sides.items()}
+    samplers = {
+        side: _sampler(_timed(layer, args, kwargs, training, wanted), settings) for side, layer in sides.items()
+    }
     samples = timing.interleave(samplers, settings.rounds, np.random.default_rng(0))
     call.stock_s, call.ours_s = (timing.median(samples[side]) for side in sides)
     return Compared(call, None, samples["stock"], samples["ours"])
@@ -120,8 +122,9 @@ def compare(candidate: Candidate, args: Any, kwargs: Any, training: bool, settin
 
 def gain(compared: list[Compared]) -> timing.Estimate:
     """How many times faster ours is over all calls of a layer in one pass of the model."""
-    sides = ([sum(of) for of in zip(*(getattr(c, side) for c in compared), strict=True)] for side in ("stock", "ours"))
-    return timing.paired_ratio(*sides)
+    stock, ours = ([sum(of) for of in zip(*rounds, strict=True)]
+                   for rounds in ([c.stock for c in compared], [c.ours for c in compared]))  # fmt: skip
+    return timing.paired_ratio(stock, ours)
 
 
 def whole(
@@ -133,7 +136,7 @@ def whole(
         def sample() -> float:
             for candidate in chosen:
                 candidate.use(ours)
-            return timing.time_calls(call, 1, 0.0)
+            return timing.time_calls(call, repeats, 0.0)
 
         return sample
 
@@ -143,7 +146,9 @@ def whole(
     stock: list[float] = []
     ours: list[float] = []
     rng = np.random.default_rng(0)
+    repeats = 1
     with Undisturbed(model):
+        repeats = timing.repeats_for(sampler(True)(), WHOLE_SAMPLE * settings.min_sample_s)
         end = time.perf_counter() + settings.whole_s
         while True:
             samples = timing.interleave(sides, 1, rng)

@@ -97,13 +97,8 @@ class Report:
         rows = [["layer", "input", "torch ms", "ours ms", "error", ""]]
         for layer in self.layers:
             choice = f"{'replaced' if layer.replaced else 'kept'}: {layer.reason}"
-            for call in layer.calls or [None]:
-                cells = ["", "", "", ""]
-                if call is not None:
-                    times = [_milliseconds(s) if s is not None else "-" for s in (call.stock_s, call.ours_s)]
-                    error = _short(call.error) if call.error is not None else "-"
-                    cells = ["x".join(map(str, call.shape)), *times, error]
-                rows.append([layer.name or "(the model)", *cells, choice])
+            name = layer.name or "(the model)"
+            rows += [[name, *_cells(call), choice] for call in layer.calls] or [[name, "", "", "", "", choice]]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         lines = ["  ".join([c.ljust(w) for c, w in zip(row, widths, strict=False)] + [row[5]]) for row in rows]
         return "\n".join(line.rstrip() for line in lines)
@@ -161,6 +156,11 @@ class Report:
             return cls.from_dict(told)
         except ReportError as error:
             raise ReportError(f"{path}: {error}") from None
+
+
+def _cells(call: Call) -> list[str]:
+    times = [_milliseconds(s) if s is not None else "-" for s in (call.stock_s, call.ours_s)]
+    return ["x".join(map(str, call.shape)), *times, _short(call.error) if call.error is not None else "-"]
 
 
 def _milliseconds(seconds: float) -> str:

@@ -7,11 +7,13 @@ the optimiser's references and every other place that holds the same module go o
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-torch: Any = importlib.import_module("torch")
+import torch
+from torch.utils import _pytree as pytree
+
+from . import nn
 
 KINDS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
          "MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d")  # fmt: skip
@@ -19,8 +21,7 @@ KINDS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "Co
 
 def classes() -> dict[type, Any]:
     """Torch's class -> ours."""
-    ours = importlib.import_module("fastconv.torch.nn")
-    return {getattr(torch.nn, kind): getattr(ours, kind) for kind in KINDS}
+    return {getattr(torch.nn, kind): getattr(nn, kind) for kind in KINDS}
 
 
 def described(module: Any) -> str:
@@ -130,5 +131,4 @@ def unwrapped(model: Any) -> Any:
 
 def tensors(values: Any) -> Iterator[Any]:
     """The tensors in nested lists, tuples, dicts and what else torch knows to open."""
-    leaves: Callable[[Any], list[Any]] = importlib.import_module("torch.utils._pytree").tree_leaves
-    return (value for value in leaves(values) if isinstance(value, torch.Tensor))
+    return (value for value in pytree.tree_leaves(values) if isinstance(value, torch.Tensor))
