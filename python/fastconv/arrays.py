@@ -66,6 +66,21 @@ def kind_of(x: object) -> str:
     return type(x).__module__.partition(".")[0]
 
 
+def is_torch(*arrays: object) -> bool:
+    """Whether one of them is a torch tensor, of a subclass of its too."""
+    return any(
+        base.__module__ == "torch" and base.__name__ == "Tensor"
+        for x in arrays
+        if not isinstance(x, np.ndarray)
+        for base in type(x).__mro__
+    )
+
+
+def torch_bridge() -> Any:
+    """What computes on torch tensors, loaded when the first one comes."""
+    return importlib.import_module(".torch.bridge", __package__)
+
+
 def namespace(x: object) -> ModuleType:
     """The array namespace `x` lives in: the cupy module for a CuPy array, numpy for everything else."""
     return sys.modules["cupy"] if kind_of(x) == "cupy" else np

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import ops
 from ._core import ProblemError
-from .arrays import as_native, kind_of, native, same_kind
+from .arrays import as_native, is_torch, kind_of, native, same_kind, torch_bridge
 from .geometry import expect_shape, split_shape
 from .half import in_float32
 from .options import current
@@ -90,14 +90,29 @@ def positions_backward(caller: str, rank: int, dy: Any, indices: Any, x_shape: A
 def _extreme(kind: str, rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
              ceil_mode: bool, return_indices: bool, layout: str) -> Any:  # fmt: skip
     caller = f"{kind}_pool{rank}d"
+    if is_torch(x):
+        return torch_bridge().pool(caller, kind, rank, x, kernel_size, stride, padding, dilation, bool(ceil_mode), True,
+                                   None, bool(return_indices), layout)  # fmt: skip
     x = checked(x, "x", caller)
     g = pool_geometry(caller, kind, rank, x.shape, kernel_size, stride, padding, dilation, bool(ceil_mode), True, None,
                       layout)  # fmt: skip
     return run(x, g, 1.0, bool(return_indices))
 
 
-def _avg(caller: str, rank: int, x_shape: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
-         count_include_pad: bool, divisor_override: Any, dilation: Any, layout: str) -> PoolGeometry:  # fmt: skip
+def _avg(rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool,
+         divisor_override: Any, dilation: Any, layout: str) -> Any:  # fmt: skip
+    caller = f"avg_pool{rank}d"
+    if is_torch(x):
+        return torch_bridge().pool(caller, "average", rank, x, kernel_size, stride, padding, dilation, bool(ceil_mode),
+                                   bool(count_include_pad), divisor_override, False, layout)  # fmt: skip
+    x = checked(x, "x", caller)
+    return run(x, _avg_geometry(caller, rank, x.shape, kernel_size, stride, padding, ceil_mode, count_include_pad,
+                                divisor_override, dilation, layout))  # fmt: skip
+
+
+def _avg_geometry(caller: str, rank: int, x_shape: Any, kernel_size: Any, stride: Any, padding: Any,
+                  ceil_mode: bool, count_include_pad: bool, divisor_override: Any, dilation: Any,
+                  layout: str) -> PoolGeometry:  # fmt: skip
     return pool_geometry(caller, "average", rank, tuple(x_shape), kernel_size, stride, padding, dilation,
                          bool(ceil_mode), bool(count_include_pad), divisor_override, layout)  # fmt: skip
 
@@ -203,9 +218,7 @@ def avg_pool1d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
                count_include_pad: bool = True, divisor_override: Any = None, *, dilation: Any = 1,
                layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.avg_pool2d`, over one axis."""
-    x = checked(x, "x", "avg_pool1d")
-    return run(x, _avg("avg_pool1d", 1, x.shape, kernel_size, stride, padding, ceil_mode, count_include_pad,
-                       divisor_override, dilation, layout))  # fmt: skip
+    return _avg(1, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, dilation, layout)
 
 
 def avg_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
@@ -218,18 +231,14 @@ def avg_pool2d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0,
             ceil mode); False: by those within x.
         divisor_override: divide by this number instead.
     """
-    x = checked(x, "x", "avg_pool2d")
-    return run(x, _avg("avg_pool2d", 2, x.shape, kernel_size, stride, padding, ceil_mode, count_include_pad,
-                       divisor_override, dilation, layout))  # fmt: skip
+    return _avg(2, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, dilation, layout)
 
 
 def avg_pool3d(x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: Any = None, *, dilation: Any = 1,
                layout: str = "channels_first") -> Any:  # fmt: skip
     """As `fc.avg_pool2d`, over three axes."""
-    x = checked(x, "x", "avg_pool3d")
-    return run(x, _avg("avg_pool3d", 3, x.shape, kernel_size, stride, padding, ceil_mode, count_include_pad,
-                       divisor_override, dilation, layout))  # fmt: skip
+    return _avg(3, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, dilation, layout)
 
 
 def avg_pool1d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
@@ -237,8 +246,8 @@ def avg_pool1d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any =
                         dilation: Any = 1, layout: str = "channels_first") -> Array:  # fmt: skip
     """As `fc.avg_pool2d_backward`, over one axis."""
     name = "avg_pool1d_backward"
-    return run_backward(name, dy, _avg(name, 1, x_shape, kernel_size, stride, padding, ceil_mode, count_include_pad,
-                                       divisor_override, dilation, layout))  # fmt: skip
+    return run_backward(name, dy, _avg_geometry(name, 1, x_shape, kernel_size, stride, padding, ceil_mode,
+                                                count_include_pad, divisor_override, dilation, layout))  # fmt: skip
 
 
 def avg_pool2d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
@@ -246,8 +255,8 @@ def avg_pool2d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any =
                         dilation: Any = 1, layout: str = "channels_first") -> Array:  # fmt: skip
     """dx of `fc.avg_pool2d`: each dy is spread evenly over its window. x_shape: the shape of x; the others as there."""
     name = "avg_pool2d_backward"
-    return run_backward(name, dy, _avg(name, 2, x_shape, kernel_size, stride, padding, ceil_mode, count_include_pad,
-                                       divisor_override, dilation, layout))  # fmt: skip
+    return run_backward(name, dy, _avg_geometry(name, 2, x_shape, kernel_size, stride, padding, ceil_mode,
+                                                count_include_pad, divisor_override, dilation, layout))  # fmt: skip
 
 
 def avg_pool3d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
@@ -255,5 +264,5 @@ def avg_pool3d_backward(dy: Array, x_shape: Any, kernel_size: Any, stride: Any =
                         dilation: Any = 1, layout: str = "channels_first") -> Array:  # fmt: skip
     """As `fc.avg_pool2d_backward`, over three axes."""
     name = "avg_pool3d_backward"
-    return run_backward(name, dy, _avg(name, 3, x_shape, kernel_size, stride, padding, ceil_mode, count_include_pad,
-                                       divisor_override, dilation, layout))  # fmt: skip
+    return run_backward(name, dy, _avg_geometry(name, 3, x_shape, kernel_size, stride, padding, ceil_mode,
+                                                count_include_pad, divisor_override, dilation, layout))  # fmt: skip

@@ -3,7 +3,8 @@
 
 One implementation serves one, two and three spatial axes; the public functions are thin and differ in their rank.
 A call goes: kinds and dtypes (arrays.py) -> shapes and numbers (geometry.py, cached) -> the native module.
-Called with an `fc.Tensor` the same functions record the operation (ops/conv.py) and answer with a Tensor.
+Called with an `fc.Tensor` the same functions record the operation (ops/conv.py) and answer with a Tensor; with a torch
+tensor they are operators of torch (torch/bridge.py).
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, ops
-from .arrays import FLOATS, as_native, dtype_word, native, same_kind
+from .arrays import FLOATS, as_native, dtype_word, is_torch, native, same_kind, torch_bridge
 from .geometry import ConvGeometry, activation_words, check_padding_mode, conv_geometry, expect_shape
 from .options import Precision, chosen
 from .tensor import Tensor
@@ -30,6 +31,9 @@ def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: An
                 raise TypeError(f"{caller}: out is for arrays; a Tensor's result is always new")
             return ops.conv(caller, rank, x, w, bias, stride, padding, dilation, groups, padding_mode, pad_value,
                             activation, residual, layout, options)  # fmt: skip
+        if is_torch(x, w, bias, residual):
+            return torch_bridge().convolve(caller, rank, x, w, bias, stride, padding, dilation, groups, padding_mode,
+                                           pad_value, activation, residual, layout, options, out)  # fmt: skip
         x = as_native(x, "x", caller)
         w = as_native(w, "w", caller, x.dtype)
     g: ConvGeometry = conv_geometry(caller, rank, x.shape, w.shape, stride, padding, dilation, groups, layout)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, ops
-from .arrays import as_native, native
+from .arrays import as_native, is_torch, native, torch_bridge
 from .geometry import activation_words, expect_shape
 from .options import Precision, chosen
 from .primitives import checked_output
@@ -28,6 +28,10 @@ def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: An
             raise TypeError(f"{caller}: out is for arrays; a Tensor's result is always new")
         return ops.conv_transpose(caller, rank, x, w, bias, stride, padding, output_padding, groups, dilation,
                                   output_size, activation, layout, options)  # fmt: skip
+    if is_torch(x, w, bias):
+        return torch_bridge().convolve_transposed(caller, rank, x, w, bias, stride, padding, output_padding, groups,
+                                                  dilation, output_size, activation, layout, options,
+                                                  out)  # fmt: skip
     x = as_native(x, "x", caller)
     w = as_native(w, "w", caller, x.dtype)
     t = transposed_geometry(caller, rank, x.shape, w.shape, stride, padding, output_padding, groups, dilation,

@@ -15,6 +15,7 @@ except ImportError as error:
 
 from . import functional, nn
 from .accelerate import accelerate
+from .patching import patch
 from .report import Report, ReportError
 
-__all__ = ["Report", "ReportError", "accelerate", "functional", "nn"]
+__all__ = ["Report", "ReportError", "accelerate", "functional", "nn", "patch"]

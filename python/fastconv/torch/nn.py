@@ -37,7 +37,7 @@ class _FromTorch:
 class _WithWeight(_FromTorch):
     def refresh(self) -> None:
         """Pack the weights anew at the next call: after a write that torch counts no version for (packed.py)."""
-        refresh(self.weight)  # type: ignore[attr-defined]
+        refresh(self._parameters.get("weight"))  # type: ignore[attr-defined]
 
     def train(self, mode: bool = True) -> Self:
         if mode:

@@ -157,10 +157,14 @@ def cast(t: Any, dtype: Any) -> Any:
     return t if t is None or not t.is_floating_point() or t.dtype is torch.float64 else t.to(dtype)
 
 
-def expect_kernel_tensor(t: Any, name: str, dtype: Any = None) -> None:
+def expect_kernel_tensor(t: Any, name: str, dtype: Any = None, caller: str = "") -> None:
     """Raises TypeError unless a kernel takes the tensor, whose dtype must be `dtype` where one is given."""
     if t.dtype not in DTYPES:
-        raise TypeError(f"{name} has dtype {t.dtype}; expected float32, float64, float16 or bfloat16: use {name}.to()")
+        raise TypeError(
+            f"{caller}{name} has dtype {t.dtype}; expected float32, float64, float16 or bfloat16: use {name}.float()"
+        )
     if dtype is not None and t.dtype is not dtype:
-        raise TypeError(f"{name} has dtype {t.dtype}, the argument before it {dtype}; expected the same: "
-                        f"use {name}.to({dtype})")  # fmt: skip
+        raise TypeError(
+            f"{caller}{name} has dtype {t.dtype}, the argument before it {dtype}; expected the same: "
+            f"use {name}.to({dtype})"
+        )
