@@ -86,38 +86,63 @@ class LayerObserver:
         self.calls[id(module)].append(self.seen[key])
 
 
+class Pair:
+    """Torch's layer and ours on one input, with parameters of their own on the model's memory."""
+
+    def __init__(self, candidate: Candidate, args: Any, kwargs: Any, training: bool) -> None:
+        def own(value: Any) -> Any:
+            is_tensor = isinstance(value, torch.Tensor)
+            return value.detach().requires_grad_(training and value.requires_grad) if is_tensor else value
+
+        self.args, self.kwargs = tuple(own(a) for a in args), {k: own(v) for k, v in kwargs.items()}
+        self.training, self.x = training, next(tensors((self.args, self.kwargs)))
+        self.stock = twin(candidate.module, candidate.stock)
+        self.ours = candidate.ours.from_torch(self.stock)
+
+    def timed(self, layer: Any) -> Callable[[], Any]:
+        """A call of one of the two."""
+        wanted = [t for t in (self.x, *layer.parameters()) if t.requires_grad]
+        return _timed(layer, self.args, self.kwargs, self.training, wanted)
+
+    def check(self, settings: Settings) -> Compared:
+        """The errors of ours, and whether they rule it out."""
+        call = Call(list(self.x.shape), self.training)
+        expected = _flat(self.timed(self.stock)())
+        try:
+            actual = _flat(self.timed(self.ours)())
+        except Exception as error:  # it may refuse what torch takes; torch's layer goes on
+            return Compared(call, f"{type(error).__name__}: {error}")
+        call.error = _difference(actual, expected)
+        if settings.reference:
+            exact = self.exact()
+            call.error_float64, call.stock_error_float64 = _difference(actual, exact), _difference(expected, exact)
+        limit = settings.error_limit or ERROR_LIMITS.get(str(expected[0].dtype).removeprefix("torch."), 0.0)
+        return Compared(call, None if call.error <= limit else f"its error {call.error:.1e} is over {limit:.0e}")
+
+    def exact(self) -> list[Any]:
+        """What torch's layer gives in float64."""
+
+        def double(value: Any) -> Any:
+            is_floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+            return value.detach().double().requires_grad_(value.requires_grad) if is_floating else value
+
+        with torch.autocast(self.x.device.type, enabled=False):
+            layer = twin(self.stock, type(self.stock)).double()
+            args, kwargs = tuple(double(a) for a in self.args), {k: double(v) for k, v in self.kwargs.items()}
+            wanted = [t for t in (next(tensors((args, kwargs))), *layer.parameters()) if t.requires_grad]
+            return _flat(run(layer, args, kwargs, self.training, wanted))
+
+
 def compare(candidate: Candidate, args: Any, kwargs: Any, training: bool, settings: Settings) -> Compared:
     """One layer on one input: errors first, and times where they allow it."""
-
-    def own(value: Any) -> Any:
-        is_tensor = isinstance(value, torch.Tensor)
-        return value.detach().requires_grad_(training and value.requires_grad) if is_tensor else value
-
-    args, kwargs = tuple(own(a) for a in args), {k: own(v) for k, v in kwargs.items()}
-    x = next(tensors((args, kwargs)))
-    call = Call(list(x.shape), training)
-    stock = twin(candidate.module, candidate.stock)
-    wanted = [t for t in (x, *stock.parameters()) if t.requires_grad]
-    expected = _flat(run(stock, args, kwargs, training, wanted))
-    try:
-        ours = candidate.ours.from_torch(stock)
-        actual = _flat(run(ours, args, kwargs, training, wanted))
-    except Exception as error:  # it may refuse what torch takes; torch's layer goes on
-        return Compared(call, f"{type(error).__name__}: {error}")
-    call.error = _difference(actual, expected)
-    if settings.reference:
-        exact = _exact(stock, args, kwargs, training, x)
-        call.error_float64, call.stock_error_float64 = _difference(actual, exact), _difference(expected, exact)
-    limit = settings.error_limit or ERROR_LIMITS.get(str(expected[0].dtype).removeprefix("torch."), 0.0)
-    if not call.error <= limit:
-        return Compared(call, f"its error {call.error:.1e} is over {limit:.0e}")
-    sides = {"stock": stock, "ours": ours}
-    samplers = {
-        side: _sampler(_timed(layer, args, kwargs, training, wanted), settings) for side, layer in sides.items()
-    }
-    samples = timing.interleave(samplers, settings.rounds, np.random.default_rng(0))
-    call.stock_s, call.ours_s = (timing.median(samples[side]) for side in sides)
-    return Compared(call, None, samples["stock"], samples["ours"])
+    pair = Pair(candidate, args, kwargs, training)
+    compared = pair.check(settings)
+    if compared.refusal is None:
+        sides = {"stock": _sampler(pair.timed(pair.stock), settings), "ours": _sampler(pair.timed(pair.ours), settings)}
+        samples = timing.interleave(sides, settings.rounds, np.random.default_rng(0))
+        compared.stock, compared.ours = samples["stock"], samples["ours"]
+        compared.call.stock_s, compared.call.ours_s = (timing.median(samples[side]) for side in sides)
+    return compared
 
 
 def gain(compared: list[Compared]) -> timing.Estimate:
@@ -170,28 +195,14 @@ def _sampler(call: Callable[[], Any], settings: Settings) -> Callable[[], float]
 def _timed(model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wanted: list[Any]) -> Callable[[], Any]:
     """One call, ended by waiting for the GPU that holds its tensors."""
     devices = [t.device for t in tensors((args, kwargs)) if t.device.type == "cuda"]
-    if not devices:
-        return lambda: run(model, args, kwargs, training, wanted)
 
-    def call() -> None:
-        run(model, args, kwargs, training, wanted)
-        torch.cuda.synchronize(devices[0])
+    def call() -> Any:
+        answer = run(model, args, kwargs, training, wanted)
+        if devices:
+            torch.cuda.synchronize(devices[0])
+        return answer
 
     return call
-
-
-def _exact(stock: Any, args: Any, kwargs: Any, training: bool, x: Any) -> list[Any]:
-    """What torch's layer gives in float64."""
-
-    def double(value: Any) -> Any:
-        is_floating = isinstance(value, torch.Tensor) and value.is_floating_point()
-        return value.detach().double().requires_grad_(value.requires_grad) if is_floating else value
-
-    with torch.autocast(x.device.type, enabled=False):
-        layer = twin(stock, type(stock)).double()
-        args, kwargs = tuple(double(a) for a in args), {k: double(v) for k, v in kwargs.items()}
-        wanted = [t for t in (next(tensors((args, kwargs))), *layer.parameters()) if t.requires_grad]
-        return _flat(run(layer, args, kwargs, training, wanted))
 
 
 def _flat(answer: Any) -> list[Any]:
