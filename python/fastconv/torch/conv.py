@@ -23,12 +23,14 @@ from .tensors import (
     cast,
     empty_image,
     expect_kernel_tensor,
+    expect_no_tangent,
     image_array,
     image_tensor,
     is_channels_last,
     is_direct,
     kernels,
     needs_graph,
+    numbers,
     options,
     stream_of,
 )
@@ -53,8 +55,7 @@ class Static(NamedTuple):
 # ---- Native calls --------------------------------------------------------------------------------------------------
 
 
-def _forward(x: Any, w: Any, bias: Any, s: Static) -> Any:
-    last = is_channels_last(x) or is_channels_last(w)
+def _forward(x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
     expect_kernel_tensor(x, "x")
     expect_kernel_tensor(w, "w", x.dtype)
     with stream_of(x):
@@ -92,69 +93,71 @@ def _sum_of_channels(dy: Any) -> Any:
     return dy.sum((0, *range(2, dy.ndim)))
 
 
-def _save_forward(ctx: Any, x: Any, w: Any, bias: Any, s: Static) -> None:
+def _save_forward(ctx: Any, x: Any, w: Any, last: bool, s: Static) -> None:
     needs_x, needs_w = ctx.needs_input_grad[:2]
     ctx.save_for_backward(x if needs_w else None, w if needs_x else None)
-    ctx.static, ctx.last = s, is_channels_last(x) or is_channels_last(w)
-    ctx.x_size, ctx.w_size = x.shape[2:], w.shape[2:]
+    ctx.words = x.shape, w.shape, last, s
 
 
 def _forward_gradients(ctx: Any, dy: Any) -> tuple[Any, Any, Any]:
     x, w = ctx.saved_tensors
     needs_x, needs_w, needs_bias = ctx.needs_input_grad[:3]
+    x_shape, w_shape, last, s = ctx.words
     return (
-        conv_transpose(dy, w, None, ctx.x_size, ctx.last, ctx.static) if needs_x else None,
-        conv_backward_filter(dy, x, ctx.w_size, ctx.static) if needs_w else None,
+        conv_transpose(dy, w, None, x_shape[2:], last, s) if needs_x else None,
+        conv_backward_filter(dy, x, w_shape[2:], s) if needs_w else None,
         _sum_of_channels(dy) if needs_bias else None,
     )
 
 
-def _save_transpose(ctx: Any, x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> None:
+def _save_transpose(ctx: Any, x: Any, w: Any, s: Static) -> None:
     needs_x, needs_w = ctx.needs_input_grad[:2]
     ctx.save_for_backward(x if needs_w else None, w if needs_x else None)
-    ctx.static, ctx.w_size = s.linear(), w.shape[2:]
+    ctx.words = w.shape, s.linear()
 
 
 def _transpose_gradients(ctx: Any, dy: Any) -> tuple[Any, Any, Any]:
     x, w = ctx.saved_tensors
     needs_x, needs_w, needs_bias = ctx.needs_input_grad[:3]
+    w_shape, s = ctx.words
     return (
-        conv(dy, w, None, ctx.static) if needs_x else None,
-        conv_backward_filter(x, dy, ctx.w_size, ctx.static) if needs_w else None,
+        conv(dy, w, None, s) if needs_x else None,
+        conv_backward_filter(x, dy, w_shape[2:], s) if needs_w else None,
         _sum_of_channels(dy) if needs_bias else None,
     )
 
 
-def _save_filter(ctx: Any, dy: Any, x: Any, size: Any, s: Static) -> None:
+def _save_filter(ctx: Any, dy: Any, x: Any, s: Static) -> None:
     needs_dy, needs_x = ctx.needs_input_grad[:2]
     ctx.save_for_backward(dy if needs_x else None, x if needs_dy else None)
-    ctx.static, ctx.last, ctx.x_size = s, is_channels_last(x), x.shape[2:]
+    ctx.words = x.shape, is_channels_last(x), s
 
 
 def _filter_gradients(ctx: Any, gdw: Any) -> tuple[Any, Any]:
     dy, x = ctx.saved_tensors
     needs_dy, needs_x = ctx.needs_input_grad[:2]
+    x_shape, last, s = ctx.words
     return (
-        conv(x, gdw, None, ctx.static) if needs_dy else None,
-        conv_transpose(dy, gdw, None, ctx.x_size, ctx.last, ctx.static) if needs_x else None,
+        conv(x, gdw, None, s) if needs_dy else None,
+        conv_transpose(dy, gdw, None, x_shape[2:], last, s) if needs_x else None,
     )
 
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Any, w: Any, bias: Any, s: Static) -> Any:
-        _save_forward(ctx, x, w, bias, s)
-        return _forward(x, w, bias, s)
+    def forward(ctx: Any, x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
+        _save_forward(ctx, x, w, last, s)
+        return _forward(x, w, bias, last, s)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
-        return *_forward_gradients(ctx, dy), None
+        return *_forward_gradients(ctx, dy), None, None
 
 
 class _ConvTranspose(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
-        _save_transpose(ctx, x, w, bias, size, last, s)
+        _save_transpose(ctx, x, w, s)
         return _transpose(x, w, bias, size, last, s)
 
     @staticmethod
@@ -165,7 +168,7 @@ class _ConvTranspose(torch.autograd.Function):
 class _ConvBackwardFilter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dy: Any, x: Any, size: Any, s: Static) -> Any:
-        _save_filter(ctx, dy, x, size, s)
+        _save_filter(ctx, dy, x, s)
         return _filter(dy, x, size, s)
 
     @staticmethod
@@ -182,7 +185,8 @@ def conv_op(
     dilation: Sequence[int], groups: int, padding_mode: str = "zeros", pad_value: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """x (N, C, *spatial), w (K, C/groups, *filter), bias (K,) or None; the rest as a native convolution has it."""
-    return _forward(x, w, bias, Static(stride, pad_begin, pad_end, dilation, groups, padding_mode, pad_value))
+    static = Static(stride, pad_begin, pad_end, dilation, groups, padding_mode, pad_value)
+    return _forward(x, w, bias, is_channels_last(x) or is_channels_last(w), static)
 
 
 @torch.library.custom_op("fastconv::conv_transpose", mutates_args=())
@@ -224,18 +228,18 @@ def _(dy, x, size, stride, pad_begin, pad_end, dilation, groups, padding_mode="z
 
 
 def _setup_forward(ctx: Any, inputs: Any, output: Any) -> None:
-    x, w, bias, *static = inputs
-    _save_forward(ctx, x, w, bias, Static(*static))
+    x, w, _, *static = inputs
+    _save_forward(ctx, x, w, is_channels_last(x) or is_channels_last(w), Static(*static))
 
 
 def _setup_transpose(ctx: Any, inputs: Any, output: Any) -> None:
-    x, w, bias, size, last, *static = inputs
-    _save_transpose(ctx, x, w, bias, size, last, Static(*static))
+    x, w, _, _, _, *static = inputs
+    _save_transpose(ctx, x, w, Static(*static))
 
 
 def _setup_filter(ctx: Any, inputs: Any, output: Any) -> None:
-    dy, x, size, *static = inputs
-    _save_filter(ctx, dy, x, size, Static(*static))
+    dy, x, _, *static = inputs
+    _save_filter(ctx, dy, x, Static(*static))
 
 
 conv_op.register_autograd(lambda ctx, dy: (*_forward_gradients(ctx, dy), *(None,) * 7), setup_context=_setup_forward)
@@ -269,25 +273,37 @@ for _name in ("conv", "conv_transpose"):
 
 # ---- The choice ----------------------------------------------------------------------------------------------------
 
+# `apply` without what it does for functorch, whose transforms never come here: 2 us less.
+_apply_conv = super(torch.autograd.Function, _Conv).apply
+_apply_transpose = super(torch.autograd.Function, _ConvTranspose).apply
+_apply_filter = super(torch.autograd.Function, _ConvBackwardFilter).apply
+
 
 def conv(x: Any, w: Any, bias: Any, s: Static) -> Any:
     """x (N, C, *spatial), w (K, C/groups, *filter), bias (K,) or None -> y (N, K, *), in x's memory format."""
-    if not is_direct(x, w, bias):
-        return torch.ops.fastconv.conv(x, w, bias, *s)
-    return _Conv.apply(x, w, bias, s) if needs_graph(x, w, bias) else _forward(x, w, bias, s)
+    if is_direct(x, w, bias):
+        return conv_direct(x, w, bias, s)
+    expect_no_tangent(x, w, bias)
+    return torch.ops.fastconv.conv(x, w, bias, *s)
+
+
+def conv_direct(x: Any, w: Any, bias: Any, s: Static) -> Any:
+    """`conv` of tensors that are known to be direct."""
+    last = is_channels_last(x) or is_channels_last(w)
+    return (_apply_conv if needs_graph(x, w, bias) else _forward)(x, w, bias, last, s)
 
 
 def conv_transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
     """x (N, C, *spatial), w (C, K/groups, *filter), bias (K,) or None -> (N, K, *size), the adjoint of `conv`."""
-    if not is_direct(x, w, bias):
-        return torch.ops.fastconv.conv_transpose(x, w, bias, size, last, *s[:6])
-    if needs_graph(x, w, bias):
-        return _ConvTranspose.apply(x, w, bias, size, last, s)
-    return _transpose(x, w, bias, size, last, s)
+    if is_direct(x, w, bias):
+        return (_apply_transpose if needs_graph(x, w, bias) else _transpose)(x, w, bias, size, last, s)
+    expect_no_tangent(x, w, bias)
+    return torch.ops.fastconv.conv_transpose(x, w, bias, numbers(size), last, *s[:6])
 
 
 def conv_backward_filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
     """The gradient of `conv` for w (K, C/groups, *size)."""
-    if not is_direct(dy, x):
-        return torch.ops.fastconv.conv_backward_filter(dy, x, size, *s)
-    return _ConvBackwardFilter.apply(dy, x, size, s) if needs_graph(dy, x) else _filter(dy, x, size, s)
+    if is_direct(dy, x):
+        return (_apply_filter if needs_graph(dy, x) else _filter)(dy, x, size, s)
+    expect_no_tangent(dy, x)
+    return torch.ops.fastconv.conv_backward_filter(dy, x, size, *s)

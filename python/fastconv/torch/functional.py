@@ -13,19 +13,19 @@ import torch
 
 from .._core import ProblemError
 from ..geometry import per_axis
-from .conv import Static, conv, conv_transpose
+from .conv import Static, conv, conv_direct, conv_transpose
 from .packed import may_pack, plan_of
 from .pool import avg_pool, max_pool
 from .pool_kernels import AvgStatic, MaxStatic
 from .tensors import (
     autocast_dtype,
     cast,
-    expect_kernel_tensor,
     image_array,
     image_tensor,
     is_channels_last,
     is_direct,
     needs_graph,
+    numbers,
 )
 
 
@@ -37,26 +37,28 @@ def convolve(rank: int, x: Any, w: Any, bias: Any, stride: Any, padding: Any, di
         padding_mode: besides zeros, "reflect", "replicate" or "circular", as `torch.nn.Conv2d` has it.
         packed: whether weights are packed at the first call without gradients, and not at the second.
     """
-    s = static(rank, w.shape[2:], stride, padding, dilation, groups, padding_mode)
-    if x.ndim == rank + 1:
-        return convolve(rank, x.unsqueeze(0), w, bias, stride, padding, dilation, groups, padding_mode, packed)[0]
     if x.ndim != rank + 2:
-        raise ProblemError(f"conv{rank}d: x has shape {tuple(x.shape)}; expected {rank + 2} axes, or {rank + 1}")
+        if x.ndim != rank + 1:
+            raise ProblemError(f"conv{rank}d: x has shape {tuple(x.shape)}; expected {rank + 2} axes, or {rank + 1}")
+        return convolve(rank, x.unsqueeze(0), w, bias, stride, padding, dilation, groups, padding_mode, packed)[0]
+    filter = numbers(w.shape[2:]) if padding == "same" else None
     if not is_direct(x, w, bias):
-        return conv(x, w, bias, s)
+        return conv(x, w, bias, _static(rank, filter, stride, padding, dilation, groups, padding_mode))
+    try:
+        s = _cached_static(rank, filter, stride, padding, dilation, groups, padding_mode)
+    except TypeError:  # a list is not hashable
+        s = _static(rank, filter, stride, padding, dilation, groups, padding_mode)
     dtype = autocast_dtype(x)
     if dtype is not None:
         x = cast(x, dtype)
     if type(w) is torch.nn.Parameter and not needs_graph(x, w, bias) and may_pack(w, bias):
-        expect_kernel_tensor(x, "x")
-        expect_kernel_tensor(w, "w", None if dtype is not None else x.dtype)
-        last = is_channels_last(x) or is_channels_last(w)
-        plan = plan_of(w, bias, x.shape, last, x.dtype, s, packed)
-        if plan is not None:
+        found = plan_of(w, bias, x, s, packed, dtype is not None)
+        if found is not None:
+            plan, last = found
             return image_tensor(plan(image_array(x, last)), last)
     if dtype is not None:
         w, bias = cast(w, dtype), cast(bias, dtype)
-    return conv(x, w, bias, s)
+    return conv_direct(x, w, bias, s)
 
 
 def convolve_transposed(rank: int, x: Any, w: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
@@ -85,6 +87,7 @@ def _axes(value: Any, name: str, rank: int, least: int = 1) -> tuple[int, ...]:
 
 
 def _static(rank: int, filter: Any, stride: Any, padding: Any, dilation: Any, groups: int, padding_mode: str) -> Static:
+    """The numbers of a convolution from torch's words for them."""
     strides, dilations = _axes(stride, "stride", rank), _axes(dilation, "dilation", rank)
     if padding == "same":
         if any(s != 1 for s in strides):
@@ -97,20 +100,6 @@ def _static(rank: int, filter: Any, stride: Any, padding: Any, dilation: Any, gr
 
 
 _cached_static = functools.lru_cache(maxsize=1024)(_static)
-
-
-def static(rank: int, filter: Any, stride: Any, padding: Any, dilation: Any, groups: int, padding_mode: str) -> Static:
-    """The numbers of a convolution from torch's words for them.
-
-    Raises:
-        ProblemError, TypeError: naming the argument, what came and what was expected.
-    """
-    if torch.compiler.is_compiling():  # which traces what is inside; a cache would only get in its way
-        return _static(rank, filter, stride, padding, dilation, groups, padding_mode)
-    try:
-        return _cached_static(rank, filter, stride, padding, dilation, groups, padding_mode)
-    except TypeError:  # a list is not hashable
-        return _static(rank, filter, stride, padding, dilation, groups, padding_mode)
 
 
 def _transposed(rank: int, size: Any, filter: Any, stride: Any, padding: Any, output_padding: Any, groups: int,

@@ -50,6 +50,14 @@ class _WithWeight(_FromTorch):
 
 
 class _Conv(_WithWeight):
+    def forward(self, input: Any) -> Any:
+        held = self._parameters  # type: ignore[attr-defined]
+        weight = held.get("weight")
+        if weight is None:  # computed: torch.nn.utils.parametrize, weight_norm and the like
+            weight = self.weight  # type: ignore[attr-defined]
+        bias = held["bias"] if "bias" in held else self.bias  # type: ignore[attr-defined]  # noqa: SIM401, getting it is slow
+        return self._conv_forward(input, weight, bias)
+
     def _conv_forward(self, input: Any, weight: Any, bias: Any) -> Any:
         layer: Any = self
         return functional.convolve(len(layer.kernel_size), input, weight, bias, layer.stride, layer.padding,

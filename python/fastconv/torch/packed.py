@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import _core
 from ..arrays import dtype_word
-from .tensors import FORMATS, as_array, is_channels_last, options
+from .tensors import FORMATS, as_array, expect_kernel_tensor, is_channels_last, options
 
 _SAMPLES = 64
 _MOST_PLANS = 8  # of one parameter: sizes of x and options
@@ -41,12 +41,14 @@ class _State:
 
 
 class _Packed:
-    __slots__ = ("bias", "plans", "w")
+    __slots__ = ("bias", "channels_last", "latest", "plans", "w")
 
     def __init__(self, w: Any, bias: Any, died: Any) -> None:
         self.w = _State(w, died)
         self.bias = None if bias is None else _State(bias)
+        self.channels_last = is_channels_last(w)
         self.plans: dict[Any, _core.Plan] = {}
+        self.latest: tuple[Any, ...] = (None,) * 6  # shape, last, dtype, static and options of a plan, and the plan
 
     def holds(self, w: Any, bias: Any) -> bool:
         if not self.w.holds(w):
@@ -64,13 +66,15 @@ def may_pack(w: Any, bias: Any) -> bool:
     return bool(w.is_contiguous() or (is_channels_last(w) and w.is_contiguous(memory_format=FORMATS[w.ndim])))
 
 
-def plan_of(w: Any, bias: Any, x_shape: Any, last: bool, dtype: Any, s: Any, at_once: bool) -> _core.Plan | None:
-    """The plan of a convolution by parameters of the CPU for an x of this shape and dtype.
+def plan_of(w: Any, bias: Any, x: Any, s: Any, at_once: bool, mixed: bool) -> tuple[_core.Plan, bool] | None:
+    """(the plan of a convolution of x by parameters of the CPU, whether it takes x as (N, *spatial, C)).
 
     Args:
-        last: whether x is (N, *spatial, C) in memory.
-        dtype: that of x, in which the convolution runs.
         at_once: False: not for weights that come for the first time, which may never come again; then None.
+        mixed: whether the weights are cast to the dtype of x, as in an autocast block.
+
+    Raises:
+        TypeError: dtypes that do not fit together.
     """
     number = id(w)
     packed = _packed.get(number)
@@ -78,19 +82,29 @@ def plan_of(w: Any, bias: Any, x_shape: Any, last: bool, dtype: Any, s: Any, at_
         packed = _packed[number] = _Packed(w, bias, lambda _: _packed.pop(number, None))
         if not at_once:
             return None
-    chosen = options()
-    key = x_shape[1:], last, dtype, s, chosen
+    last = packed.channels_last or is_channels_last(x)
+    shape, dtype, chosen, latest = x.shape, x.dtype, options(), packed.latest
+    if latest[4] is chosen and latest[3] is s and latest[2] is dtype and latest[1] is last and latest[0] == shape:
+        return latest[5]
+    expect_kernel_tensor(x, "x")
+    expect_kernel_tensor(w, "w", None if mixed else dtype)
+    key = tuple(shape[1:]), last, dtype, s, chosen
     plan = packed.plans.get(key)
     if plan is None:
         if len(packed.plans) >= _MOST_PLANS:
             packed.plans.clear()
-        filters, shift = as_array(w.to(dtype)), None if bias is None else as_array(bias.to(dtype))
-        problem = _core.ConvProblem("fwd", x_shape[0], x_shape[1], w.shape[0], x_shape[2:], w.shape[2:], s.stride,
-                                    s.pad_begin, s.pad_end, s.dilation, s.groups, "nhwc" if last else "nchw",
-                                    dtype_word(filters.dtype), s.padding_mode, "none", bias is not None,
-                                    False)  # fmt: skip
-        plan = packed.plans[key] = _core.Plan(problem, filters, shift, 0.0, s.pad_value, chosen)
-    return plan
+        plan = packed.plans[key] = _plan(w, bias, x, last, s)
+    packed.latest = shape, last, dtype, s, chosen, (plan, last)
+    return plan, last
+
+
+def _plan(w: Any, bias: Any, x: Any, last: bool, s: Any) -> _core.Plan:
+    filters, shift = as_array(w.to(x.dtype)), None if bias is None else as_array(bias.to(x.dtype))
+    n, c, *size = x.shape
+    problem = _core.ConvProblem("fwd", n, c, w.shape[0], size, w.shape[2:], s.stride, s.pad_begin, s.pad_end,
+                                s.dilation, s.groups, "nhwc" if last else "nchw", dtype_word(filters.dtype),
+                                s.padding_mode, "none", bias is not None, False)  # fmt: skip
+    return _core.Plan(problem, filters, shift, 0.0, s.pad_value, options())
 
 
 def refresh(w: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from . import functional
-from .tensors import DTYPES, autocast_dtype
+from .tensors import DTYPES, autocast_dtype, is_transformed
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 POOLINGS = ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
@@ -26,9 +26,10 @@ def patch() -> Iterator[None]:
     layers that call them.
 
     What we do not compute stays torch's: other dtypes (integers, complex), quantised, sparse and nested tensors,
-    subclasses with a `__torch_function__`, devices that are no CPU and no GPU with our CUDA library. The swap holds for
-    the whole process; blocks nest, also of several threads: the last one to end restores, after an exception too. Names
-    that were imported before (`from torch.nn.functional import conv2d`) stay torch's.
+    subclasses with a `__torch_function__`, what runs inside torch.func's transforms or forward-mode differentiation,
+    devices that are no CPU and no GPU with our CUDA library. The swap holds for the whole process; blocks nest, also of
+    several threads: the last one to end restores, after an exception too. Names that were imported before (`from
+    torch.nn.functional import conv2d`) stay torch's.
 
     Example:
         >>> with fastconv.torch.patch():
@@ -59,7 +60,7 @@ def takes(*tensors: Any) -> bool:
     x = given[0]
     if not (x.is_cpu or x.device.type == "meta" or (x.is_cuda and _has_library())):
         return False
-    if not torch.compiler.is_compiling() and torch.overrides.has_torch_function(given):
+    if not torch.compiler.is_compiling() and (is_transformed() or torch.overrides.has_torch_function(given)):
         return False
     mixed = autocast_dtype(x) is not None
     return all(

@@ -24,7 +24,7 @@ from .pool_kernels import (
     max_forward,
     scatter,
 )
-from .tensors import empty_image, is_channels_last, is_direct, needs_graph
+from .tensors import empty_image, expect_no_tangent, is_channels_last, is_direct, needs_graph, numbers
 
 _TAPS = 256  # as many fit into a byte
 
@@ -236,8 +236,9 @@ for _op, _save, _function, _inputs in (
 def max_pool(x: Any, s: MaxStatic, return_indices: bool = False) -> tuple[Any, Any]:
     """(y, indices or None) of x (N, C, *spatial)."""
     if not is_direct(x):
+        expect_no_tangent(x)
         y, winners = torch.ops.fastconv.max_pool(x, *s)
-        return y, torch.ops.fastconv.max_pool_indices(winners, x.shape[2:], *s) if return_indices else None
+        return y, torch.ops.fastconv.max_pool_indices(winners, numbers(x.shape[2:]), *s) if return_indices else None
     if needs_graph(x):
         return _MaxPool.apply(x, s, return_indices)
     y, _, indices = max_forward(x, s, False, return_indices)
@@ -247,6 +248,7 @@ def max_pool(x: Any, s: MaxStatic, return_indices: bool = False) -> tuple[Any, A
 def max_pool_backward(dy: Any, winners: Any, size: Any, s: MaxStatic) -> Any:
     """dx (N, C, *size)."""
     if not is_direct(dy, winners):
+        expect_no_tangent(dy)
         return torch.ops.fastconv.max_pool_backward(dy, winners, size, *s)
     return _MaxPoolBackward.apply(dy, winners, size, s) if needs_graph(dy) else scatter(dy, winners, size, s)
 
@@ -254,6 +256,7 @@ def max_pool_backward(dy: Any, winners: Any, size: Any, s: MaxStatic) -> Any:
 def max_pool_gather(x: Any, winners: Any, s: MaxStatic) -> Any:
     """x (N, C, *spatial) where the winners lie."""
     if not is_direct(x, winners):
+        expect_no_tangent(x)
         return torch.ops.fastconv.max_pool_gather(x, winners, *s)
     return _MaxPoolGather.apply(x, winners, s) if needs_graph(x) else gather(x, winners, s)
 
@@ -261,6 +264,7 @@ def max_pool_gather(x: Any, winners: Any, s: MaxStatic) -> Any:
 def avg_pool(x: Any, s: AvgStatic) -> Any:
     """The means of x (N, C, *spatial)."""
     if not is_direct(x):
+        expect_no_tangent(x)
         return torch.ops.fastconv.avg_pool(x, *s)
     return _AvgPool.apply(x, s) if needs_graph(x) else avg_forward(x, s)
 
@@ -268,5 +272,6 @@ def avg_pool(x: Any, s: AvgStatic) -> Any:
 def avg_pool_backward(dy: Any, size: Any, last: bool, s: AvgStatic) -> Any:
     """dx (N, C, *size) of `avg_pool`."""
     if not is_direct(dy):
+        expect_no_tangent(dy)
         return torch.ops.fastconv.avg_pool_backward(dy, size, last, *s)
     return _AvgPoolBackward.apply(dy, size, last, s) if needs_graph(dy) else avg_backward(dy, size, last, s)

@@ -110,46 +110,81 @@ def kernels(t: Any) -> Any:
     return device
 
 
+_NOTHING: Any = contextlib.nullcontext()
+
+
+def stream_of(t: Any) -> Any:
+    """A `with` that makes torch's current stream CuPy's for the arrays of a GPU; nothing on the CPU."""
+    return _NOTHING if t.is_cpu else _stream(t)
+
+
 @contextlib.contextmanager
-def stream_of(t: Any) -> Iterator[None]:
-    """Makes torch's current stream CuPy's for the arrays of a GPU; nothing on the CPU."""
-    if t.is_cpu:
-        yield
-        return
+def _stream(t: Any) -> Iterator[None]:
     cupy = importlib.import_module("cupy")
     stream = torch.cuda.current_stream(t.device).cuda_stream
     with cupy.cuda.Device(t.device.index), cupy.cuda.ExternalStream(stream, t.device.index):
         yield
 
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+# These functions run in every call: bound once, and unrolled.
+_is_compiling = torch.compiler.is_compiling
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_tracing_state = torch._C._get_tracing_state
+_transform = torch._C._functorch.peek_interpreter_stack
+_is_grad_enabled = torch.is_grad_enabled
+_Tensor, _Parameter = torch.Tensor, torch.nn.Parameter
 
 
-def is_direct(*tensors: Any) -> bool:
+def is_direct(a: Any, b: Any = None, c: Any = None) -> bool:
     """Whether kernels may be called on these (None aside) here and now, past torch's dispatcher: plain tensors of the
     CPU, and nobody who records, transforms or fakes the call. Everything else goes through `torch.ops.fastconv`."""
-    if torch.compiler.is_compiling():
+    if _is_compiling() or _dispatch_modes() or _tracing_state() is not None or _transform() is not None:
         return False
-    for t in tensors:
-        if t is not None and not (type(t) in _PLAIN and t.is_cpu):
-            return False
-    return not (
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-    )
+    if forward_ad._current_level >= 0 or not _is_plain(a):
+        return False
+    return (b is None or _is_plain(b)) and (c is None or _is_plain(c))
 
 
-def needs_graph(*tensors: Any) -> bool:
+def _is_plain(t: Any) -> bool:
+    kind = type(t)
+    return (kind is _Tensor or kind is _Parameter) and t.is_cpu
+
+
+def is_transformed() -> bool:
+    """Whether torch.func's transforms or forward-mode differentiation are at work, for which our operators have no
+    rules."""
+    return not _is_compiling() and (_transform() is not None or forward_ad._current_level >= 0)
+
+
+def expect_no_tangent(*tensors: Any) -> None:
+    """Raises UnsupportedError for what a forward-mode derivative comes with: the op of torch would drop it."""
+    if is_transformed() and forward_ad._current_level >= 0:
+        for t in tensors:
+            if t is not None and forward_ad.unpack_dual(t).tangent is not None:
+                raise _core.UnsupportedError(
+                    "fastconv.torch has reverse-mode derivatives alone, a tensor came with a tangent; use "
+                    "torch.nn.functional there"
+                )
+
+
+def numbers(size: Any) -> Any:
+    """Sizes as an op takes them: to torch.jit.trace they are tensors, and become constants (of which it warns)."""
+    if not _is_compiling() and _tracing_state() is not None:
+        return [int(n) for n in size]
+    return size
+
+
+def needs_graph(a: Any, b: Any = None, c: Any = None) -> bool:
     """Whether autograd has to know of a call with these (None aside)."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    return _is_grad_enabled() and (
+        a.requires_grad or (b is not None and b.requires_grad) or (c is not None and c.requires_grad)
+    )
 
 
 def autocast_dtype(x: Any) -> Any:
     """The dtype in which convolutions run in an autocast block, None outside of one."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    device = "cpu" if x.is_cpu else "cuda" if x.is_cuda else None
+    return torch.get_autocast_dtype(device) if device and torch.is_autocast_enabled(device) else None
 
 
 def cast(t: Any, dtype: Any) -> Any:
