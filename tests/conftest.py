@@ -35,6 +35,14 @@ def full(request):
     return request.config.getoption("--full")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests marked slow are left out without --full."""
+    if not config.getoption("--full"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 def pytest_generate_tests(metafunc):
     """`problem_text` runs over the problem files: the small ones, a part of the scaled layers, the layers by size."""
     if "problem_text" not in metafunc.fixturenames:

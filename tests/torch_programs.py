@@ -17,9 +17,6 @@ FAST = {
     "preresnet10": ("preresnet", 64),
     "resnext14_16x4d": ("resnext", 64),
     "seresnet10": ("seresnet", 64),
-    "cbam_resnet18": ("cbamresnet", 64),
-    "diaresnet10": ("diaresnet", 64),
-    "resneta10": ("resneta", 64),
     "condensenet74_c4_g4": ("condensenet", 64),
     "peleenet": ("peleenet", 64),
     "darknet_ref": ("darknet", 64),
@@ -32,7 +29,6 @@ FAST = {
     "mobilenetv3_small_w7d20": ("mobilenetv3", 64),
     "mnasnet_small": ("mnasnet", 64),
     "vovnet27s": ("vovnet", 64),
-    "hardnet39ds": ("hardnet", 64),
     "regnetx002": ("regnet", 64),
     "octresnet10_ad2": ("octresnet", 64),
     "nin_cifar10": ("nin_cifar", 32),
@@ -41,6 +37,10 @@ FAST = {
     "linknet_cityscapes": ("linknet", 64),
 }
 SLOW = {
+    "diaresnet10": ("diaresnet", 64),
+    "resneta10": ("resneta", 64),
+    "hardnet39ds": ("hardnet", 64),
+    "cbam_resnet18": ("cbamresnet", 64),
     "alexnet": ("alexnet", 224),
     "zfnet": ("zfnet", 224),
     "vgg11": ("vgg", 224),
