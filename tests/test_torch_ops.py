@@ -257,6 +257,9 @@ def test_errors_name_the_argument():
     x, w = torch.randn(1, 3, 5, 5), torch.randn(4, 3, 3, 3)
     with pytest.raises(TypeError, match=r"w has dtype torch.float64.*use w.to\(torch.float32\)"):
         ours.conv2d(x, w.double())
+    for mode in (torch.no_grad(), torch.enable_grad()):
+        with mode, pytest.raises(TypeError, match=r"bias has dtype torch\.float64"):
+            ft.nn.Conv2d(3, 4, 3).eval()._conv_forward(x, torch.nn.Parameter(w), torch.zeros(4).double())
     with pytest.raises(TypeError, match=r"x has dtype torch\.int32"):
         ours.max_pool2d(x.int(), 2)
     with pytest.raises(fc.ProblemError, match="w has 3 channels per group, x has 2"):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .tensors import (
+    DTYPES,
     LAYOUTS,
     as_array,
     as_tensor,
@@ -52,33 +53,42 @@ class Static(NamedTuple):
         return self._replace(pad_value=0.0) if self.pad_value else self
 
 
+def _expect_one_dtype(x: Any, w: Any, bias: Any) -> None:
+    dtype = x.dtype
+    if dtype not in DTYPES or w.dtype is not dtype or (bias is not None and bias.dtype is not dtype):
+        expect_kernel_tensor(x, "x")
+        expect_kernel_tensor(w, "w", dtype)
+        expect_kernel_tensor(bias, "bias", dtype)
+
+
 # ---- Native calls --------------------------------------------------------------------------------------------------
 
 
 def _forward(x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
-    expect_kernel_tensor(x, "x")
-    expect_kernel_tensor(w, "w", x.dtype)
+    _expect_one_dtype(x, w, bias)
     with stream_of(x):
-        y = kernels(x).conv_forward(image_array(x, last), as_array(w.contiguous()), None if bias is None else
-                                    as_array(bias), None, *s, "none", 0.0, LAYOUTS[last], options(), None)  # fmt: skip
+        shift = None if bias is None else as_array(bias)
+        y = kernels(x).conv_forward(image_array(x, last), as_array(w.contiguous()), shift, None, *s, "none", 0.0,
+                                    LAYOUTS[last], options(), None)  # fmt: skip
         return image_tensor(y, last)
 
 
 def _transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
-    expect_kernel_tensor(x, "x")
-    expect_kernel_tensor(w, "w", x.dtype)
+    _expect_one_dtype(x, w, bias)
     n, k = x.shape[0], w.shape[1] * s.groups
     shape = (n, *size, k) if last else (n, k, *size)
     with stream_of(x):
+        shift = None if bias is None else as_array(bias)
         y = kernels(x).conv_backward_data(image_array(x, last), as_array(w.contiguous()), shape, *s[:6], LAYOUTS[last],
-                                          options(), None, None if bias is None else as_array(bias))  # fmt: skip
+                                          options(), None, shift)  # fmt: skip
         return image_tensor(y, last)
 
 
 def _filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
+    if x.dtype not in DTYPES or dy.dtype is not x.dtype:
+        expect_kernel_tensor(dy, "dy")
+        expect_kernel_tensor(x, "x", dy.dtype)
     last = is_channels_last(x)
-    expect_kernel_tensor(dy, "dy")
-    expect_kernel_tensor(x, "x", dy.dtype)
     shape = (dy.shape[1], x.shape[1] // s.groups, *size)
     with stream_of(x):
         dw = kernels(x).conv_backward_filter(image_array(dy, last), image_array(x, last), shape, *s, LAYOUTS[last],

@@ -10,11 +10,12 @@ import functools
 from typing import Any
 
 import torch
+from torch.nn import Parameter
 
 from .._core import ProblemError
 from ..geometry import per_axis
 from .conv import Static, conv, conv_direct, conv_transpose
-from .packed import may_pack, plan_of
+from .packed import plan_of
 from .pool import avg_pool, max_pool
 from .pool_kernels import AvgStatic, MaxStatic
 from .tensors import (
@@ -51,7 +52,7 @@ def convolve(rank: int, x: Any, w: Any, bias: Any, stride: Any, padding: Any, di
     dtype = autocast_dtype(x)
     if dtype is not None:
         x = cast(x, dtype)
-    if type(w) is torch.nn.Parameter and not needs_graph(x, w, bias) and may_pack(w, bias):
+    if type(w) is Parameter and not needs_graph(x, w, bias):
         found = plan_of(w, bias, x, s, packed, dtype is not None)
         if found is not None:
             plan, last = found

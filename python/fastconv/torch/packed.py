@@ -22,12 +22,12 @@ _MOST_PLANS = 8  # of one parameter: sizes of x and options
 class _State:
     """What a tensor held when it was looked at."""
 
-    __slots__ = ("_bytes", "_pointer", "_sample", "_tensor", "_version")
+    __slots__ = ("_bytes", "_pointer", "_sample", "_shape", "_tensor", "_version")
 
     def __init__(self, t: Any, died: Any = None) -> None:
-        self._version, self._pointer = t._version, t.data_ptr()
+        self._version, self._pointer, self._shape = t._version, t.data_ptr(), t.shape
         self._tensor: Any = weakref.ref(t, died)
-        flat = as_array(t).ravel(order="K")  # a view: see may_pack
+        flat = as_array(t).ravel(order="K")  # a view: see _may_pack
         self._sample = flat[:: max(1, -(-flat.size // _SAMPLES))]
         self._bytes = self._sample.tobytes()
 
@@ -36,6 +36,7 @@ class _State:
             self._tensor() is t
             and self._version == t._version
             and self._pointer == t.data_ptr()
+            and self._shape == t.shape
             and self._sample.tobytes() == self._bytes
         )
 
@@ -59,7 +60,7 @@ class _Packed:
 _packed: dict[int, _Packed] = {}  # by id of the parameter, which a weak reference empties
 
 
-def may_pack(w: Any, bias: Any) -> bool:
+def _may_pack(w: Any, bias: Any) -> bool:
     """Whether the tensors are dense and say when they change."""
     if w.is_inference() or (bias is not None and (bias.is_inference() or not bias.is_contiguous())):
         return False
@@ -70,8 +71,12 @@ def plan_of(w: Any, bias: Any, x: Any, s: Any, at_once: bool, mixed: bool) -> tu
     """(the plan of a convolution of x by parameters of the CPU, whether it takes x as (N, *spatial, C)).
 
     Args:
-        at_once: False: not for weights that come for the first time, which may never come again; then None.
+        at_once: False: not for weights that come for the first time, which may never come again.
         mixed: whether the weights are cast to the dtype of x, as in an autocast block.
+
+    Returns:
+        None where nothing is packed: weights that come for the first time, that do not count their versions, as in
+        inference mode, or are not dense.
 
     Raises:
         TypeError: dtypes that do not fit together.
@@ -79,6 +84,8 @@ def plan_of(w: Any, bias: Any, x: Any, s: Any, at_once: bool, mixed: bool) -> tu
     number = id(w)
     packed = _packed.get(number)
     if packed is None or not packed.holds(w, bias):
+        if not _may_pack(w, bias):
+            return None
         packed = _packed[number] = _Packed(w, bias, lambda _: _packed.pop(number, None))
         if not at_once:
             return None
@@ -88,6 +95,8 @@ def plan_of(w: Any, bias: Any, x: Any, s: Any, at_once: bool, mixed: bool) -> tu
         return latest[5]
     expect_kernel_tensor(x, "x")
     expect_kernel_tensor(w, "w", None if mixed else dtype)
+    if bias is not None:
+        expect_kernel_tensor(bias, "bias", None if mixed else dtype)
     key = tuple(shape[1:]), last, dtype, s, chosen
     plan = packed.plans.get(key)
     if plan is None:

@@ -22,6 +22,7 @@ from ..options import native as native_options
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 LAYOUTS = ("channels_first", "channels_last")
+_bfloat16_of_torch = torch.bfloat16
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _TO_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
 _TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
@@ -46,10 +47,10 @@ def empty_image(like: Any, shape: Any, channels_last: bool) -> Any:
 
 def as_array(t: Any) -> Any:
     """A NumPy or CuPy array that shares the tensor's memory; gradients are the caller's business."""
-    if t.dtype is torch.bfloat16:
-        return as_array(t.detach().view(torch.int16)).view(_bfloat16())
-    if t.is_cpu:
+    if t.is_cpu and t.dtype is not _bfloat16_of_torch:
         return t.numpy(force=True)
+    if t.dtype is _bfloat16_of_torch:
+        return as_array(t.detach().view(torch.int16)).view(_bfloat16())
     return importlib.import_module("cupy").from_dlpack(t.detach())
 
 
@@ -110,7 +111,15 @@ def kernels(t: Any) -> Any:
     return device
 
 
-_NOTHING: Any = contextlib.nullcontext()
+class _Nothing:
+    """As contextlib.nullcontext, with less to call."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+_NOTHING: Any = _Nothing()
 
 
 def stream_of(t: Any) -> Any:
