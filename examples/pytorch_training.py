@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training loop of PyTorch with one line more: the first batch is measured, forward and backward; the digits that fastconv has.
+"""A training loop of PyTorch with one line more: the first batch is measured, forward and backward.
 
 python examples/pytorch_training.py
 """

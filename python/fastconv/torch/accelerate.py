@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -204,7 +205,7 @@ def _replay(model: Any, made: Report, told: Report) -> None:
         raise ReportError(f"accelerate: the model has no layer {next(iter(wanted))!r}, which the report knows")
     for candidate in found:
         candidate.use(next(layer.replaced for layer in made.layers if layer.name == candidate.name))
-    told.__dict__.update({**made.__dict__, "about": made.about})
+    told.__dict__.update(copy.deepcopy(made.__dict__))
 
 
 def _about() -> dict[str, Any]:
