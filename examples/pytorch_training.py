@@ -13,7 +13,7 @@ import fastconv.torch
 def main() -> None:
     torch.manual_seed(0)
     digits, _ = fastconv.data.digits(size=32)
-    images, labels = torch.from_numpy(digits.images), torch.from_numpy(digits.labels)
+    images, labels = torch.from_numpy(digits.images[:640]), torch.from_numpy(digits.labels[:640])
     model = torch.nn.Sequential(
         torch.nn.Conv2d(1, 16, 3, padding=1),
         torch.nn.ReLU(),
