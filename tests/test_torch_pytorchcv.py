@@ -7,7 +7,6 @@ torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip insta
 
 import torch_programs  # noqa: E402
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*saved_variables:DeprecationWarning")  # of pytorchcv's own code
 
 
