@@ -197,9 +197,9 @@ BAD_CALLS = [
         "conv2d: x is in a device's memory, and ",
     ),
     (
-        lambda: fc.conv2d(FAKE_TORCH(), W),
+        lambda: fc.conv2d_backward_data(FAKE_TORCH(), W, X.shape),  # fc.conv2d takes it: tests/test_torch_patch.py
         TypeError,
-        "x is a torch tensor; expected a NumPy array: use x.detach().numpy()",
+        "dy is a torch tensor; expected a NumPy array: use dy.detach().numpy()",
     ),
     (
         lambda: fc.conv2d_backward(normal(2, 6, 5, 5), X, W),
