@@ -35,6 +35,17 @@ def full(request):
     return request.config.getoption("--full")
 
 
+@pytest.fixture
+def one_torch_thread():
+    """Threads of torch that wait for each other in tiny layers take long where others compute."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def pytest_collection_modifyitems(config, items):
     """Tests marked slow are left out without --full."""
     if not config.getoption("--full"):

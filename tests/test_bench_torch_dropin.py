@@ -14,16 +14,9 @@ torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip insta
 from bench import torch_dropin, torch_zoo  # noqa: E402
 
 SEED = 83
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 SMALL = {"vgg16": {"width_mult": 0.1}, "unet": {"width_mult": 0.1}, "resnet50": {"width_mult": 0.25}}
 SIZES = {"unet": 188, "dncnn": 16}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", torch_dropin.NETWORKS)

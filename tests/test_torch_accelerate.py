@@ -15,33 +15,11 @@ torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip insta
 import fastconv.torch as fct  # noqa: E402
 from fastconv.torch import measuring, swapping  # noqa: E402
 from tolerance import assert_close  # noqa: E402
+from torch_programs import QUICK, images, kinds, network  # noqa: E402
 
 SEED = 81
-QUICK = {"rounds": 2, "min_sample_s": 0.0, "whole_s": 0.0}
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 OURS = fct.nn.Conv2d
-
-
-def network():
-    torch.manual_seed(SEED)
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 6, 3, padding=1),
-        torch.nn.BatchNorm2d(6),
-        torch.nn.ReLU(inplace=True),
-        torch.nn.Dropout(0.3),
-        torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.Conv2d(6, 4, 1, bias=False)),
-        torch.nn.ConvTranspose2d(4, 2, 3, stride=2, padding=1, output_padding=1),
-        torch.nn.AvgPool2d(2),
-    )
-
-
-def images(n=2, c=3, size=8):
-    return torch.randn(n, c, size, size, generator=torch.Generator().manual_seed(SEED))
-
-
-def kinds(model):
-    """name -> whether it is ours, of the layers that can be."""
-    ours = set(swapping.classes().values())
-    return {name: type(m) in ours for name, m in model.named_modules() if swapping.stock_class(m) in swapping.classes()}
 
 
 class Clock:
@@ -79,15 +57,6 @@ class Clock:
         monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", stock)
         monkeypatch.setattr(swapping, "classes", lambda: {torch.nn.Conv2d: Fake})
         monkeypatch.setattr(measuring.timing, "time_calls", time_calls)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for each other in tiny layers take long where others compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -316,6 +285,15 @@ def test_arguments_by_name():
     assert model.fastconv_report.layers[0].calls[0].shape == [2, 3, 8, 8]
 
 
+def test_an_input_that_the_model_refuses_is_not_the_first():
+    model = fct.accelerate(network(), **QUICK)
+    with pytest.raises(RuntimeError, match="expected"):
+        model(images(c=5))
+    assert model.fastconv_report.pending and model._forward_pre_hooks
+    model(images())
+    assert not model.fastconv_report.pending and not model._forward_pre_hooks
+
+
 def test_a_new_call_forgets_the_old_one():
     model = fct.accelerate(fct.accelerate(network(), **QUICK), **QUICK)
     assert len(model._forward_pre_hooks) == 1
@@ -336,66 +314,3 @@ def test_what_is_said_about_wrong_arguments():
         fct.accelerate(compiled)
     fct.accelerate(compiled, "always")
     assert type(compiled._orig_mod[0]) is OURS
-
-
-# ---- Reports -------------------------------------------------------------------------------------------------------
-
-
-def test_a_report_is_saved_and_replayed(tmp_path, monkeypatch):
-    model = fct.accelerate(network(), example=images(), **QUICK)
-    made = model.fastconv_report
-    made.layers[0].replaced, made.layers[1].replaced = True, False
-    made.save(tmp_path / "report.json")
-    loaded = fct.Report.load(tmp_path / "report.json")
-    assert loaded == made and loaded.to_dict() == made.to_dict()
-    assert loaded.about["threads"] == torch.get_num_threads()
-    monkeypatch.setattr(measuring.timing, "time_calls", None)  # nothing is measured
-    for report in (tmp_path / "report.json", str(tmp_path / "report.json"), made):
-        other = fct.accelerate(network(), report=report)
-        assert kinds(other) == {x.name: x.replaced for x in made.layers}
-        assert str(other.fastconv_report) == str(made)
-
-
-def misfits():
-    longer = network().append(torch.nn.Conv2d(2, 2, 1))
-    other = network()
-    other[0] = torch.nn.Conv2d(3, 6, 3, stride=2)
-    half = network().bfloat16()
-    return {
-        "has no layer '4.0', which the report knows": network()[:4],
-        "has a layer '7' that the report does not know, Conv2d(2, 2, kernel_size=(1, 1), stride=(1, 1))": longer,
-        "layer '0' is Conv2d(3, 6, kernel_size=(3, 3), stride=(2, 2)) of float32; expected, after the report, "
-        "Conv2d(3, 6, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)) of float32": other,
-        "layer '0' is Conv2d(3, 6, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)) of bfloat16": half,
-    }
-
-
-@pytest.mark.parametrize("message", misfits())
-def test_a_report_of_another_model_is_refused(message):
-    report = fct.accelerate(network(), "always").fastconv_report
-    model = misfits()[message]
-    with pytest.raises(fct.ReportError, match=re.escape(message)):
-        fct.accelerate(model, report=report)
-    assert not any(kinds(model).values())
-
-
-def test_what_is_no_report(tmp_path):
-    made = fct.accelerate(network(), "always").fastconv_report.to_dict()
-    path = tmp_path / "report.json"
-    for text, message in (("{", "is not a report"), ("[]", "format 'list'; expected 1"), ("{}", "format None")):
-        path.write_text(text)
-        with pytest.raises(fct.ReportError, match=re.escape(message)):
-            fct.Report.load(path)
-    for changed, message in (
-        ({**made, "format": 2}, "format 2; expected 1"),
-        ({**made, "colour": "red"}, "unknown one"),
-        ({k: v for k, v in made.items() if k != "layers"}, "lacks a field"),
-        ({**made, "layers": [{**made["layers"][0], "replaced": "yes"}]}, "replaced='yes'; expected a bool"),
-    ):
-        with pytest.raises(fct.ReportError, match=re.escape(message)):
-            fct.Report.from_dict(changed)
-    waiting = fct.accelerate(network())
-    with pytest.raises(fct.ReportError, match="waits for the model's first input"):
-        waiting.fastconv_report.save(path)
-    with pytest.raises(fct.ReportError, match="waits for its own model's first input"):
-        fct.accelerate(network(), report=waiting.fastconv_report)

@@ -7,15 +7,10 @@ torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip insta
 
 import torch_programs  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*saved_variables:DeprecationWarning")  # of pytorchcv's own code
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.usefixtures("one_torch_thread"),
+    pytest.mark.filterwarnings("ignore:.*saved_variables:DeprecationWarning"),  # of pytorchcv's own code
+]
 
 
 def check(name):

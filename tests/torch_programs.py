@@ -11,6 +11,34 @@ import fastconv.torch as fct
 from fastconv.torch import measuring, swapping
 from tolerance import assert_close
 
+SEED = 81
+QUICK = {"rounds": 2, "min_sample_s": 0.0, "whole_s": 0.0}  # settings of accelerate where times do not matter
+
+
+def network():
+    """A small network with every kind of layer that matters here: five of them can be ours."""
+    torch.manual_seed(SEED)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3, padding=1),
+        torch.nn.BatchNorm2d(6),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.Dropout(0.3),
+        torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.Conv2d(6, 4, 1, bias=False)),
+        torch.nn.ConvTranspose2d(4, 2, 3, stride=2, padding=1, output_padding=1),
+        torch.nn.AvgPool2d(2),
+    )
+
+
+def images(n=2, c=3, size=8):
+    return torch.randn(n, c, size, size, generator=torch.Generator().manual_seed(SEED))
+
+
+def kinds(model):
+    """name -> whether it is ours, of the layers that can be."""
+    ours = set(swapping.classes().values())
+    return {name: type(m) in ours for name, m in model.named_modules() if swapping.stock_class(m) in swapping.classes()}
+
+
 # name: (module of pytorchcv.models, pixels a side); every one of another family.
 FAST = {
     "resnet10": ("resnet", 64),

@@ -101,8 +101,8 @@ class FirstInput:
     def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
         if getattr(module, "_is_replica", False):
             return  # DataParallel's copies for its GPUs live for one call
-        _forget(module)
         _measure(module, args, kwargs, self.training, self.settings, self.told)
+        _forget(module)  # not where the model refused this input
         self.told.pending = False
 
 
@@ -126,6 +126,8 @@ def _measure(model: Any, args: Any, kwargs: Any, training: bool | None, settings
         training = model.training and torch.is_grad_enabled()
     told.training = training
     found = candidates(model)
+    for candidate in found:
+        candidate.use(False)
     observer = LayerObserver(found, training, settings)
     with Undisturbed(model), torch.set_grad_enabled(training or torch.is_grad_enabled()):
         _observed(model, args, kwargs, found, observer)
@@ -140,7 +142,7 @@ def _measure(model: Any, args: Any, kwargs: Any, training: bool | None, settings
         told.stock_s, told.ours_s, ratio = measuring.whole(model, args, kwargs, training, chosen, settings)
         faster = ratio.low > 1
         told.note = "" if faster else f"torch's layers stay: the whole was {ratio} times as fast"
-    except RuntimeError as error:
+    except Exception as error:  # the call that follows raises it again, if it was the model's
         faster = False
         told.note = f"torch's layers stay: the whole could not be measured ({str(error).splitlines()[0]})"
     for candidate, layer in zip(found, told.layers, strict=True):

@@ -51,7 +51,6 @@ class Candidate:
         self.text = described(module)
         weight = getattr(module, "weight", None)
         self.dtype = str(weight.dtype).removeprefix("torch.") if weight is not None else None
-        self.use(False)
 
     def refusal(self) -> str | None:
         """Why it cannot be ours whatever the input, or None."""
@@ -67,7 +66,7 @@ class Candidate:
 
 
 def candidates(model: Any) -> list[Candidate]:
-    """The layers of a model that can be ours, each once, in the order of `named_modules`; torch's for now."""
+    """The layers of a model that can be ours, each once, in the order of `named_modules`."""
     kinds = {kind for pair in classes().items() for kind in pair}
     named = list(model.named_modules())
     return [Candidate(name, m) for name, m in named if type(m) in kinds and "forward" not in m.__dict__]
