@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An accelerated network compiled without a break, down to machine code: its answers, and that our ops are in it."""
+"""Accelerated networks compiled: without a break, down to machine code, and one that is still to be measured."""
 
 import shutil
 
@@ -45,3 +45,14 @@ def test_inference_compiled_by_inductor():
     assert len(graphs) == 1
     called = {str(node.target) for node in graphs[0].graph.nodes if node.op == "call_function"}
     assert sum("fastconv" in target for target in called) >= 3, called
+
+
+def test_a_model_that_waits_is_measured_outside_of_the_compiler():
+    model, x = network(), torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(SEED))
+    fct.accelerate(model, rounds=2, min_sample_s=0.0, whole_s=0.0)
+    compiled = torch.compile(model, backend="aot_eager")
+    with torch.no_grad():
+        for _ in range(2):
+            assert_close(compiled(x).numpy(), network()(x).numpy(), "parity")
+    assert not model.fastconv_report.pending and len(model.fastconv_report.layers) == 4
+    assert all(layer.calls for layer in model.fastconv_report.layers)

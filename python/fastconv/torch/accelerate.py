@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from typing import Any
 
 import torch
@@ -101,7 +102,9 @@ class FirstInput:
     def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
         if getattr(module, "_is_replica", False):
             return  # DataParallel's copies for its GPUs live for one call
-        _measure(module, args, kwargs, self.training, self.settings, self.told)
+        # A compiler that looks into this hook must stop here; it is asked only where it is loaded: that takes a second.
+        measure = torch.compiler.disable(_measure) if "torch._dynamo" in sys.modules else _measure
+        measure(module, args, kwargs, self.training, self.settings, self.told)
         _forget(module)  # not where the model refused this input
         self.told.pending = False
 
