@@ -35,6 +35,25 @@ def full(request):
     return request.config.getoption("--full")
 
 
+@pytest.fixture
+def one_torch_thread():
+    """Threads of torch that wait for each other in tiny layers take long where others compute."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked slow are left out without --full."""
+    if not config.getoption("--full"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 def pytest_generate_tests(metafunc):
     """`problem_text` runs over the problem files: the small ones, a part of the scaled layers, the layers by size."""
     if "problem_text" not in metafunc.fixturenames:

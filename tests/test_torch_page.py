@@ -23,6 +23,8 @@ def test_snippets_run():
         exec(compile(snippet, "pytorch.md", "exec"), names)
     assert names["y"].shape == names["z"].shape == (4, 8, 16, 16)
     assert names["compiled"](names["x"]).shape == (4, 16, 14, 14)
+    mine, there = names["net"].fastconv_report, names["deployed"].fastconv_report
+    assert mine == there and len(mine.layers) == 3
     assert names["w"].grad.any() and all(p.grad is not None for p in names["model"].parameters())
 
 

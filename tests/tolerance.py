@@ -27,6 +27,8 @@ _TIERS = {
     "statistics": (64, 64),
     # Several layers one after the other.
     "model": (4096, 4096),
+    # The same with batch norms over a few cells in training, whose small variances enlarge rounding: 2e-10 in float64.
+    "network": (2**20, 2**20),
     # Twenty steps of an optimiser: Adam divides by the root of a mean of squares, which enlarges the error of a
     # small gradient. In float64 this is 1e-9.
     "trained": (2**22, 2**22),

@@ -14,6 +14,8 @@ except ImportError as error:
     raise ImportError('fastconv.torch needs PyTorch: pip install "fastconv[torch]"') from error
 
 from . import functional, nn
+from .accelerate import accelerate
 from .patching import patch
+from .report import Report, ReportError
 
-__all__ = ["functional", "nn", "patch"]
+__all__ = ["Report", "ReportError", "accelerate", "functional", "nn", "patch"]
