@@ -87,8 +87,7 @@ class Multiplication {
       const int64_t all_columns = b.direct ? columns : columns * p.n;
       const int64_t strips = ceil_div(all_columns, b.strip_columns), blocks = ceil_div(b.groups, b.group_block);
       parallel_for(r.parallel, images * strips * blocks * b.row_chunks, [&](int64_t item, int slot) {
-        // Strips before shares of rows: a thread comes back to the columns that it has read.
-        const int64_t strip = item % (images * strips), share = item / (images * strips);
+        const auto [strip, share] = StripAndShare(item, images * strips, blocks * b.row_chunks, all_columns, b.rows);
         Item i = item_of(share % b.row_chunks, b.row_chunks, share / b.row_chunks, before);
         i.column = strip % strips * b.strip_columns;
         i.columns = std::min(b.strip_columns, all_columns - i.column);

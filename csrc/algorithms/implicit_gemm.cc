@@ -90,12 +90,11 @@ class Product {
       const int64_t all_pixels = b.joins_images() ? pixels * p.n : pixels;
       const int64_t strip_pixels = strip_of(all_pixels, images * b.groups * b.row_shares);
       const int64_t strips = ceil_div(all_pixels, strip_pixels);
-      // Strips before shares of rows: a thread comes back to the pixels that it has read.
       parallel_for(r.parallel, images * strips * b.groups * b.row_shares, [&](int64_t item, int slot) {
         Item i;
-        const int64_t strip = item % (images * strips), first = strip % strips * strip_pixels;
-        item /= images * strips;
-        i.share = item % b.row_shares, i.group = item / b.row_shares, i.before = before;
+        const auto [strip, share] = StripAndShare(item, images * strips, b.groups * b.row_shares, all_pixels, b.rows);
+        const int64_t first = strip % strips * strip_pixels;
+        i.share = share % b.row_shares, i.group = share / b.row_shares, i.before = before;
         i.pixel = strip / strips * pixels + first;
         i.pixels = std::min(strip_pixels, all_pixels - first);
         compute(grid, i, scratch_ + slot * room.bytes(), room);
