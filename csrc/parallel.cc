@@ -55,25 +55,58 @@ class InsideWork {
   bool before_;
 };
 
-struct Job {
-  void (*work)(void*, int64_t, int);
-  void* argument;
-  int64_t items;
-  int slots;
-  std::atomic<int64_t> next{0};
-  std::atomic<bool> failed{false};
+// Each thread begins with a range of its own, of neighbouring items, and then takes from the others'. So layers of a
+// network that are cut alike find in a core's cache what it wrote there. A thread that comes late loses its range.
+class Job {
+ public:
+  Job(void (*work)(void*, int64_t, int), void* argument, int64_t items, int slots)
+      : items_(items), slots_(slots), work_(work), argument_(argument) {
+    share(1);
+  }
+
+  int64_t items() const { return items_; }
+  int slots() const { return slots_; }
+  bool failed() const { return failed_.load(std::memory_order_relaxed); }
+
+  // Before anybody drains it.
+  void share(int threads) {
+    ranges_ = std::clamp(threads, 1, kMostRanges);
+    for (int i = 0; i < ranges_; ++i) {
+      range_[i].next.store(i * items_ / ranges_, std::memory_order_relaxed);
+      range_[i].end = (i + 1) * items_ / ranges_;
+    }
+  }
 
   // An item that finds no memory ends the job; parallel_run says so once every thread has left it.
   void drain(int slot) {
     const FloatingPointMode mode;
     const InsideWork inside;
     try {
-      for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) work(argument, item, slot);
+      for (int i = 0; i < ranges_; ++i) {
+        Range& range = range_[(slot + i) % ranges_];
+        for (int64_t item; (item = range.next.fetch_add(1, std::memory_order_relaxed)) < range.end;)
+          work_(argument_, item, slot);
+      }
     } catch (const std::bad_alloc&) {
-      failed.store(true, std::memory_order_relaxed);
-      next.store(items, std::memory_order_relaxed);
+      failed_.store(true, std::memory_order_relaxed);
+      for (int i = 0; i < ranges_; ++i) range_[i].next.store(range_[i].end, std::memory_order_relaxed);
     }
   }
+
+ private:
+  static constexpr int kMostRanges = 32;
+  struct alignas(64) Range {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+
+  const int64_t items_;
+  const int slots_;
+  void (*const work_)(void*, int64_t, int);
+  void* const argument_;
+  int ranges_;
+  std::atomic<bool> failed_{false};
+  Range range_[kMostRanges];
 };
 
 class Pool {
@@ -82,14 +115,15 @@ class Pool {
   bool run(Job* job) {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
-    const int helpers = static_cast<int>(std::min<int64_t>(job->slots, job->items)) - 1;
-    spins_ = job->slots <= available_threads() ? kSpins : 0;  // with more threads than cores, spinning starves others
+    const int helpers = static_cast<int>(std::min<int64_t>(job->slots(), job->items())) - 1;
+    spins_ = job->slots() <= available_threads() ? kSpins : 0;  // with more threads than cores, spinning starves others
     grow(helpers);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       job_ = job;
       wanted_ = std::min<int>(helpers, static_cast<int>(workers_.size()));
       running_.store(wanted_, std::memory_order_relaxed);
+      job->share(wanted_ + 1);
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
@@ -219,14 +253,14 @@ int granted_threads(int threads) {
 
 void parallel_run(void*, int slots, int64_t items, void (*work)(void*, int64_t, int), void* argument) {
   if (items <= 0) return;
-  Job job{work, argument, items, slots, {}, {}};
+  Job job(work, argument, items, slots);
   bool done = false;
   if (slots > 1 && items > 1 && !inside_work) {
     std::call_once(pool_once, start_pool);
     done = the_pool->run(&job);
   }
   if (!done) job.drain(0);
-  if (job.failed.load(std::memory_order_relaxed)) throw std::bad_alloc();
+  if (job.failed()) throw std::bad_alloc();
 }
 
 Parallel make_parallel(int threads) { return {nullptr, granted_threads(threads), parallel_run}; }

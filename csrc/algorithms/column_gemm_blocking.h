@@ -36,13 +36,13 @@ void each_phase(const ConvProblem& p, const Visit& visit, double pad_value = 0) 
   if (!folds_border(p)) each_border_grid(p, next);
 }
 
-// Which of `strips` columns' strips and of `shares` of the rows an item is. A thread is to come back to what it has read
-// already, the columns or the weights, whichever is more.
+// Which of `strips` columns' strips and of `shares` of the rows an item is. A thread, which gets neighbouring items, is to
+// come back to what it has read already, the columns or the weights, whichever is more.
 struct StripAndShare {
   int64_t strip, share;
   StripAndShare(int64_t item, int64_t strips, int64_t shares, int64_t columns, int64_t rows)
-      : strip(columns >= rows ? item % strips : item / shares),
-        share(columns >= rows ? item / strips : item % shares) {}
+      : strip(columns >= rows ? item / shares : item % strips),
+        share(columns >= rows ? item % shares : item / strips) {}
 };
 
 struct ColumnBlocking {
