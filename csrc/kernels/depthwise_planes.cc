@@ -73,10 +73,11 @@ FC_INLINE void add_steps(const DepthwisePlane<T>& p, const T* x, const T* w, con
   }
 }
 
-// ALL: of the whole block.
-template <class T, int SETS, int ROWS, bool ALL>
+// ALL: of the whole block. FULL: all lanes.
+template <class T, int SETS, int ROWS, bool ALL, bool FULL = false>
 FC_INLINE void store_rows(const DepthwisePlane<T>& p, T* y, uint32_t stored, int64_t left, V<T> (*acc)[ROWS]) {
   constexpr int lanes = Vec<T>::lanes;
+  constexpr uint32_t all_lanes = (1u << lanes) - 1;
   if constexpr (!ALL) asm("" : "+r"(stored));
   if (ALL && p.clamps) {
 #pragma GCC unroll 16
@@ -92,13 +93,34 @@ FC_INLINE void store_rows(const DepthwisePlane<T>& p, T* y, uint32_t stored, int
     for (int t = 0; t < SETS; ++t) {
       if (!ALL && p.accumulate) acc[t][o] += load_lanes(y + t * lanes, 0, left - t * lanes);
       if (!ALL && p.clamps) acc[t][o] = clamp<T>(acc[t][o], p.low, p.high);
-      store_first(y + t * lanes, acc[t][o], left - t * lanes);
+      if constexpr (FULL)
+        store(y + t * lanes, acc[t][o]);
+      else
+        store_bits(y + t * lanes, acc[t][o], row_bits(0, left - t * lanes) & all_lanes);
     }
   }
 }
 
+// One vector of columns of a block, with one group. A function of its own: among the loops around it, half of what it
+// needs would be kept in memory.
+template <class T, DepthwiseWay WAY, int FILTER, int ROWS, Reads READS>
+__attribute__((noinline)) void vector_of(const DepthwisePlane<T>& p, const T* x, const T* w, const uint32_t* bits,
+                                         uint32_t valid, T bias, T* y, int64_t left, uint32_t stored) {
+  constexpr int sets = WAY == DepthwiseWay::kInterleaved ? 2 : 1;
+  V<T> acc[sets][ROWS];
+#pragma GCC unroll 2
+  for (int t = 0; t < sets; ++t)
+#pragma GCC unroll 16
+    for (int o = 0; o < ROWS; ++o) acc[t][o] = splat(bias);
+  add_steps<T, WAY, FILTER, ROWS, READS>(p, x, w, bits, valid, acc);
+  if (stored == (1u << ROWS) - 1 && !p.accumulate)
+    store_rows<T, sets, ROWS, true, READS == Reads::kWhole>(p, y, stored, left, acc);
+  else
+    store_rows<T, sets, ROWS, false>(p, y, stored, left, acc);
+}
+
 template <class T, DepthwiseWay WAY, int FILTER, int ROWS>
-FC_INLINE void rows_of_channel(const DepthwisePlane<T>& p, const T* from, const T* weights, V<T> bias, T* to) {
+FC_INLINE void rows_of_channel(const DepthwisePlane<T>& p, const T* from, const T* weights, T bias, T* to) {
   constexpr int lanes = Vec<T>::lanes, sets = WAY == DepthwiseWay::kInterleaved ? 2 : 1;
   constexpr int stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
   // Rows that the image lacks are mostly among the first and the last that a block reads.
@@ -111,13 +133,29 @@ FC_INLINE void rows_of_channel(const DepthwisePlane<T>& p, const T* from, const 
     const int64_t row = done + ROWS <= p.rows || p.rows < ROWS ? done : p.rows - ROWS;
     const uint32_t stored = row_bits(done - row, p.rows - row);
     const uint32_t* bits = p.bits;
+    if (p.groups == 1) {
+      const int64_t first = row * stride + p.group->row;
+      const uint32_t valid = row_bits(p.first_row - first, p.last_row - first) & all;
+      const T *x = from + p.group->x + first * p.x_row, *w = weights + p.group->w;
+      const bool most = (valid & middle) == middle;
+      const auto some = kMasks<T> && most                    ? vector_of < T, WAY, FILTER, ROWS,
+                 kMasks<T> ? Reads::kMasked : Reads::kSome > : vector_of<T, WAY, FILTER, ROWS, Reads::kSome>;
+      const auto inner = most ? vector_of<T, WAY, FILTER, ROWS, Reads::kWhole> : some;
+      T* y = to + row * p.y_row;
+      for (int64_t v = 0, left = p.pixels; v * lanes < p.columns; ++v, left -= lanes * sets) {
+        (v >= p.left && v < p.right ? inner : some)(p, x + v * lanes * stride, w, bits, valid, bias,
+                                                    y + v * lanes * sets, left, stored);
+        if (v + 1 <= p.left || v + 1 >= p.right) bits += p.steps;
+      }
+      continue;
+    }
     for (int64_t column = 0; column < p.columns; column += lanes) {
       const int64_t v = column / lanes, left = p.pixels - column * sets;
       V<T> acc[sets][ROWS];
 #pragma GCC unroll 2
       for (int t = 0; t < sets; ++t)
 #pragma GCC unroll 16
-        for (int o = 0; o < ROWS; ++o) acc[t][o] = bias;
+        for (int o = 0; o < ROWS; ++o) acc[t][o] = splat(bias);
       const bool whole = v >= p.left && v < p.right;
       for (const DepthwiseGroup* group = p.group; group < p.group + p.groups; ++group) {
         const int64_t first = row * stride + group->row;
@@ -145,8 +183,8 @@ template <class T, DepthwiseWay WAY, int FILTER, int ROWS>
 void rows_of(const DepthwisePlane<T>* plane) {
   const DepthwisePlane<T>& p = *plane;
   for (int64_t c = 0; c < p.channels; ++c)
-    rows_of_channel<T, WAY, FILTER, ROWS>(p, p.x + c * p.x_channel, p.w + c * p.w_channel,
-                                          p.bias ? splat(p.bias[c]) : V<T>{}, p.y + c * p.y_channel);
+    rows_of_channel<T, WAY, FILTER, ROWS>(p, p.x + c * p.x_channel, p.w + c * p.w_channel, p.bias ? p.bias[c] : T(0),
+                                          p.y + c * p.y_channel);
 }
 
 // Eight chains of multiply-adds just hide their latency: more where there are registers.
