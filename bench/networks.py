@@ -107,15 +107,7 @@ def write(name: str, shape: tuple[int, ...], folder: Path, seed: int) -> Any:
 
 def table(rows: list[dict[str, Any]]) -> None:
     """Milliseconds with errors, our ratio to the best rival, and the geometric means."""
-    names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
-    body = []
-    for row in rows:
-        cells = [row["problem"], str(row["threads"])]
-        for name in names:
-            entry = row["peers"].get(name, {})
-            cells.append(summary.milliseconds(entry) or ("wrong" if "wrong" in entry else "-"))
-        ratio = summary.ratio(row, summary.best_rival(row), OURS)
-        body.append([*cells, str(ratio) if ratio else "-"])
+    names, body = summary.cells(rows, OURS, lambda row: [summary.best_rival(row)])
     report.print_table(
         "milliseconds of a batch (largest error relative to the largest result)",
         ["network", "threads", *names, "x best [95 %]"],

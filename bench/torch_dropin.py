@@ -243,15 +243,7 @@ PROGRAMS: dict[str, type[Program]] = {
 
 def table(rows: list[dict[str, Any]]) -> None:
     """Milliseconds with errors, our ratio to each, what was replaced, and the geometric means."""
-    names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
-    body = []
-    for row in rows:
-        cells = [row["problem"], str(row["threads"])]
-        for name in names:
-            entry = row["peers"].get(name, {})
-            cells.append(summary.milliseconds(entry) or ("wrong" if "wrong" in entry else "-"))
-        ratio = summary.ratio(row, EAGER, OURS)
-        body.append([*cells, str(ratio) if ratio else "-"])
+    names, body = summary.cells(rows, OURS, lambda row: [EAGER])
     title = "milliseconds (largest error, of the output or of the gradients, relative to the largest)"
     report.print_table(title, ["network", "threads", *names, f"x {EAGER} [95 %]"], body)
     for mode, threads in dict.fromkeys((row["mode"], row["threads"]) for row in rows):

@@ -58,15 +58,7 @@ def main() -> int:
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
-    body = []
-    for row in rows:
-        cells = [row["problem"], str(row["threads"])]
-        for name in names:
-            entry = row["peers"].get(name, {})
-            cells.append(summary.milliseconds(entry) or entry.get("wrong") or entry.get("refused", "-"))
-        over = [summary.ratio(row, them, OURS) for them in (BASELINE, summary.best_rival(row))]
-        body.append(cells + [str(ratio) if ratio else "-" for ratio in over])
+    names, body = summary.cells(rows, OURS, lambda row: [BASELINE, summary.best_rival(row)])
     header = ["step", "threads", *names, f"x {BASELINE} [95 %]", "x best [95 %]"]
     report.print_table("milliseconds of a step (largest relative error of the first losses)", header, body)
 

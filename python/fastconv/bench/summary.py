@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import timing
@@ -132,3 +132,16 @@ def scaling(rows: list[Row], few: int, many: int) -> dict[str, Any] | None:
 def milliseconds(entry: Mapping[str, Any]) -> str | None:
     """The median time of a peer and its error, as a table shows them; None where it was not timed."""
     return f"{1e3 * entry['median_s']:.2f} ({entry['error']:.0e})" if "median_s" in entry else None
+
+
+def cells(rows: list[Row], mine: str, over: Callable[[Row], Sequence[str | None]]) -> tuple[list[str], list[list[str]]]:
+    """(the names of all peers, a table's lines): problem, threads, the milliseconds of each, our ratios."""
+    names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
+    lines = []
+    for row in rows:
+        line = [row["problem"], str(row["threads"])]
+        for name in names:
+            entry = row["peers"].get(name, {})
+            line.append(milliseconds(entry) or ("wrong" if "wrong" in entry else "-"))
+        lines.append([*line, *(str(ratio(row, name, mine) or "-") for name in over(row))])
+    return names, lines
