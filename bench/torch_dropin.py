@@ -89,7 +89,12 @@ def main() -> int:
             for t in (int(n) for n in a.threads.split(",")):
                 report.progress(f"{name}, {mode}, {t} thread(s)")
                 torch.set_num_threads(t)
-                result["rows"].append(measured(name, mode, a.batch, a.size, names, settings))
+                row = measured(name, mode, a.batch, a.size, names, settings)
+                result["rows"].append(row)
+                report.progress("")
+                # The whole takes half an hour: what is stopped has told something.
+                ratio = summary.ratio(row, EAGER, OURS) or "-"
+                print(f"{row['problem']}, {t} thread(s): {ratio} x {EAGER}", flush=True)
     report.progress("")
     table(result["rows"])
     print("saved:", repository.save(result, a.out))
