@@ -71,10 +71,10 @@ const Choice& ConvStep::choice_of(const Options& options) const {
   const Known* first = known_.load(std::memory_order_acquire);
   for (const Known* known = first; known; known = known->next)
     if (known->threads == options.threads) return known->choice;
-  const Known* found = new Known{options.threads, choose(problem, options, true), first};
+  Known* const found = new Known{options.threads, choose(problem, options, true), first};
   // Another call may have put its own in front; then both stay.
   while (!known_.compare_exchange_weak(first, found, std::memory_order_release, std::memory_order_acquire))
-    const_cast<Known*>(found)->next = first;
+    found->next = first;
   return found->choice;
 }
 

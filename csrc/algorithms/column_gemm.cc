@@ -173,6 +173,8 @@ class Multiplication {
         const bool last = channel + channels == b.channels;
         // Enough pieces to fill a share of L2, then every panel (in L1) against all of them.
         const int64_t block = std::max<int64_t>(1, kRowElements / (channels * tap_count * kernels.mr + 1));
+        TileSums<T> out[kMostPieces];
+        const T* factor[kMostPieces];
         for (int64_t from = i.first_piece; from < i.last_piece; from += block) {
           const PhaseScope multiplying(r.phases, Phase::kProducts);
           for (int64_t j = 0; j < i.columns; j += kernels.nr) {
@@ -181,8 +183,6 @@ class Multiplication {
             const int64_t until = std::min(from + block, i.last_piece);
             const int64_t together = columns <= kernels.few_columns ? kernels.few_pieces : 1;
             for (int64_t piece = from; piece < until; piece += together) {
-              TileSums<T> out[kMostPieces];
-              const T* factor[kMostPieces];
               bool ends = false;
               const int64_t count = std::min(together, until - piece);
               for (int64_t k = 0; k < count; ++k) {
