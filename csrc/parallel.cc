@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pool for the process. A caller takes part in its own work; workers spin briefly, then sleep on a condition
-// variable. A second caller, or a call from inside a worker, finds the pool busy and runs its items itself.
+// variable. A second caller, or a call from inside a worker, finds the pool busy and runs its items itself. Beside a
+// library that computes on an OpenMP team the jobs go to that team: two teams that both wait by spinning take each
+// other's cores.
 #include "parallel.h"
 
 #include <pthread.h>
@@ -16,6 +18,7 @@
 #include <mutex>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -109,12 +112,32 @@ class Job {
   Range range_[kMostRanges];
 };
 
+struct OpenMp {
+  OpenMpRegion begin;
+  OpenMpThread thread;
+};
+std::atomic<const OpenMp*> openmp{nullptr};  // never freed: somebody may be inside
+
 class Pool {
  public:
   // Runs the job on up to job->slots threads; false when somebody else is using the pool.
   bool run(Job* job) {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
+    const OpenMp* team = openmp.load(std::memory_order_acquire);
+    // All its threads, whatever the items: a team of another size is built anew. One of more threads than cores, all
+    // spinning, would crawl.
+    if (team && job->slots() <= available_threads()) {
+      job->share(job->slots());
+      std::pair<Job*, OpenMpThread> shared{job, team->thread};
+      team->begin(
+          [](void* data) {
+            const auto& [job, thread] = *static_cast<std::pair<Job*, OpenMpThread>*>(data);
+            job->drain(thread());
+          },
+          &shared, static_cast<unsigned>(job->slots()), 0);
+      return true;
+    }
     const int helpers = static_cast<int>(std::min<int64_t>(job->slots(), job->items())) - 1;
     spins_ = job->slots() <= available_threads() ? kSpins : 0;  // with more threads than cores, spinning starves others
     grow(helpers);
@@ -192,7 +215,11 @@ std::once_flag pool_once;
 void start_pool() {
   the_pool = new Pool;
   // A forked child has none of the parent's threads and perhaps a locked mutex: it starts anew, the old one leaks.
-  pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
+  // No OpenMP library's team lives on there either, and GNU's waits for it for ever.
+  pthread_atfork(nullptr, nullptr, [] {
+    the_pool = new Pool;
+    use_openmp(nullptr, nullptr);
+  });
 }
 
 // Cores' worth of time that the control group grants, 0 when unlimited or unknown.
@@ -249,6 +276,10 @@ int granted_threads(int threads) {
   if (threads <= 0) return std::min(default_threads(), kMost);
   const int most = limit.load(std::memory_order_relaxed);
   return std::min(threads, most > 0 ? most : kMost);
+}
+
+void use_openmp(OpenMpRegion begin, OpenMpThread thread) {
+  openmp.store(begin ? new OpenMp{begin, thread} : nullptr, std::memory_order_release);
 }
 
 void parallel_run(void*, int slots, int64_t items, void (*work)(void*, int64_t, int), void* argument) {

@@ -29,6 +29,14 @@ class ThreadDefault {
   int before_;
 };
 
+// An OpenMP library's GOMP_parallel (GNU's; LLVM's and Intel's have it too): body(data) on each thread of a team of at
+// most `threads`, the caller one of them, which has ended when it returns. And omp_get_thread_num.
+using OpenMpRegion = void (*)(void (*body)(void* data), void* data, unsigned threads, unsigned flags);
+using OpenMpThread = int (*)();
+// From now on jobs of no more threads than cores run on that library's team; null: on the pool's threads again, as a
+// forked child does by itself.
+void use_openmp(OpenMpRegion begin, OpenMpThread thread);
+
 // Runs work(argument, item, slot) for item in [0, items) on up to `slots` threads (the caller is one of them).
 // Every item runs with rounding to nearest and subnormals flushed to zero, restored afterwards. Throws std::bad_alloc
 // where an item did, once no thread works on the others any more.

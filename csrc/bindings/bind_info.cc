@@ -136,6 +136,13 @@ void register_info(py::module_& m) {
         set_threads(threads);
       },
       py::arg("threads"));
+  m.def(
+      "use_openmp",
+      [](uintptr_t begin, uintptr_t thread) {
+        if (!begin != !thread) throw ProblemError{"use_openmp: one address is 0; expected both functions or neither"};
+        use_openmp(reinterpret_cast<OpenMpRegion>(begin), reinterpret_cast<OpenMpThread>(thread));
+      },
+      py::arg("gomp_parallel"), py::arg("omp_get_thread_num"));
   m.def("get_threads", &granted_threads, py::arg("wanted") = 0);
   m.def("fma_peak", &fma_peak, py::arg("seconds"), py::arg("threads"));
   m.def("trace_start", &trace_start, py::arg("phases") = false);

@@ -17,5 +17,8 @@ from . import functional, nn
 from .accelerate import accelerate
 from .patching import patch
 from .report import Report, ReportError
+from .team import share_team
+
+share_team()
 
 __all__ = ["Report", "ReportError", "accelerate", "functional", "nn", "patch"]
