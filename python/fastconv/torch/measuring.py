@@ -44,10 +44,35 @@ class Compared:
     ours: list[float] = field(default_factory=list)
 
 
-def run(model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wanted: list[Any], seed: int = 0) -> Any:
+class Directions:
+    """The gradient that comes in from behind: random numbers, the same for all dtypes.
+
+    Drawn once and kept, since drawing them takes longer than many a layer.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.drawn: list[Any] = []
+
+    def of(self, outputs: list[Any]) -> list[Any]:
+        """One tensor for each output."""
+        if [_kind(t) for t in self.drawn] != [_kind(t) for t in outputs]:
+            generator = torch.Generator(outputs[0].device).manual_seed(self.seed)
+            drawn = (torch.empty_like(t, dtype=torch.float64).normal_(generator=generator) for t in outputs)
+            self.drawn = [d.to(t.dtype) for d, t in zip(drawn, outputs, strict=True)]
+        return self.drawn
+
+
+def _kind(t: Any) -> Any:
+    return t.shape, t.stride(), t.dtype, t.device
+
+
+def run(
+    model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wanted: list[Any], directions: Directions
+) -> Any:
     """The answer of one call, with the gradients of `wanted` in training; nothing is accumulated anywhere.
 
-    The gradients are those of the answer times fixed random numbers. None stands where one does not exist.
+    The gradients are those of the answer times the directions. None stands where one does not exist.
     """
     y = model(*args, **kwargs)
     if not training:
@@ -55,10 +80,7 @@ def run(model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wante
     outputs = [t for t in tensors(y) if t.requires_grad]
     if not outputs or not wanted:
         return y, []
-    generator = torch.Generator(outputs[0].device).manual_seed(seed)
-    drawn = [torch.empty_like(t, dtype=torch.float64).normal_(generator=generator) for t in outputs]
-    dy = [d.to(t.dtype) for d, t in zip(drawn, outputs, strict=True)]  # in all dtypes the same numbers
-    return y, torch.autograd.grad(outputs, wanted, dy, allow_unused=True)
+    return y, torch.autograd.grad(outputs, wanted, directions.of(outputs), allow_unused=True)
 
 
 class LayerObserver:
@@ -130,7 +152,7 @@ class Pair:
             layer = twin(self.stock, type(self.stock)).double()
             args, kwargs = tuple(double(a) for a in self.args), {k: double(v) for k, v in self.kwargs.items()}
             wanted = [t for t in (next(tensors((args, kwargs))), *layer.parameters()) if t.requires_grad]
-            return _flat(run(layer, args, kwargs, self.training, wanted))
+            return _flat(run(layer, args, kwargs, self.training, wanted, Directions()))
 
 
 def compare(candidate: Candidate, args: Any, kwargs: Any, training: bool, settings: Settings) -> Compared:
@@ -195,9 +217,10 @@ def _sampler(call: Callable[[], Any], settings: Settings) -> Callable[[], float]
 def _timed(model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wanted: list[Any]) -> Callable[[], Any]:
     """One call, ended by waiting for the GPU that holds its tensors."""
     devices = [t.device for t in tensors((args, kwargs)) if t.device.type == "cuda"]
+    directions = Directions()
 
     def call() -> Any:
-        answer = run(model, args, kwargs, training, wanted)
+        answer = run(model, args, kwargs, training, wanted, directions)
         if devices:
             torch.cuda.synchronize(devices[0])
         return answer
