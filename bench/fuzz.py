@@ -96,7 +96,7 @@ class Fuzz:
             tally.worst, tally.where = worst, f"{isa}: {p}"
         if p.dtype not in HALVES and p.activation == "none" and worst <= 1:
             eps, factor = np.finfo(out.dtype).eps, max(row["error_factor"], 1.0)
-            scale = magnitude if factor <= 1 else np.full_like(magnitude, magnitude.max(initial=0))
+            scale = magnitude if factor <= 1 else np.full_like(magnitude, call.largest_sum)
             ratio = np.abs(out.astype(exact.dtype) - exact) / (
                 eps * factor * np.maximum(scale, np.finfo(out.dtype).tiny / eps)
             )

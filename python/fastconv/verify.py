@@ -5,8 +5,9 @@ The answer is that of `fastconv.reference`: NumPy in float64, for float64 in lon
 self-check (selfcheck.py), the fuzz command and the tables of docs/precision.md.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod, sqrt
 from typing import Any
 
@@ -115,7 +116,33 @@ class Call:
         """The same sums of absolute values, without the activation: what rounding errors are proportional to."""
         return self._reference(True)
 
-    def _reference(self, magnitude: bool) -> Array:
+    @cached_property
+    def largest_sum(self) -> float:
+        """The largest sum of absolute values that the tiles of a transform compute.
+
+        They reach over the edge: a tap that meets nothing but padding in the answer meets the image in what is dropped
+        there, and in the same tile.
+        """
+        p = self.problem
+        largest = float(self.magnitude().max(initial=0))
+        if p.pass_ == "bwd_filter" or p.padding_mode not in ("zeros", "constant"):
+            return largest
+        # A residual exists in the answer alone.
+        products = replace(self, arrays={name: a for name, a in self.arrays.items() if name != "residual"})
+        reach = [(r - 1) * d for r, d in zip(p.filter, p.dilation, strict=True)]
+        if p.pass_ == "fwd":
+            more = [-(-n // s) * s for n, s in zip(reach, p.stride, strict=True)]
+            ends = zip(p.pad_begin, p.pad_end, more, strict=True)
+            wide = products._reference(True, [(begin + n, end + n) for begin, end, n in ends])
+        else:
+            spatial = ((o - 1) * s + 1 + n for o, s, n in zip(p.output_size, p.stride, reach, strict=True))
+            shape = (p.n, p.c, *spatial) if p.layout == "nchw" else (p.n, *spatial, p.c)
+            wide = products._reference(True, [(0, 0)] * p.spatial_rank, shape)
+        return max(largest, float(wide.max(initial=0)))
+
+    def _reference(
+        self, magnitude: bool, padding: Sequence[tuple[int, int]] | None = None, x_shape: Sequence[int] | None = None
+    ) -> Array:
         from . import reference
 
         p = self.problem
@@ -126,7 +153,7 @@ class Call:
             a = {name: np.abs(value) for name, value in a.items()}
         words: dict[str, Any] = {
             "stride": p.stride,
-            "padding": tuple(zip(p.pad_begin, p.pad_end, strict=True)),
+            "padding": tuple(padding or zip(p.pad_begin, p.pad_end, strict=True)),
             "dilation": p.dilation,
             "groups": p.groups,
             "padding_mode": p.padding_mode,
@@ -141,7 +168,7 @@ class Call:
         if p.pass_ == "fwd":
             y = reference.conv(a["x"], a["w"], a.get("bias"), **words, pad_value=pad, residual=a.get("residual"))
         else:
-            y = reference.conv_backward_data(a["dy"], a["w"], p.x_shape, **words)
+            y = reference.conv_backward_data(a["dy"], a["w"], x_shape or p.x_shape, **words)
             if "bias" in a:
                 y = y + a["bias"].reshape(-1, *(1,) * (p.spatial_rank * (p.layout == "nchw")))
         return y if magnitude or p.activation == "none" else reference.activation(p.activation, y, self.alpha)
@@ -149,12 +176,12 @@ class Call:
     def allowed(self, exact: Array, magnitude: Array, error_factor: float) -> Array:
         """The largest error of each element that an algorithm of this error factor may have (docs/numerics.md).
 
-        A transform mixes the cells of its tile: its errors are relative to the largest sum of all, and it counts as a
-        sum of as many terms as the filter has taps at least, because it adds those where the answer has one.
+        A transform mixes the cells of its tile: its errors are relative to the largest sum of all tiles, and it counts
+        as a sum of as many terms as the filter has taps at least, because it adds those where the answer has one.
         """
         p = self.problem
         info = np.finfo(np.float64 if p.dtype == "f64" else np.float32)
-        scale = magnitude if error_factor <= 1 else np.full_like(magnitude, magnitude.max(initial=0))
+        scale = magnitude if error_factor <= 1 else np.full_like(magnitude, self.largest_sum)
         terms = max(self.terms, 1 if error_factor <= 1 else prod(p.filter))
         bound = max(error_factor, 1.0) * float(info.eps) * sqrt(terms) * scale + float(info.tiny)
         if p.activation != "none":
