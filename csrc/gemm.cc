@@ -77,7 +77,8 @@ bool multiply(const Machine& machine, const Parallel& parallel, const Gemm<T>& g
                                 g.c_row,
                                 d > 0 || g.bias,
                                 left + (begin + size) * depth,
-                                g.c + (row + begin) * g.c_row + column + j + nr};
+                                g.c + (row + begin) * g.c_row + column + j + nr,
+                                right + j * depth};
           kernels.tile(depth, left + begin * depth, right + j * depth, &out);
         }
       }

@@ -175,6 +175,9 @@ class Multiplication {
         const int64_t block = std::max<int64_t>(1, kRowElements / (channels * tap_count * kernels.mr + 1));
         TileSums<T> out[kMostPieces];
         const T* factor[kMostPieces];
+        // Where the rows begin that are moved after this depth block's: of the next one, or of the next strip.
+        const T* following = last ? source + i.columns - channel * read_layout.channel_pitch
+                                  : source + channels * read_layout.channel_pitch;
         for (int64_t from = i.first_piece; from < i.last_piece; from += block) {
           const PhaseScope multiplying(r.phases, Phase::kProducts);
           for (int64_t j = 0; j < i.columns; j += kernels.nr) {
@@ -182,6 +185,11 @@ class Multiplication {
             const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
             const int64_t until = std::min(from + block, i.last_piece);
             const int64_t together = columns <= kernels.few_columns ? kernels.few_pieces : 1;
+            // Each tile asks for its share of the rows of the next panel.
+            const bool asks = moves && from == i.first_piece;
+            const int64_t asked = asks ? ceil_div(channels, until - from) : 0;
+            const int64_t x_pitch = asks ? read_layout.channel_pitch : 0;
+            const T* next_x = !asks ? panel : j + kernels.nr < gathered_from ? source + j + kernels.nr : following;
             for (int64_t piece = from; piece < until; piece += together) {
               bool ends = false;
               const int64_t count = std::min(together, until - piece);
@@ -196,7 +204,10 @@ class Multiplication {
                           ldc,
                           channel > 0,
                           factor[k] + rows * depth,
-                          ends_panel ? c + (b.piece_begin(from) - first_row) * ldc + j + kernels.nr : to + rows * ldc};
+                          ends_panel ? c + (b.piece_begin(from) - first_row) * ldc + j + kernels.nr : to + rows * ldc,
+                          next_x + (piece + k - from) * asked * x_pitch,
+                          x_pitch,
+                          asked * (kernels.nr / kernels.lanes)};
                 if (last) store.expect(grid, i.column + j, columns, channel0 + begin - first_row, rows);
                 ends = last && direct && store.end_in_tile(channel0 + begin - first_row, &out[k]);
               }

@@ -139,7 +139,8 @@ class FilterGradient {
                                 depth_total,
                                 block > first,
                                 left + (begin + size) * depth,
-                                c + begin * depth_total + j + kernels.nr};
+                                c + begin * depth_total + j + kernels.nr,
+                                right + j * depth};
           kernels.tile(depth, left + begin * depth, right + j * depth, &out);
         }
       }

@@ -69,6 +69,12 @@ FC_INLINE void store_sums(V<T> (&sum)[ROWS][VECTORS], const TileSums<T>& out) {
   }
 }
 
+// By their last elements, since the line of the first one has come with the panel before.
+template <class T>
+FC_INLINE AskAhead<T, kVectors, false> lines_of_x(const TileSums<T>& out) {
+  return {out.next_x + Vec<T>::lanes - 1, out.x_pitch};
+}
+
 template <class T, int ROWS, int VECTORS>
 void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, const TileSums<T>& out) {
   constexpr int lanes = Vec<T>::lanes;
@@ -90,9 +96,15 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, con
     next += ROWS;
   };
   AskAhead<T, VECTORS> ask(out.next_c, out.ldc);
+  AskAhead<T, kVectors, false> ask_x = lines_of_x(out);
   int64_t d = 0;
   for (const int64_t asking = depth < ROWS * VECTORS ? depth : ROWS * VECTORS; d < asking; ++d) {
     ask();
+    ask_x();
+    step();
+  }
+  for (const int64_t asking = depth < out.next_lines ? depth : out.next_lines; d < asking; ++d) {
+    ask_x();
     step();
   }
 #pragma GCC unroll 4
@@ -134,8 +146,8 @@ void tile(int64_t depth, const T* a, const T* b, const TileSums<T>* out) {
   if constexpr (kVectors > 2) return tile_rows<T, 3>(depth, a, b, *out);
 }
 
-// The panel lies in rows x_pitch apart and is moved to `b` by stores that the multiply-adds hide. The rows of the next
-// panel are asked for: by their last elements, since the line of the first one has come with this panel.
+// The panel lies in rows x_pitch apart and is moved to `b` by stores that the multiply-adds hide, if the rows have been
+// asked for: by the tiles of the panel before, all together, because a tile has too few loads under way for them.
 template <class T, int ROWS>
 void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, int64_t x_pitch, T* __restrict b,
                   const TileSums<T>& out) {
@@ -143,15 +155,16 @@ void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, i
   V<T> sum[ROWS][kVectors] = {};
   const T* next = out.next_a;
   AskAhead<T, kVectors> ask(out.next_c, out.ldc);
+  AskAhead<T, kVectors, false> ask_x = lines_of_x(out);
   for (int64_t d = 0; d < depth; ++d) {
     __builtin_prefetch(next, 0, 3);
     if (d < ROWS * kVectors) ask();
+    if (d < out.next_lines) ask_x();
     V<T> column[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       column[v] = load_once(x + v * lanes);
       store(b + v * lanes, column[v]);
-      __builtin_prefetch(x + (kVectors + v + 1) * lanes - 1, 0, 2);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {

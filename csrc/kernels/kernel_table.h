@@ -17,6 +17,9 @@ struct TileSums {
   bool accumulate;              // adds to what is there
   const T* next_a;              // of the next tile, asked for while this one is computed; any address
   const T* next_c;              // where its sums go, likewise
+  const T* next_x;              // rows of the panel that is moved next, likewise
+  int64_t x_pitch = 0;          // between them
+  int64_t next_lines = 0;       // vectors of them to ask for
   const T* bias = nullptr;      // of the tile's rows; null: none
   const T* residual = nullptr;  // as c; null: none
   int32_t activation = 0;       // of those that end_in_tile
