@@ -7,6 +7,9 @@
 // cache line and take both load ports, which still leaves the multiply-adds the narrower place.
 // Stride 2 takes two loads and two shuffles for two taps. Beyond the image nothing is read: masks on the columns, a bit
 // for each row.
+#include <algorithm>
+#include <limits>
+
 #include "depthwise_kernels.h"
 #include "simd.h"
 
@@ -80,10 +83,15 @@ FC_INLINE void store_rows(const DepthwisePlane<T>& p, T* y, uint32_t stored, int
   constexpr uint32_t all_lanes = (1u << lanes) - 1;
   if constexpr (!ALL) asm("" : "+r"(stored));
   if (ALL && p.clamps) {
+    const auto each = [&](const auto& change) __attribute__((always_inline)) {
 #pragma GCC unroll 16
-    for (int o = 0; o < ROWS; ++o)
+      for (int o = 0; o < ROWS; ++o)
 #pragma GCC unroll 2
-      for (int t = 0; t < SETS; ++t) acc[t][o] = clamp<T>(acc[t][o], p.low, p.high);
+        for (int t = 0; t < SETS; ++t) acc[t][o] = change(acc[t][o]);
+    };
+    each([low = splat(p.low)](V<T> v) __attribute__((always_inline)) { return vmax<T>(low, v); });  // NaN passes
+    if (p.high <= std::numeric_limits<T>::max())
+      each([high = splat(p.high)](V<T> v) __attribute__((always_inline)) { return vmin<T>(high, v); });
   }
 #pragma GCC unroll 16
   for (int o = 0; o < ROWS; ++o, y += p.y_row) {
@@ -119,8 +127,89 @@ __attribute__((noinline)) void vector_of(const DepthwisePlane<T>& p, const T* x,
     store_rows<T, sets, ROWS, false>(p, y, stored, left, acc);
 }
 
+// ---- 3 x 3 ---------------------------------------------------------------------------------------------------------
+// The weights stay in registers and no count is left to the processor's guess: half the time of the loops above.
+
+template <class T, DepthwiseWay WAY, int FILTER>
+constexpr bool kKeepsWeights = kManyRegisters && sizeof(T) == 4 && FILTER == 3 && WAY != DepthwiseWay::kInterleaved;
+
+template <class T, DepthwiseWay WAY>
+bool has_three_taps(const DepthwisePlane<T>& p) {
+  if (WAY == DepthwiseWay::kPlain) return p.steps == 3;
+  return p.steps == 2 && p.step[0].taps == 3 && p.step[1].taps == 1;
+}
+
+// Step S of an output's taps: one filter column, or two of stride 2.
+template <class T, DepthwiseWay WAY, int ROWS, int S, bool WHOLE>
+FC_INLINE void add_kept(const T* at, int64_t x_row, uint32_t bits, uint32_t valid, const V<T> (*w)[3], V<T>* acc) {
+  constexpr int lanes = Vec<T>::lanes, stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
+  constexpr int read = (ROWS - 1) * stride + 3;
+#pragma GCC unroll 32
+  for (int i = 0; i < read; ++i, at += x_row) {
+    if ((i < 2 || i > read - 3) && !(valid >> i & 1)) continue;
+    if constexpr (WAY == DepthwiseWay::kEvenOdd) {
+      V<T> even, odd;
+      unzip<T>(load_some<T, WHOLE>(at, bits), load_some<T, WHOLE>(at + lanes, bits >> lanes), &even, &odd);
+      spread<T, stride, 3, ROWS>(i, w[2 * S], even, acc);
+      if (S == 0) spread<T, stride, 3, ROWS>(i, w[1], odd, acc);
+    } else {
+      spread<T, stride, 3, ROWS>(i, w[S], load_some<T, WHOLE>(at, bits), acc);
+    }
+  }
+}
+
+// A block lacks no rows but of the first and the last two.
+template <class T, DepthwiseWay WAY, int ROWS>
+bool keeps_weights(const DepthwisePlane<T>& p) {
+  constexpr int stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1, read = (ROWS - 1) * stride + 3;
+  if (p.accumulate || p.groups != 1 || p.rows < ROWS || !has_three_taps<T, WAY>(p)) return false;
+  const int64_t first = p.group->row, last = (p.rows - ROWS) * stride + p.group->row + read;
+  return p.first_row - first <= 2 && last - p.last_row <= 2 && p.last_row - p.first_row >= read - 2;
+}
+
+template <class T, DepthwiseWay WAY, int ROWS>
+__attribute__((noinline)) void channel_of(const DepthwisePlane<T>& p, const T* from, const T* weights, T bias, T* to) {
+  constexpr int lanes = Vec<T>::lanes, stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
+  constexpr int steps = WAY == DepthwiseWay::kEvenOdd ? 2 : 3;
+  constexpr uint32_t all_read = WAY == DepthwiseWay::kEvenOdd ? ~0u : (1u << lanes) - 1;
+  V<T> w[3][3];
+#pragma GCC unroll 3
+  for (int t = 0; t < 3; ++t)
+#pragma GCC unroll 3
+    for (int r = 0; r < 3; ++r) w[t][r] = splat(weights[p.step[t / stride].w[t % stride] + r * p.w_row]);
+  const int64_t x_row = p.x_row;
+  for (int64_t done = 0; done < p.rows; done += ROWS) {
+    // The last block begins earlier: some rows are computed twice.
+    const int64_t row = std::min(done, p.rows - ROWS), first = row * stride + p.group->row;
+    const uint32_t valid = row_bits(p.first_row - first, p.last_row - first);
+    const T* x = from + first * x_row;
+    T* y = to + row * p.y_row;
+    const uint32_t* bits = p.bits;
+    for (int64_t v = 0, left = p.pixels; left > 0; ++v, left -= lanes, x += lanes * stride, y += lanes) {
+      const bool whole = v >= p.left && v < p.right;
+      V<T> acc[1][ROWS];
+#pragma GCC unroll 16
+      for (int o = 0; o < ROWS; ++o) acc[0][o] = splat(bias);
+      const auto add = [&]<int S>() __attribute__((always_inline)) {
+        if (whole || (bits[S] & all_read) == all_read)
+          add_kept<T, WAY, ROWS, S, true>(x + p.step[S].x, x_row, 0, valid, w, acc[0]);
+        else
+          add_kept<T, WAY, ROWS, S, false>(x + p.step[S].x, x_row, bits[S], valid, w, acc[0]);
+      };
+      add.template operator()<0>();
+      add.template operator()<1>();
+      if constexpr (steps == 3) add.template operator()<2>();
+      if (left >= lanes)
+        store_rows<T, 1, ROWS, true, true>(p, y, 0, left, acc);
+      else
+        store_rows<T, 1, ROWS, true, false>(p, y, 0, left, acc);
+      if (v + 1 <= p.left || v + 1 >= p.right) bits += p.steps;
+    }
+  }
+}
+
 template <class T, DepthwiseWay WAY, int FILTER, int ROWS>
-FC_INLINE void rows_of_channel(const DepthwisePlane<T>& p, const T* from, const T* weights, T bias, T* to) {
+void rows_of_channel(const DepthwisePlane<T>& p, const T* from, const T* weights, T bias, T* to) {
   constexpr int lanes = Vec<T>::lanes, sets = WAY == DepthwiseWay::kInterleaved ? 2 : 1;
   constexpr int stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
   // Rows that the image lacks are mostly among the first and the last that a block reads.
@@ -182,9 +271,11 @@ FC_INLINE void rows_of_channel(const DepthwisePlane<T>& p, const T* from, const 
 template <class T, DepthwiseWay WAY, int FILTER, int ROWS>
 void rows_of(const DepthwisePlane<T>* plane) {
   const DepthwisePlane<T>& p = *plane;
+  auto run = rows_of_channel<T, WAY, FILTER, ROWS>;
+  if constexpr (kKeepsWeights<T, WAY, FILTER>)
+    if (keeps_weights<T, WAY, ROWS>(p)) run = channel_of<T, WAY, ROWS>;
   for (int64_t c = 0; c < p.channels; ++c)
-    rows_of_channel<T, WAY, FILTER, ROWS>(p, p.x + c * p.x_channel, p.w + c * p.w_channel, p.bias ? p.bias[c] : T(0),
-                                          p.y + c * p.y_channel);
+    run(p, p.x + c * p.x_channel, p.w + c * p.w_channel, p.bias ? p.bias[c] : T(0), p.y + c * p.y_channel);
 }
 
 // Eight chains of multiply-adds just hide their latency: more where there are registers.
