@@ -39,15 +39,14 @@ int64_t packed_taps(const ConvProblem& p) {
 }
 
 Blocking blocking_of(const ConvProblem& p, const Machine& m) {
-  if (p.dtype == DType::kFloat64) return Blocking(p, m.kernels->gemm->f64.mr, m.kernels->gemm->f64.nr);
-  return Blocking(p, m.kernels->gemm->f32.mr, m.kernels->gemm->f32.nr);
+  return p.dtype == DType::kFloat64 ? Blocking(p, m.kernels->gemm->f64) : Blocking(p, m.kernels->gemm->f32);
 }
 
 // dst[group][phase][piece][depth][rows of the piece]
 template <class T>
 void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const Stored<T>& w, T* dst) {
   const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
-  const Blocking b(p, kernels.mr, kernels.nr);
+  const Blocking b(p, kernels);
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
     parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
       const int64_t group = item / b.pieces, piece = item % b.pieces;
@@ -66,7 +65,7 @@ class Multiplication {
       : p(problem),
         r(context),
         kernels(gemm_kernels<T>(*r.machine)),
-        b(p, kernels.mr, kernels.nr),
+        b(p, kernels),
         folds(folds_border(p)),
         store(p, r, kernels),
         weights(packed_w),
@@ -146,7 +145,10 @@ class Multiplication {
     // Pixels that lie side by side, of one image.
     const bool moves =
         direct && tap_count == 1 && grid.reads_as_written() && !folds && read_layout.layout == Layout::kChannelsFirst;
-    const int64_t gathered_from = moves ? i.columns / kernels.nr * kernels.nr : 0;
+    // Few columns that are left over go to the panels before, one to each.
+    const int64_t panel_count = i.columns / kernels.nr, rest = i.columns % kernels.nr;
+    const int64_t wide = moves && kernels.widest > kernels.nr && rest <= panel_count ? rest : 0;
+    const int64_t gathered_from = moves ? panel_count * kernels.nr + wide : 0;
     const int64_t image = i.column / grid.columns(), pixel = i.column % grid.columns();
 
     // Groups of a block are gathered together, then computed one by one: a block of depth spans all their channels.
@@ -180,16 +182,17 @@ class Multiplication {
                                   : source + channels * read_layout.channel_pitch;
         for (int64_t from = i.first_piece; from < i.last_piece; from += block) {
           const PhaseScope multiplying(r.phases, Phase::kProducts);
-          for (int64_t j = 0; j < i.columns; j += kernels.nr) {
-            T* panel = panels + (j * gathered + g * b.channels * kernels.nr) * tap_count;
-            const int64_t columns = std::min<int64_t>(kernels.nr, i.columns - j);
+          for (int64_t j = 0, columns; j < i.columns; j += columns) {
+            const int64_t width = j < wide * kernels.widest ? kernels.widest : kernels.nr;
+            columns = std::min(width, i.columns - j);
+            T* panel = panels + (j * gathered + g * b.channels * width) * tap_count;
             const int64_t until = std::min(from + block, i.last_piece);
             const int64_t together = columns <= kernels.few_columns ? kernels.few_pieces : 1;
             // Each tile asks for its share of the rows of the next panel.
             const bool asks = moves && from == i.first_piece;
             const int64_t asked = asks ? ceil_div(channels, until - from) : 0;
             const int64_t x_pitch = asks ? read_layout.channel_pitch : 0;
-            const T* next_x = !asks ? panel : j + kernels.nr < gathered_from ? source + j + kernels.nr : following;
+            const T* next_x = !asks ? panel : j + width < gathered_from ? source + j + width : following;
             for (int64_t piece = from; piece < until; piece += together) {
               bool ends = false;
               const int64_t count = std::min(together, until - piece);
@@ -204,7 +207,7 @@ class Multiplication {
                           ldc,
                           channel > 0,
                           factor[k] + rows * depth,
-                          ends_panel ? c + (b.piece_begin(from) - first_row) * ldc + j + kernels.nr : to + rows * ldc,
+                          ends_panel ? c + (b.piece_begin(from) - first_row) * ldc + j + width : to + rows * ldc,
                           next_x + (piece + k - from) * asked * x_pitch,
                           x_pitch,
                           asked * (kernels.nr / kernels.lanes)};
@@ -281,7 +284,7 @@ namespace {
 template <class T>
 void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
-  const Blocking b(p, kernels.mr, kernels.nr);
+  const Blocking b(p, kernels);
   const double peak = sizeof(T) == 8 ? m.flops_f64 : m.flops_f32;
   // A narrow last panel takes fewer vectors, with more loads for its multiply-adds: in the end, one load a cycle.
   const auto cycles = [&](int64_t vectors) {
@@ -290,8 +293,10 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   };
   const double full = cycles(kernels.nr / kernels.lanes), strip = static_cast<double>(b.strip_columns);
   const int64_t narrow = b.strip_columns % kernels.nr;
-  const double narrow_cycles = narrow <= kernels.few_columns ? 0.6 * static_cast<double>(narrow)
-                                                             : cycles(ceil_div(narrow, int64_t{kernels.lanes}));
+  const bool wide =
+      b.all_taps == 1 && b.direct && narrow <= b.strip_columns / kernels.nr * (kernels.widest - kernels.nr);
+  const double few = static_cast<double>(narrow) * (wide ? 0.6 : 0.4) + (wide || !narrow ? 0.0 : 1.5);
+  const double narrow_cycles = narrow <= kernels.few_columns ? few : cycles(ceil_div(narrow, int64_t{kernels.lanes}));
   const double panels = static_cast<double>(b.strip_columns / kernels.nr) + narrow_cycles / full;
   const double lanes = strip / kernels.nr / panels;
   const bool reads_last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;

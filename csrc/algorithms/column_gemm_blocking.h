@@ -7,6 +7,7 @@
 
 #include "../border.h"
 #include "../im2col.h"
+#include "../kernels/kernel_table.h"
 #include "../rounding.h"
 
 namespace fastconv {
@@ -60,7 +61,9 @@ struct ColumnBlocking {
   // Blocks of padding: images whose columns share a strip, shares of the pieces; 0 where there are none.
   int64_t border_images = 0, border_chunks = 0;
 
-  ColumnBlocking(const ConvProblem& p, int mr, int nr) {
+  template <class T>
+  ColumnBlocking(const ConvProblem& p, const GemmKernelsOf<T>& kernels) {
+    const int mr = kernels.mr, nr = kernels.nr;
     forward = p.pass == Pass::kForward;
     groups = p.groups;
     rows = (forward ? p.k : p.c) / groups;
@@ -86,8 +89,8 @@ struct ColumnBlocking {
     const int64_t depth = group_block * channel_block * largest_taps;
     const int64_t all_columns = direct ? grid_columns : p.n * grid_columns;
     const int64_t width = forward ? output_size(p, 2) : ceil_div(p.size[2], p.stride[2]);
-    strip_columns =
-        strip_of(std::clamp(kStripElements / depth / nr * nr, int64_t{nr}, kMostColumns), all_columns, width, nr);
+    strip_columns = strip_of(std::clamp(kStripElements / depth / nr * nr, int64_t{nr}, kMostColumns), all_columns,
+                             width, nr, all_taps == 1 ? kernels.widest : nr);
     pieces = ceil_div(rows, mr);
     const int64_t items =
         phase_total * ceil_div(groups, group_block) * ceil_div(all_columns, strip_columns) * (direct ? p.n : 1);
@@ -112,13 +115,15 @@ struct ColumnBlocking {
 
   // Columns of a strip, at most `limit` (a multiple of nr): whole rows of the grid, or an equal part of one, where they
   // fill panels exactly, because a strip that crosses rows gathers them whole; otherwise equal shares of all columns.
-  static int64_t strip_of(int64_t limit, int64_t all_columns, int64_t width, int nr) {
+  // Panels are nr wide, up to `widest` where that leaves none that is not full.
+  static int64_t strip_of(int64_t limit, int64_t all_columns, int64_t width, int nr, int widest) {
     if (all_columns <= limit) return std::max<int64_t>(1, all_columns);
     for (int64_t rows = limit / width; rows > 0 && 2 * rows * width > limit; --rows)
       if (rows * width % nr == 0) return rows * width;
     for (int64_t parts = ceil_div(width, limit); parts < 8; ++parts)
       if (width % (parts * nr) == 0 && width / parts <= limit) return width / parts;
-    return ceil_div(ceil_div(all_columns, ceil_div(all_columns, limit)), nr) * nr;
+    const int64_t share = ceil_div(all_columns, ceil_div(all_columns, limit));
+    return share % nr <= share / nr * (widest - nr) ? share : ceil_div(share, nr) * nr;
   }
 
   // Rows of piece i: as equal as can be.

@@ -69,17 +69,46 @@ FC_INLINE void store_sums(V<T> (&sum)[ROWS][VECTORS], const TileSums<T>& out) {
   }
 }
 
+// Columns whose lanes are the rows of the tile.
+template <class T, int COLUMNS>
+void store_few(const V<T> (&sum)[COLUMNS], const TileSums<T>& out, int64_t column = 0) {
+  constexpr int lanes = Vec<T>::lanes;
+  T turned[COLUMNS][lanes];
+#pragma GCC unroll 4
+  for (int i = 0; i < COLUMNS; ++i) store(turned[i], sum[i]);
+  for (int64_t r = 0; r < out.rows; ++r)
+    for (int i = 0; i < COLUMNS; ++i) {
+      const int64_t place = r * out.ldc + column + i;
+      T* at = out.c + place;
+      T x = turned[i][r];
+      if (out.accumulate) x += *at;
+      if (out.bias) x += out.bias[r];
+      if (out.residual) x += out.residual[place];
+      if (out.activation != kNone) x = x < 0 ? T(0) : x;
+      if (out.activation == kRelu6) x = x > 6 ? T(6) : x;
+      *at = x;
+    }
+}
+
 // By their last elements, since the line of the first one has come with the panel before.
 template <class T>
 FC_INLINE AskAhead<T, kVectors, false> lines_of_x(const TileSums<T>& out) {
   return {out.next_x + Vec<T>::lanes - 1, out.x_pitch};
 }
 
-template <class T, int ROWS, int VECTORS>
+// Whether a vector holds the rows of a tile.
+template <class T>
+constexpr bool kTurns = Vec<T>::lanes >= kRows;
+// And a tile has a register left for one column more.
+template <class T>
+constexpr bool kOneMore = kTurns<T> && kVectorRegisters == 32;
+
+// ONE_MORE: than VECTORS of columns; 49 pixels are one such panel, 196 are four.
+template <class T, int ROWS, int VECTORS, bool ONE_MORE = false>
 void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, const TileSums<T>& out) {
   constexpr int lanes = Vec<T>::lanes;
-  V<T> sum[ROWS][VECTORS] = {};
-  const T* next = out.next_a;
+  V<T> sum[ROWS][VECTORS] = {}, more[1] = {};
+  const T *next = out.next_a, *column_more = b + depth * kVectors * lanes;
   const auto step = [&]() __attribute__((always_inline)) {
     __builtin_prefetch(next, 0, 3);
     V<T> column[VECTORS];
@@ -91,6 +120,7 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, con
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) sum[r][v] += factor * column[v];
     }
+    if constexpr (ONE_MORE) more[0] += load(a) * splat(*column_more++);
     a += ROWS;
     b += kVectors * lanes;
     next += ROWS;
@@ -109,17 +139,18 @@ void tile_block(int64_t depth, const T* __restrict a, const T* __restrict b, con
   }
 #pragma GCC unroll 4
   for (; d < depth; ++d) step();
-  if (out.columns == VECTORS * lanes)
+  if (ONE_MORE || out.columns == VECTORS * lanes)
     store_sums<T, ROWS, VECTORS, true>(sum, out);
   else
     store_sums<T, ROWS, VECTORS, false>(sum, out);
+  if constexpr (ONE_MORE) store_few<T, 1>(more, out, VECTORS * lanes);
 }
 
-template <class T, int VECTORS>
+template <class T, int VECTORS, bool ONE_MORE = false>
 void tile_rows(int64_t depth, const T* a, const T* b, const TileSums<T>& out) {
-#define FC_CASE(n)                                                         \
-  case n:                                                                  \
-    if constexpr (n <= kRows) tile_block<T, n, VECTORS>(depth, a, b, out); \
+#define FC_CASE(n)                                                                   \
+  case n:                                                                            \
+    if constexpr (n <= kRows) tile_block<T, n, VECTORS, ONE_MORE>(depth, a, b, out); \
     break;
   switch (out.rows) {
     FC_CASE(1)
@@ -143,17 +174,20 @@ void tile(int64_t depth, const T* a, const T* b, const TileSums<T>* out) {
   constexpr int lanes = Vec<T>::lanes;
   if (out->columns <= lanes) return tile_rows<T, 1>(depth, a, b, *out);
   if (kVectors == 2 || out->columns <= 2 * lanes) return tile_rows<T, 2>(depth, a, b, *out);
+  if constexpr (kOneMore<T>)
+    if (out->columns > kVectors * lanes) return tile_rows<T, 3, true>(depth, a, b, *out);
   if constexpr (kVectors > 2) return tile_rows<T, 3>(depth, a, b, *out);
 }
 
 // The panel lies in rows x_pitch apart and is moved to `b` by stores that the multiply-adds hide, if the rows have been
 // asked for: by the tiles of the panel before, all together, because a tile has too few loads under way for them.
-template <class T, int ROWS>
+template <class T, int ROWS, bool ONE_MORE>
 void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, int64_t x_pitch, T* __restrict b,
                   const TileSums<T>& out) {
   constexpr int lanes = Vec<T>::lanes;
-  V<T> sum[ROWS][kVectors] = {};
+  V<T> sum[ROWS][kVectors] = {}, more[1] = {};
   const T* next = out.next_a;
+  T* column_more = b + depth * kVectors * lanes;
   AskAhead<T, kVectors> ask(out.next_c, out.ldc);
   AskAhead<T, kVectors, false> ask_x = lines_of_x(out);
   for (int64_t d = 0; d < depth; ++d) {
@@ -172,21 +206,27 @@ void moving_block(int64_t depth, const T* __restrict a, const T* __restrict x, i
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sum[r][v] += factor * column[v];
     }
+    if constexpr (ONE_MORE) {
+      const T value = x[kVectors * lanes];
+      more[0] += load(a) * splat(value);
+      *column_more++ = value;
+    }
     a += ROWS;
     b += kVectors * lanes;
     x += x_pitch;
     next += ROWS;
   }
   store_sums<T, ROWS, kVectors, true>(sum, out);
+  if constexpr (ONE_MORE) store_few<T, 1>(more, out, kVectors * lanes);
 }
 
-template <class T>
-void moving_tile(int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out) {
-#define FC_CASE(n)                                                               \
-  case n:                                                                        \
-    if constexpr (n <= kRows) moving_block<T, n>(depth, a, x, x_pitch, b, *out); \
+template <class T, bool ONE_MORE>
+void moving_rows(int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>& out) {
+#define FC_CASE(n)                                                                        \
+  case n:                                                                                 \
+    if constexpr (n <= kRows) moving_block<T, n, ONE_MORE>(depth, a, x, x_pitch, b, out); \
     break;
-  switch (out->rows) {
+  switch (out.rows) {
     FC_CASE(1)
     FC_CASE(2)
     FC_CASE(3)
@@ -202,32 +242,18 @@ void moving_tile(int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, c
 #undef FC_CASE
 }
 
+template <class T>
+void moving_tile(int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out) {
+  if constexpr (kOneMore<T>)
+    if (out->columns > kVectors * Vec<T>::lanes) return moving_rows<T, true>(depth, a, x, x_pitch, b, *out);
+  moving_rows<T, false>(depth, a, x, x_pitch, b, *out);
+}
+
 // ---- few columns ---------------------------------------------------------------------------------------------------
-// 14 x 14 pixels leave 4 of 48 columns, 7 x 7 leave 1: one vector of a[depth][rows] by one broadcast of b per column.
+// 14 x 14 pixels leave 4 of 48 columns: one vector of a[depth][rows] by one broadcast of b per column.
 // Several pieces together, since a chain of multiply-adds alone waits for its latency.
 
-template <class T>
-constexpr bool kTurns = Vec<T>::lanes >= kRows;
 constexpr int kFewColumns = 4, kFewPieces = kVectorRegisters == 32 ? kMostPieces : 2;
-
-template <class T, int COLUMNS>
-void store_few(const V<T> (&sum)[COLUMNS], const TileSums<T>& out) {
-  constexpr int lanes = Vec<T>::lanes;
-  T turned[COLUMNS][lanes];
-#pragma GCC unroll 4
-  for (int i = 0; i < COLUMNS; ++i) store(turned[i], sum[i]);
-  for (int64_t r = 0; r < out.rows; ++r)
-    for (int i = 0; i < COLUMNS; ++i) {
-      T* at = out.c + r * out.ldc + i;
-      T x = turned[i][r];
-      if (out.accumulate) x += *at;
-      if (out.bias) x += out.bias[r];
-      if (out.residual) x += out.residual[r * out.ldc + i];
-      if (out.activation != kNone) x = x < 0 ? T(0) : x;
-      if (out.activation == kRelu6) x = x > 6 ? T(6) : x;
-      *at = x;
-    }
-}
 
 template <class T, int PIECES, int COLUMNS>
 void few_block(int64_t depth, const T* const* a, const T* __restrict b, const TileSums<T>* out) {
@@ -331,12 +357,13 @@ void reduce(int64_t count, int64_t parts, const T* src, int64_t pitch, T* sum) {
 }  // namespace
 
 const GemmKernels kGemmKernels = {
-    {kRows, kVectors * Vec<float>::lanes, Vec<float>::lanes, tile<float>, moving_tile<float>,
-     kTurns<float> ? kFewColumns : 0, kFewPieces, few_tile<float>, transpose<float>, gather_row<float>,
-     expand<float, kVectors>, epilogue<float>, reduce<float>, fma_burst<float>},
-    {kRows, kVectors * Vec<double>::lanes, Vec<double>::lanes, tile<double>, moving_tile<double>,
-     kTurns<double> ? kFewColumns : 0, kFewPieces, few_tile<double>, transpose<double>, gather_row<double>,
-     expand<double, kVectors>, epilogue<double>, reduce<double>, fma_burst<double>},
+    {kRows, kVectors * Vec<float>::lanes, kVectors * Vec<float>::lanes + kOneMore<float>, Vec<float>::lanes,
+     tile<float>, moving_tile<float>, kTurns<float> ? kFewColumns : 0, kFewPieces, few_tile<float>, transpose<float>,
+     gather_row<float>, expand<float, kVectors>, epilogue<float>, reduce<float>, fma_burst<float>},
+    {kRows, kVectors * Vec<double>::lanes, kVectors * Vec<double>::lanes + kOneMore<double>, Vec<double>::lanes,
+     tile<double>, moving_tile<double>, kTurns<double> ? kFewColumns : 0, kFewPieces, few_tile<double>,
+     transpose<double>, gather_row<double>, expand<double, kVectors>, epilogue<double>, reduce<double>,
+     fma_burst<double>},
 };
 
 }  // namespace fastconv::FC_ISA

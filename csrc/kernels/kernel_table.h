@@ -28,12 +28,13 @@ inline constexpr int kMostPieces = 4;  // of few_tile
 // none, relu and relu6, in the order of Activation (problem.h); others take `epilogue`.
 inline constexpr bool ends_in_tile(int32_t activation) { return activation < 2 || activation == 3; }
 
-// a[depth][rows] and b[depth][nr] are packed; rows <= mr, columns <= nr.
+// a[depth][rows] and b[depth][nr] are packed; rows <= mr, columns <= widest: nr, or nr + 1, whose last column lies behind
+// the others, b[depth * nr + ...]. With such a column what lies behind the last row of `a` is read too, up to a vector.
 template <class T>
 struct GemmKernelsOf {
-  int mr, nr, lanes;
+  int mr, nr, widest, lanes;
   void (*tile)(int64_t depth, const T* a, const T* b, const TileSums<T>* out);
-  // The same of all nr columns, with b[depth][nr] taken from rows x_pitch apart and left at `b` for other tiles.
+  // The same of at least nr columns, with b taken from rows x_pitch apart and left at `b` for other tiles.
   void (*moving_tile)(int64_t depth, const T* a, const T* x, int64_t x_pitch, T* b, const TileSums<T>* out);
   // A panel of few columns would leave most of a vector empty: there the rows of a piece are the lanes. Piece i has
   // out[i].rows rows; what lies behind the last row of `a` is read too, up to a vector. few_columns is 0 where a vector
