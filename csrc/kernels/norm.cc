@@ -28,19 +28,24 @@ void plane_moments(const Runs& chunk, const T* x, double* mean, double* squares)
   });
 }
 
+// A dy, an x - mean and their product.
+struct Terms {
+  V<double> g, d, product;
+};
+FC_INLINE Terms operator+(const Terms& a, const Terms& b) { return {a.g + b.g, a.d + b.d, a.product + b.product}; }
+FC_INLINE void operator+=(Terms& a, const Terms& b) { a = a + b; }
+
 template <class T>
 void plane_backward_sums(const Runs& chunk, const T* dy, const T* x, const T* mean, double* dy_sum, double* x_sum,
                          double* product_sum) {
   const V<double> m = splat((double)*mean);
-  V<double> g_sum{}, d_sum{};
-  *product_sum = sum_of(chunk, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+  const Terms sums = sum_vectors<Terms>(chunk, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
     const V<double> g = widen(dy + i, count), d = first_lanes(widen(x + i, count) - m, count);
-    g_sum += g;
-    d_sum += d;
-    return g * d;
+    return Terms{g, d, g * d};
   });
-  *dy_sum = horizontal_sum<double>(g_sum);
-  *x_sum = horizontal_sum<double>(d_sum);
+  *dy_sum = horizontal_sum<double>(sums.g);
+  *x_sum = horizontal_sum<double>(sums.d);
+  *product_sum = horizontal_sum<double>(sums.product);
 }
 
 // Calls visit(index, count) for vectors of T.

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #ifndef FC_ISA
 #error "csrc/kernels is compiled once per instruction set with -DFC_ISA=<name>"
@@ -203,18 +204,19 @@ FC_INLINE V<T> vmin(V<T> a, V<T> b) {
   return select<T>(a < b, a, b);
 #endif
 }
+// v with its lanes turned by COUNT.
+template <class T, int COUNT, int... LANE>
+FC_INLINE V<T> turned(V<T> v, std::integer_sequence<int, LANE...>) {
+  typedef typename Vec<T>::ints I;
+  return __builtin_shuffle(v, I{(LANE + COUNT) % static_cast<int>(sizeof...(LANE))...});
+}
 // Lanes in a fixed tree: the halves are added, again and again.
-template <class T>
+template <class T, int HALF = Vec<T>::lanes / 2>
 FC_INLINE T horizontal_sum(V<T> v) {
-  constexpr int lanes = Vec<T>::lanes;
-#pragma GCC unroll 4
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    typename Vec<T>::ints from{};
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes; ++i) from[i] = (i + half) % lanes;
-    v += __builtin_shuffle(v, from);
-  }
-  return v[0];
+  if constexpr (HALF == 0)
+    return v[0];
+  else
+    return horizontal_sum<T, HALF / 2>(v + turned<T, HALF>(v, std::make_integer_sequence<int, Vec<T>::lanes>()));
 }
 
 // COUNT vectors, in each of them blocks of COUNT lanes: the blocks that lie under each other are transposed, by
