@@ -19,9 +19,10 @@
 namespace fastconv {
 namespace {
 
-constexpr int64_t kChunk = 4096;     // values of a channel: 16 or 32 KB, read twice from L1
-constexpr int64_t kColumnRows = 64;  // rows and
-constexpr int64_t kColumns = 64;     // columns of a block
+constexpr int64_t kChunk = 4096;           // values of a channel: 16 or 32 KB, read twice from L1
+constexpr int64_t kColumnRows = 64;        // rows and
+constexpr int64_t kColumns = 64;           // columns of a block
+constexpr int64_t kJoinBytes = 64;         // joining a chunk's results costs as much as moving these
 constexpr int64_t kChannelsPerThread = 4;  // at least, for a channel to be an item
 
 struct Chunks {
@@ -109,7 +110,12 @@ void reduce_and_map(const Machine& machine, const Chunks& chunks, int64_t arrays
   const Parallel parallel = worth_sharing(machine, s.c * bytes);
   if (chunks.columns || bytes > machine.l2_bytes / 2 || s.c < kChannelsPerThread * parallel.slots) {
     for_channel_chunks(machine, chunks, s.c * bytes, reduce);
-    for (int64_t c = 0; c < s.c; ++c) finish(c);
+    const int64_t channels = std::max<int64_t>(1, kChunk / chunks.count);
+    parallel_for(worth_sharing(machine, s.c * chunks.count * kJoinBytes), ceil_div(s.c, channels),
+                 [&](int64_t item, int) {
+                   const int64_t last = std::min(s.c, (item + 1) * channels);
+                   for (int64_t c = item * channels; c < last; ++c) finish(c);
+                 });
     for_elements<T>(machine, s, arrays + 1, map);
     return;
   }

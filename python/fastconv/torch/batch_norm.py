@@ -20,13 +20,8 @@ from torch import Tensor
 
 from .. import _core
 from .tensors import (
-    FORMATS,
     as_array,
     as_tensor,
-    empty_image,
-    image_array,
-    image_tensor,
-    is_channels_last,
     is_direct,
     is_transformed,
     needs_graph,
@@ -39,35 +34,23 @@ _float32, _float64, _strided = torch.float32, torch.float64, torch.strided
 # ---- Native calls --------------------------------------------------------------------------------------------------
 
 
-def _rows(t: Any, last: bool) -> Any:
-    """(N, C, *) as an array that the kernels read; in channels_last every pixel is an example: (N pixels, C)."""
-    return image_array(t, True).reshape(-1, t.shape[1]) if last else as_array(t.contiguous())
-
-
-def _image(a: Any, like: Any, last: bool) -> Any:
-    """The reverse, of the shape of a tensor."""
-    shape = like.shape
-    return image_tensor(a.reshape(shape[0], *shape[2:], shape[1]) if last else a, last)
-
-
 def _per_channel(t: Any, default: float, x: Any) -> Any:
-    return np.full(x.shape[-1] if x.ndim == 2 else x.shape[1], default, x.dtype) if t is None else as_array(t)
+    return np.full(x.shape[1], default, x.dtype) if t is None else as_array(t)
 
 
 def _forward(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
-    last = is_channels_last(x)
-    rows = _rows(x, last)
-    y, mean, variance = _core.batch_norm_forward(rows, _per_channel(weight, 1, rows), _per_channel(bias, 0, rows), eps,
-                                                 options().threads)  # fmt: skip
-    return _image(y, x, last), as_tensor(mean), as_tensor(variance)
+    a = as_array(x.contiguous())
+    found = _core.batch_norm_forward(a, _per_channel(weight, 1, a), _per_channel(bias, 0, a), eps, options().threads)
+    y, mean, variance = map(as_tensor, found)
+    return y, mean, variance
 
 
 def _backward(dy: Any, x: Any, weight: Any, mean: Any, variance: Any, eps: float) -> tuple[Any, Any, Any]:
-    last = is_channels_last(x)
-    rows = _rows(x, last)
-    dx, dweight, dbias = _core.batch_norm_backward(_rows(dy, last), rows, _per_channel(weight, 1, rows), as_array(mean),
-                                                   as_array(variance), eps, options().threads)  # fmt: skip
-    return _image(dx, x, last), as_tensor(dweight), as_tensor(dbias)
+    a = as_array(x.contiguous())
+    found = _core.batch_norm_backward(as_array(dy.contiguous()), a, _per_channel(weight, 1, a), as_array(mean),
+                                      as_array(variance), eps, options().threads)  # fmt: skip
+    dx, dweight, dbias = map(as_tensor, found)
+    return dx, dweight, dbias
 
 
 # ---- Gradients, of the ops and of the Functions --------------------------------------------------------------------
@@ -140,8 +123,8 @@ class _BatchNormBackward(torch.autograd.Function):
 
 @torch.library.custom_op("fastconv::batch_norm", mutates_args=(), device_types="cpu")
 def batch_norm_op(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, mean, variance) of x (N, C, *), float32 or float64; the variance is the biased one. Statistics are constants
-    to autograd."""
+    """(y, mean, variance) of x (N, C, *), float32 or float64; the variance is the biased one. y and the gradients are
+    contiguous, statistics are constants to autograd."""
     return _forward(x, weight, bias, eps)
 
 
@@ -153,18 +136,13 @@ def batch_norm_backward_op(
     return _backward(dy, x, weight, mean, variance, eps)
 
 
-def _empty_channels(x: Any) -> Any:
-    return torch.empty(x.shape[1], dtype=x.dtype, device=x.device)
+def _empty(x: Any) -> tuple[Any, Any, Any]:
+    """An image like x and two numbers per channel."""
+    return x.new_empty(x.shape), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
 
 
-@batch_norm_op.register_fake
-def _(x, weight, bias, eps):  # type: ignore[no-untyped-def]
-    return empty_image(x, x.shape, is_channels_last(x)), _empty_channels(x), _empty_channels(x)
-
-
-@batch_norm_backward_op.register_fake
-def _(dy, x, weight, mean, variance, eps):  # type: ignore[no-untyped-def]
-    return empty_image(x, x.shape, is_channels_last(x)), _empty_channels(x), _empty_channels(x)
+batch_norm_op.register_fake(lambda x, *rest: _empty(x))
+batch_norm_backward_op.register_fake(lambda dy, x, *rest: _empty(x))
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -188,29 +166,30 @@ _apply_backward = super(torch.autograd.Function, _BatchNormBackward).apply
 
 
 def takes(x: Any, *others: Any) -> bool:
-    """Whether our kernels compute on x (N, C, *) and what it has per channel (None aside), where they lie: dense, on the
-    CPU, of float32 or float64 alike, more than one value per channel, and nobody transforms the call."""
+    """Whether our kernels compute on x (N, C, *) and what it has per channel (None aside) where they lie: contiguous
+    (torch's are as fast in channels_last), on the CPU, of float32 or float64 alike, more than one value per channel,
+    and nobody transforms the call."""
     if not isinstance(x, Tensor) or not x.is_cpu or x.layout is not _strided or x.ndim < 2:
         return False
     dtype, shape = x.dtype, x.shape
-    if (dtype is not _float32 and dtype is not _float64) or x.is_nested or is_transformed():
+    if (dtype is not _float32 and dtype is not _float64) or x.is_nested or not x.is_contiguous():
         return False
     channels = shape[1]
     if channels == 0 or shape[0] * math.prod(shape[2:]) < 2:
-        return False
-    if not x.is_contiguous() and not (x.ndim in FORMATS and x.is_contiguous(memory_format=FORMATS[x.ndim])):
         return False
     for t in others:
         if t is not None and not (t.dtype is dtype and t.is_cpu and t.ndim == 1 and t.shape[0] == channels):
             return False
     if torch.compiler.is_compiling():
         return True
+    if is_transformed():
+        return False
     is_wrapper = hasattr(type(x), "__tensor_flatten__")  # DTensor and its like have rules for torch's operators alone
     return not is_wrapper and not torch.overrides.has_torch_function((x, *others))
 
 
 def batch_norm(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
-    """(y, mean, biased variance) of x (N, C, *), which `takes` accepts; y lies in memory as x does."""
+    """(y, mean, biased variance) of x (N, C, *), which `takes` accepts."""
     if not is_direct(x, weight, bias):
         return torch.ops.fastconv.batch_norm(x, weight, bias, eps)
     return (_apply_forward if needs_graph(x, weight, bias) else _forward)(x, weight, bias, eps)
