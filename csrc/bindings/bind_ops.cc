@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The operations of a network other than convolution and pooling. They run on the default instruction set and number
-// of threads; FASTCONV_ISA and set_threads change both.
+// of threads; FASTCONV_ISA and set_threads change both, and `threads` where a function has it.
 #include "../norm_ops.h"
 #include "../parallel.h"
 #include "../pointwise_ops.h"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`accelerate`: a PyTorch model whose convolutions, batch norms and pools are ours where a measurement says that it pays."""
+"""`accelerate`: a PyTorch model whose convolutions, batch norms and pools are ours where a measurement says it pays."""
 
 from __future__ import annotations
 

@@ -66,10 +66,10 @@ def _save(ctx: Any, x: Any, weight: Any, mean: Any, variance: Any, eps: float) -
 def _gradients(ctx: Any, dy: Any, *_: Any) -> tuple[Any, Any, Any, None]:
     if dy is None:
         return None, None, None, None
-    needed = ctx.needs_input_grad
-    found = batch_norm_backward(dy, *ctx.saved_tensors, ctx.eps)
-    dx, dweight, dbias = (g if needs else None for g, needs in zip(found, needed, strict=False))
-    return dx, dweight, dbias, None
+    x, weight, mean, variance = ctx.saved_tensors
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    dx, dweight, dbias = batch_norm_backward(dy, x, weight, mean, variance, ctx.eps)
+    return dx if needs_x else None, dweight if needs_weight else None, dbias if needs_bias else None, None
 
 
 def _second_gradients(ctx: Any, u: Any, a: Any, b: Any) -> tuple[Any, Any, Any, None, None, None]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolution, pooling and batch normalisation by the names, the arguments and the conventions of `torch.nn.functional`.
+"""Convolution, pooling and batch norms by the names, the arguments and the conventions of `torch.nn.functional`.
 
 Tensors of float32, float64, float16 and bfloat16, on the CPU or a CUDA device, with or without a batch axis. What comes
 in `torch.channels_last` is computed and returned in it. All are differentiable twice, and inside `torch.compile` and
