@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #ifndef FC_ISA
 #error "csrc/kernels is compiled once per instruction set with -DFC_ISA=<name>"
@@ -204,19 +203,24 @@ FC_INLINE V<T> vmin(V<T> a, V<T> b) {
   return select<T>(a < b, a, b);
 #endif
 }
-// v with its lanes turned by COUNT.
-template <class T, int COUNT, int... LANE>
-FC_INLINE V<T> turned(V<T> v, std::integer_sequence<int, LANE...>) {
-  typedef typename Vec<T>::ints I;
-  return __builtin_shuffle(v, I{(LANE + COUNT) % static_cast<int>(sizeof...(LANE))...});
-}
+// Lanes<N>::turned: v with its N lanes turned by COUNT, which is one instruction to GCC if it sees constants from the
+// beginning.
+template <int N, int... LANE>
+struct Lanes : Lanes<N - 1, N - 1, LANE...> {};
+template <int... LANE>
+struct Lanes<0, LANE...> {
+  template <class T, int COUNT>
+  FC_INLINE V<T> turned(V<T> v) {
+    return __builtin_shuffle(v, typename Vec<T>::ints{(LANE + COUNT) % (int)sizeof...(LANE)...});
+  }
+};
 // Lanes in a fixed tree: the halves are added, again and again.
 template <class T, int HALF = Vec<T>::lanes / 2>
 FC_INLINE T horizontal_sum(V<T> v) {
   if constexpr (HALF == 0)
     return v[0];
   else
-    return horizontal_sum<T, HALF / 2>(v + turned<T, HALF>(v, std::make_integer_sequence<int, Vec<T>::lanes>()));
+    return horizontal_sum<T, HALF / 2>(v + Lanes<Vec<T>::lanes>::template turned<T, HALF>(v));
 }
 
 // COUNT vectors, in each of them blocks of COUNT lanes: the blocks that lie under each other are transposed, by
