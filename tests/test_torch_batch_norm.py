@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import pickle
+import types
 
 import pytest
 
@@ -137,6 +138,21 @@ def test_bits_do_not_depend_on_threads(one_torch_thread):
         for other in found[1:]:
             for a, b in zip(found[0], other, strict=True):
                 assert_exact(a.numpy(), b.numpy())
+
+
+def test_threads_are_those_of_torch(monkeypatch, one_torch_thread):
+    x, seen = torch.randn(4, 3, 5, requires_grad=True), []
+
+    def recorded(call):
+        return lambda *args: seen.append(args[-1]) or call(*args)
+
+    core = types.SimpleNamespace(batch_norm_forward=recorded(fc._core.batch_norm_forward),
+                                 batch_norm_backward=recorded(fc._core.batch_norm_backward))  # fmt: skip
+    monkeypatch.setattr(batch_norm, "_core", core)
+    ours(x, None, None, training=True).sum().backward()
+    with fc.options(threads=3):  # who asks for a number gets it
+        ours(x, None, None, training=True)
+    assert seen == [1, 1, 3]
 
 
 # ---- What stays torch's --------------------------------------------------------------------------------------------
