@@ -186,8 +186,9 @@ def test_always_keeps_all_but_the_class():
     stock = network()
     assert fct.accelerate(model, "always") is model
     assert model[0] is first and type(first) is OURS and isinstance(first, torch.nn.Conv2d)
-    assert all(kinds(model).values()) and len(kinds(model)) == 5
-    assert str(model.fastconv_report) == "replaced 3 of 3 convolutions and 2 of 2 pools; not measured"
+    assert all(kinds(model).values()) and len(kinds(model)) == 6
+    expected = "replaced 3 of 3 convolutions, 1 of 1 batch norm and 2 of 2 pools; not measured"
+    assert str(model.fastconv_report) == expected
     assert {k: v.tolist() for k, v in model.state_dict().items()} == {k: v.tolist() for k, v in state.items()}
     theirs = torch.optim.SGD(stock.parameters(), lr=0.1)
     for net, steps in ((model, optimizer), (stock, theirs)):
@@ -267,7 +268,7 @@ def test_inside_of_dataparallel():
     assert isinstance(wrapped, torch.nn.DataParallel) and wrapped.fastconv_report is model.fastconv_report
     with torch.inference_mode():
         wrapped(images())
-    assert not wrapped.fastconv_report.pending and len(wrapped.fastconv_report.layers) == 5
+    assert not wrapped.fastconv_report.pending and len(wrapped.fastconv_report.layers) == 6
     assert wrapped.fastconv_report.layers[0].name == "0"
 
 

@@ -33,7 +33,7 @@ def test_the_losses_of_two_processes(tmp_path):
     found = json.loads(told[0][0])
     stock = np.array(found["none"]["losses"])
     assert stock[-1] < 0.8 * stock[0], "it learns"
-    assert found["always"]["report"].startswith("replaced 3 of 3 convolutions and 2 of 2 pools")
+    assert found["always"]["report"].startswith("replaced 3 of 3 convolutions, 1 of 1 batch norm and 2 of 2 pools")
     assert found["auto"]["report"].startswith("replaced ") and not found["auto"]["pending"]
     for policy in ("always", "auto"):
         assert_close(np.array(found[policy]["losses"]), stock, "trained", "float32", what=policy)

@@ -32,7 +32,7 @@ def test_the_page_lists_the_ops_and_layers():
     ops = {name.partition("::")[2].partition(".")[0] for name in torch._C._dispatch_get_all_op_names() if
            name.startswith("fastconv::")}  # fmt: skip
     assert {"conv", "max_pool"} <= ops and all(f"`{name}`" in PAGE for name in ops)
-    assert {name[:-2] for name in ft.nn.__all__} == {"Conv", "ConvTranspose", "MaxPool", "AvgPool"}
+    assert {name[:-2] for name in ft.nn.__all__} == {"Conv", "ConvTranspose", "MaxPool", "AvgPool", "BatchNorm"}
 
 
 def test_overhead_is_measured(capsys):

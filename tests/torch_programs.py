@@ -16,7 +16,7 @@ QUICK = {"rounds": 2, "min_sample_s": 0.0, "whole_s": 0.0}  # settings of accele
 
 
 def network():
-    """A small network with every kind of layer that matters here: five of them can be ours."""
+    """A small network with every kind of layer that matters here: six of them can be ours."""
     torch.manual_seed(SEED)
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 6, 3, padding=1),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The operations of a network other than convolution and pooling. They run on the default instruction set and number
-// of threads; FASTCONV_ISA and set_threads change both.
+// of threads; FASTCONV_ISA and set_threads change both, and `threads` where a function has it.
 #include "../norm_ops.h"
+#include "../parallel.h"
 #include "../pointwise_ops.h"
 #include "op_arguments.h"
 
@@ -96,7 +97,7 @@ py::array sum_of_channels(const py::array& x) {
   return sum;
 }
 
-py::tuple normalise(const py::array& x, const py::array& gamma, const py::array& beta, double eps) {
+py::tuple normalise(const py::array& x, const py::array& gamma, const py::array& beta, double eps, int threads) {
   const DType dtype = dtype_of(x, "x");
   const ChannelShape shape = channel_shape(x);
   if (shape.c > 0 && shape.n * shape.pixels == 0)
@@ -107,6 +108,7 @@ py::tuple normalise(const py::array& x, const py::array& gamma, const py::array&
                   shift = like(beta, "beta", dtype, {shape.c}, "x");
   const py::array y = make_output(dtype, shape_of(x)), mean = make_output(dtype, {shape.c}),
                   variance = make_output(dtype, {shape.c});
+  const ThreadDefault threads_of_call(granted_threads(threads));
   compute(dtype, [&](auto zero) {
     typedef decltype(zero) T;
     return batch_norm_forward(machine, shape, data_of<const T>(input), data_of<const T>(scale), data_of<const T>(shift),
@@ -134,7 +136,7 @@ py::array normalise_with(const py::array& x, const py::array& gamma, const py::a
 }
 
 py::tuple normalise_backward(const py::array& dy, const py::array& x, const py::array& gamma, const py::array& mean,
-                             const py::array& variance, double eps) {
+                             const py::array& variance, double eps, int threads) {
   const DType dtype = dtype_of(x, "x");
   const ChannelShape shape = channel_shape(x);
   const Machine& machine = default_machine();
@@ -144,6 +146,7 @@ py::tuple normalise_backward(const py::array& dy, const py::array& x, const py::
                   spread = like(variance, "variance", dtype, {shape.c}, "x");
   const py::array dx = make_output(dtype, shape_of(x)), dgamma = make_output(dtype, {shape.c}),
                   dbeta = make_output(dtype, {shape.c});
+  const ThreadDefault threads_of_call(granted_threads(threads));
   compute(dtype, [&](auto zero) {
     typedef decltype(zero) T;
     return batch_norm_backward(machine, shape, data_of<const T>(gradient), data_of<const T>(input),
@@ -203,11 +206,12 @@ void register_ops(py::module_& m) {
   m.def("add", &add_arrays, py::arg("a"), py::arg("b"));
   m.def("scale_mask", &scale_by_mask, py::arg("x"), py::arg("mask"), py::arg("scale"));
   m.def("channel_sum", &sum_of_channels, py::arg("x"));
-  m.def("batch_norm_forward", &normalise, py::arg("x"), py::arg("gamma"), py::arg("beta"), py::arg("eps"));
+  m.def("batch_norm_forward", &normalise, py::arg("x"), py::arg("gamma"), py::arg("beta"), py::arg("eps"),
+        py::arg("threads") = 0);
   m.def("batch_norm_inference", &normalise_with, py::arg("x"), py::arg("gamma"), py::arg("beta"), py::arg("mean"),
         py::arg("variance"), py::arg("eps"));
   m.def("batch_norm_backward", &normalise_backward, py::arg("dy"), py::arg("x"), py::arg("gamma"), py::arg("mean"),
-        py::arg("variance"), py::arg("eps"));
+        py::arg("variance"), py::arg("eps"), py::arg("threads") = 0);
   register_norm(m);
   register_windows(m);
   register_losses(m);

@@ -203,18 +203,24 @@ FC_INLINE V<T> vmin(V<T> a, V<T> b) {
   return select<T>(a < b, a, b);
 #endif
 }
-// Lanes in a fixed tree: the halves are added, again and again.
-template <class T>
-FC_INLINE T horizontal_sum(V<T> v) {
-  constexpr int lanes = Vec<T>::lanes;
-#pragma GCC unroll 4
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    typename Vec<T>::ints from{};
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes; ++i) from[i] = (i + half) % lanes;
-    v += __builtin_shuffle(v, from);
+// Lanes<N>::turned: v with its N lanes turned by COUNT, which is one instruction to GCC if it sees constants from the
+// beginning.
+template <int N, int... LANE>
+struct Lanes : Lanes<N - 1, N - 1, LANE...> {};
+template <int... LANE>
+struct Lanes<0, LANE...> {
+  template <class T, int COUNT>
+  FC_INLINE V<T> turned(V<T> v) {
+    return __builtin_shuffle(v, typename Vec<T>::ints{(LANE + COUNT) % (int)sizeof...(LANE)...});
   }
-  return v[0];
+};
+// Lanes in a fixed tree: the halves are added, again and again.
+template <class T, int HALF = Vec<T>::lanes / 2>
+FC_INLINE T horizontal_sum(V<T> v) {
+  if constexpr (HALF == 0)
+    return v[0];
+  else
+    return horizontal_sum<T, HALF / 2>(v + Lanes<Vec<T>::lanes>::template turned<T, HALF>(v));
 }
 
 // COUNT vectors, in each of them blocks of COUNT lanes: the blocks that lie under each other are transposed, by

@@ -11,6 +11,17 @@ struct Half<float> {
   typedef float type __attribute__((vector_size(kVectorBytes / 2)));
 };
 
+// As float64. __builtin_convertvector is two conversions and a shuffle to GCC.
+FC_INLINE V<double> widened(Half<float>::type half) {
+#if defined(FC_ISA_AVX512)
+  return (V<double>)_mm512_maskz_cvtps_pd(0xff, (__m256)half);
+#elif defined(FC_ISA_AVX2)
+  return (V<double>)_mm256_cvtps_pd((__m128)half);
+#else
+  return __builtin_convertvector(half, V<double>);
+#endif
+}
+
 // kWide elements as float64; with `count` below kWide the others are zero and their memory is not touched.
 template <class T>
 FC_INLINE V<double> widen(const T* p, int64_t count) {
@@ -24,7 +35,7 @@ FC_INLINE V<double> widen(const T* p, int64_t count) {
       const V<T> lanes = load_lanes(p, 0, count);
       memcpy(&half, &lanes, sizeof half);
     }
-    return __builtin_convertvector(half, V<double>);
+    return widened(half);
   }
 }
 
@@ -37,10 +48,11 @@ FC_INLINE V<double> first_lanes(V<double> v, int64_t count) {
   return select<double>(lane < Vec<double>::ints{} + count, v, V<double>{});
 }
 
-// Sum of term(index, count) over the runs; term returns kWide values, zero from `count` on.
-template <class Term>
-FC_INLINE double sum_of(const Runs& chunk, const Term& term) {
-  V<double> s0{}, s1{}, s2{}, s3{};
+// Sum of term(index, count) over the runs, in four running sums; term returns kWide values, zero from `count` on, or
+// several such vectors with + and +=.
+template <class Value, class Term>
+FC_INLINE Value sum_vectors(const Runs& chunk, const Term& term) {
+  Value s0{}, s1{}, s2{}, s3{};
   for (int64_t r = 0; r < chunk.runs; ++r) {
     int64_t i = r * chunk.pitch;
     const int64_t end = i + chunk.length;
@@ -53,7 +65,12 @@ FC_INLINE double sum_of(const Runs& chunk, const Term& term) {
     for (; i + kWide <= end; i += kWide) s0 += term(i, kWide);
     if (i < end) s1 += term(i, end - i);
   }
-  return horizontal_sum<double>((s0 + s1) + (s2 + s3));
+  return (s0 + s1) + (s2 + s3);
+}
+
+template <class Term>
+FC_INLINE double sum_of(const Runs& chunk, const Term& term) {
+  return horizontal_sum<double>(sum_vectors<V<double>>(chunk, term));
 }
 
 template <class T>

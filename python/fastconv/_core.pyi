@@ -404,13 +404,13 @@ def add(a: Array, b: Array) -> Array: ...  # same shape and dtype
 def scale_mask(x: Array, mask: Array, scale: float) -> Array: ...  # x * scale where mask (bool, same shape), else 0
 def channel_sum(x: Array) -> Array: ...  # (N, C, *) -> (C,): the bias gradient
 
-# Batch normalisation over (N, C, *); statistics per channel, variance biased.
+# Batch normalisation over (N, C, *); statistics per channel, variance biased. threads 0: the default number.
 def batch_norm_forward(
-    x: Array, gamma: Array, beta: Array, eps: float
+    x: Array, gamma: Array, beta: Array, eps: float, threads: int = 0
 ) -> tuple[Array, Array, Array]: ...  # y, mean, variance
 def batch_norm_inference(x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, eps: float) -> Array: ...
 def batch_norm_backward(
-    dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, eps: float
+    dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, eps: float, threads: int = 0
 ) -> tuple[Array, Array, Array]: ...  # dx, dgamma, dbeta
 
 # Group normalisation over (N, C, *) or (N, *, C), gamma and beta (C,); mean and inverse = 1 / sqrt(variance + eps) are

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`accelerate`: a PyTorch model whose convolutions and pools are ours where a measurement says that it pays."""
+"""`accelerate`: a PyTorch model whose convolutions, batch norms and pools are ours where a measurement says it pays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def accelerate(
     error_limit: float | None = None,
     reference: bool = False,
 ) -> Any:
-    """Replace the convolutions, transposed convolutions and pools of a PyTorch model by ours, in place.
+    """Replace the convolutions, transposed convolutions, batch norms and pools of a PyTorch model by ours, in place.
 
     With "auto" the first input decides (or `example`, at once): every layer is timed on what reaches it there, torch's
     and ours in turn, forward, or forward and backward where the model is training; ours is taken where it is faster and

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolution and pooling by the names, the arguments and the conventions of `torch.nn.functional`.
+"""Convolution, pooling and batch norms by the names, the arguments and the conventions of `torch.nn.functional`.
 
 Tensors of float32, float64, float16 and bfloat16, on the CPU or a CUDA device, with or without a batch axis. What comes
 in `torch.channels_last` is computed and returned in it. All are differentiable twice, and inside `torch.compile` and
@@ -7,6 +7,7 @@ in `torch.channels_last` is computed and returned in it. All are differentiable 
 """
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import Parameter
 
 from .._core import ProblemError
 from ..geometry import per_axis
+from . import batch_norm as norm
 from .conv import Static, conv, conv_direct, conv_transpose
 from .packed import plan_of
 from .pool import avg_pool, max_pool
@@ -233,3 +235,19 @@ def avg_pool3d(input: Any, kernel_size: Any, stride: Any = None, padding: Any = 
                count_include_pad: bool = True, divisor_override: int | None = None) -> Any:  # fmt: skip
     """`torch.nn.functional.avg_pool3d`, of (N, C, D, H, W)."""
     return pool_average(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+
+
+_batch_norm_of_torch = torch.nn.functional.batch_norm
+
+
+def batch_norm(input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
+               training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> Any:  # fmt: skip
+    """`torch.nn.functional.batch_norm`, of (N, C, *): ours by the batch's statistics, of dense float32 and float64
+    tensors on the CPU; everything else is torch's, by the running statistics above all."""
+    given = running_mean, running_var, weight, bias
+    if not (training and momentum is not None and eps > 0 and norm.takes(input, *given)):
+        return _batch_norm_of_torch(input, *given, training, momentum, eps)
+    y, mean, variance = norm.batch_norm(input, weight, bias, eps)
+    values = input.shape[0] * math.prod(input.shape[2:])
+    norm.follow(running_mean, running_var, mean, variance, values, momentum)
+    return y

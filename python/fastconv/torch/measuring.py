@@ -100,7 +100,7 @@ class LayerObserver:
         if x is None:
             return
         candidate = self.of[id(module)]
-        trained = [p.requires_grad for p in module.parameters()]
+        trained = [module.training, *(p.requires_grad for p in module.parameters())]
         key = (candidate.text, candidate.dtype, tuple(x.shape), x.stride(), x.dtype, x.requires_grad, str(x.device),
                str(args[1:]), str([k for k in kwargs if k != "input"]), *trained)  # fmt: skip
         if key not in self.seen:
@@ -158,7 +158,8 @@ class Pair:
 def compare(candidate: Candidate, args: Any, kwargs: Any, training: bool, settings: Settings) -> Compared:
     """One layer on one input: errors first, and times where they allow it."""
     pair = Pair(candidate, args, kwargs, training)
-    compared = pair.check(settings)
+    refusal = candidate.refusal(pair.x)
+    compared = Compared(Call(list(pair.x.shape), training), refusal) if refusal else pair.check(settings)
     if compared.refusal is None:
         sides = {"stock": _sampler(pair.timed(pair.stock), settings), "ours": _sampler(pair.timed(pair.ours), settings)}
         samples = timing.interleave(sides, settings.rounds, np.random.default_rng(0))

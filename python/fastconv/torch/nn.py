@@ -155,10 +155,48 @@ class AvgPool3d(_AvgPool, torch.nn.AvgPool3d):
     _rank = 3
 
 
+class _BatchNorm(_FromTorch):
+    def forward(self, input: Any) -> Any:
+        layer: Any = self
+        if not takes_batch_statistics(layer):
+            return super().forward(input)  # type: ignore[misc]
+        layer._check_input_dim(input)
+        mean = variance = None
+        factor = layer.momentum or 0.0
+        if layer.training and layer.track_running_stats:
+            mean, variance = layer.running_mean, layer.running_var
+            if layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.add_(1)
+                if layer.momentum is None:  # the mean of all batches so far
+                    factor = 1.0 / float(layer.num_batches_tracked)
+        return functional.batch_norm(input, mean, variance, layer.weight, layer.bias, True, factor, layer.eps)
+
+
+def takes_batch_statistics(module: Any) -> bool:
+    """Whether a batch norm, torch's or ours, normalises by its input's statistics in its present mode; by running ones
+    torch's kernels compute, in both."""
+    return module.training or (module.running_mean is None and module.running_var is None)
+
+
+class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d`, in training by fastconv."""
+
+
+class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`, in training by fastconv."""
+
+
+class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
+    """`torch.nn.BatchNorm3d`, in training by fastconv."""
+
+
 __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",

@@ -14,6 +14,7 @@ from .tensors import DTYPES, autocast_dtype, is_transformed
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 POOLINGS = ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
+NORMS = ("batch_norm",)
 
 _lock = threading.Lock()
 _depth = 0  # blocks that are open, of all threads
@@ -22,12 +23,13 @@ _theirs: dict[str, Callable[..., Any]] = {}
 
 @contextlib.contextmanager
 def patch() -> Iterator[None]:
-    """Inside, `torch.nn.functional`'s conv1d/2d/3d, conv_transpose*, max_pool* and avg_pool* are ours, and so are all
-    layers that call them.
+    """Inside, `torch.nn.functional`'s conv1d/2d/3d, conv_transpose*, max_pool*, avg_pool* and batch_norm are ours, and
+    so are all layers that call them.
 
     What we do not compute stays torch's: other dtypes (integers, complex), quantised, sparse and nested tensors,
     subclasses with a `__torch_function__`, what runs inside torch.func's transforms or forward-mode differentiation,
-    devices that are no CPU and no GPU with our CUDA library. The swap holds for the whole process; blocks nest, also of
+    devices that are no CPU and no GPU with our CUDA library; batch norms in eval mode and what else
+    `functional.batch_norm` leaves to torch. The swap holds for the whole process; blocks nest, also of
     several threads: the last one to end restores, after an exception too. Names that were imported before (`from
     torch.nn.functional import conv2d`) stay torch's.
 
@@ -39,7 +41,7 @@ def patch() -> Iterator[None]:
     with _lock:
         _depth += 1
         if _depth == 1:
-            for name in CONVOLUTIONS + POOLINGS:
+            for name in _OURS:
                 _theirs[name] = getattr(torch.nn.functional, name)
                 setattr(torch.nn.functional, name, _OURS[name])
     try:
@@ -90,4 +92,6 @@ def _swapped(name: str, has_weight: bool) -> Callable[..., Any]:
 
 
 # Made once: compiled code that has seen one finds the same one again.
-_OURS = {name: _swapped(name, name in CONVOLUTIONS) for name in CONVOLUTIONS + POOLINGS}
+_OURS = {name: _swapped(name, name in CONVOLUTIONS) for name in CONVOLUTIONS + POOLINGS} | {
+    name: getattr(functional, name) for name in NORMS
+}

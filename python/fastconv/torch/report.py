@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1  # of the JSON; raised when a reader must change
+KINDS = ("convolution", "batch norm", "pool")
 
 
 class ReportError(ValueError):
@@ -38,14 +39,16 @@ class Layer:
 
     name: str  # the first of its names in `model.named_modules()`
     module: str  # as torch prints it: the class with its geometry
-    dtype: str | None  # of its weight; pools have none
+    dtype: str | None  # of its weight; pools have none, and batch norms without one
     replaced: bool
     reason: str  # why it was replaced or kept
     calls: list[Call] = dataclasses.field(default_factory=list)
 
     @property
-    def is_pool(self) -> bool:
-        return "Pool" in self.module.partition("(")[0]
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        name = self.module.partition("(")[0]
+        return "pool" if "Pool" in name else "batch norm" if "Norm" in name else "convolution"
 
 
 @dataclasses.dataclass
@@ -74,7 +77,8 @@ class Report:
     def __str__(self) -> str:
         if self.pending:
             return "waits for the model's first input"
-        parts = [f"replaced {' and '.join(self._counts())}"]
+        *most, last = self._counts()
+        parts = [f"replaced {', '.join(most)} and {last}" if most else f"replaced {last}"]
         if self.stock_s is not None and self.ours_s is not None:
             what = "step" if self.training else "forward"
             parts.append(f"{what} {_milliseconds(self.stock_s)} -> {_milliseconds(self.ours_s)} ms")
@@ -86,10 +90,10 @@ class Report:
 
     def _counts(self) -> list[str]:
         texts = []
-        for what, of in (("convolution", [x for x in self.layers if not x.is_pool]),
-                         ("pool", [x for x in self.layers if x.is_pool])):  # fmt: skip
-            if of or what == "convolution":
-                texts.append(f"{sum(x.replaced for x in of)} of {len(of)} {what}{'s' * (len(of) != 1)}")
+        for kind in KINDS:
+            of = [x for x in self.layers if x.kind == kind]
+            if of or kind == "convolution":
+                texts.append(f"{sum(x.replaced for x in of)} of {len(of)} {kind}{'s' * (len(of) != 1)}")
         return texts
 
     def table(self) -> str:

@@ -14,9 +14,11 @@ import torch
 from torch.utils import _pytree as pytree
 
 from . import nn
+from .batch_norm import takes
 
 KINDS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
-         "MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d")  # fmt: skip
+         "MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d",
+         "BatchNorm1d", "BatchNorm2d", "BatchNorm3d")  # fmt: skip
 
 
 def classes() -> dict[type, Any]:
@@ -52,10 +54,18 @@ class Candidate:
         weight = getattr(module, "weight", None)
         self.dtype = str(weight.dtype).removeprefix("torch.") if weight is not None else None
 
-    def refusal(self) -> str | None:
-        """Why it cannot be ours whatever the input, or None."""
-        if getattr(self.module, "padding_mode", "zeros") != "zeros" and "Transpose" in self.stock.__name__:
+    def refusal(self, x: Any = None) -> str | None:
+        """Why it cannot be ours, on x if one is given or whatever the input; or None."""
+        module = self.module
+        if getattr(module, "padding_mode", "zeros") != "zeros" and "Transpose" in self.stock.__name__:
             return "transposed convolutions have zeros alone"
+        if "BatchNorm" in self.stock.__name__:
+            if self.dtype not in (None, "float32", "float64"):
+                return f"{self.dtype} is torch's"
+            if x is not None and not nn.takes_batch_statistics(module):
+                return "by running statistics it is torch's"
+            if x is not None and not takes(x, module.running_mean, module.running_var, module.weight, module.bias):
+                return "such an input is torch's"
         return None
 
     def use(self, ours: bool) -> None:
@@ -73,9 +83,9 @@ def candidates(model: Any) -> list[Candidate]:
 
 
 def twin(module: Any, kind: Any) -> Any:
-    """A layer of the class `kind` on the same memory, with parameters of its own and without hooks.
+    """A layer of the class `kind` on the same memory, with parameters of its own, copies of buffers, and without hooks.
 
-    What is computed with it leaves no trace in the user's: no gradient, no hook called.
+    What is computed with it leaves no trace in the user's: no gradient, no running statistics, no hook called.
     """
     made = kind.__new__(kind)
     torch.nn.Module.__init__(made)
@@ -88,6 +98,8 @@ def twin(module: Any, kind: Any) -> Any:
             value = getattr(module, name)
             trained = value is not None and value.requires_grad
             made.register_parameter(name, None if value is None else torch.nn.Parameter(value.detach(), trained))
+    for name, value in module._buffers.items():
+        made.register_buffer(name, None if value is None else value.detach().clone())
     made.training = module.training
     return made
 
