@@ -97,6 +97,7 @@ T* data_of(const py::array& array) {
   return static_cast<T*>(const_cast<void*>(array.data()));
 }
 
+void register_addresses(py::module_& m);
 void register_arrays(py::module_& m);
 void register_conv(py::module_& m);
 void register_convert(py::module_& m);

@@ -14,7 +14,8 @@ from torch.nn import Parameter
 
 from .._core import ProblemError
 from ..geometry import per_axis
-from .conv import Static, conv, conv_direct, conv_transpose
+from .conv import conv, conv_direct, conv_transpose
+from .conv_kernels import Static
 from .packed import plan_of
 from .pool import avg_pool, max_pool
 from .pool_kernels import AvgStatic, MaxStatic
