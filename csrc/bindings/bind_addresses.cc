@@ -8,15 +8,6 @@
 namespace fastconv {
 namespace {
 
-// What a dense image's pitches are.
-void dense_pitches(const ConvProblem& p, Layout layout, int64_t channels, const int64_t* size, int64_t* batch,
-                   int64_t* channel) {
-  int64_t plane = 1;
-  for (int i = kMaxSpatial - p.spatial_rank; i < kMaxSpatial; ++i) plane *= size[i];
-  *batch = channels * plane;
-  *channel = layout == Layout::kChannelsFirst ? plane : channels;
-}
-
 void require_shape(const char* name, const Shape& got, const Shape& expected) {
   if (got != expected)
     throw ProblemError{format("%s has shape %s; expected %s", name, text_of(got).c_str(), text_of(expected).c_str())};
@@ -45,9 +36,7 @@ class ConvAt {
     if (bias_shape) require_shape("bias", *bias_shape, {which == Pass::kForward ? problem_.k : problem_.c});
     result_shape_ = which == Pass::kForward ? y_shape : which == Pass::kBackwardData ? x_shape : w_shape;
     context_.pad_value = pad_value;
-    dense_pitches(problem_, problem_.x_layout, problem_.c, problem_.size, &context_.x_batch_pitch,
-                  &context_.x_channel_pitch);
-    dense_pitches(problem_, problem_.y_layout, problem_.k, y.size, &context_.y_batch_pitch, &context_.y_channel_pitch);
+    set_dense(problem_, &context_);
   }
 
   py::object call(uintptr_t first, uintptr_t second, uintptr_t bias) const {
@@ -58,7 +47,7 @@ class ConvAt {
     if (choice.failure != Failure::kNone) throw_failure(choice.failure, choice.text);
     const py::array result = make_output(problem_.dtype, result_shape_);
     RunContext context = context_;
-    const auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };  // NOLINT: what it is for
+    const auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
     context.x = at(first);
     context.y = at(first);
     context.w = at(second);

@@ -16,6 +16,7 @@ from .tensors import (
     DTYPES,
     FORMATS,
     LAYOUTS,
+    TO_FIRST,
     as_array,
     as_tensor,
     expect_kernel_tensor,
@@ -55,7 +56,7 @@ def _expect_one_dtype(x: Any, w: Any, bias: Any) -> None:
 # ---- By address ----------------------------------------------------------------------------------------------------
 
 _WORDS = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16"}  # of NumPy's own dtypes
-_bfloat16, _dense = torch.bfloat16, torch.contiguous_format  # bound once: these functions run in every call
+_bfloat16 = torch.bfloat16
 
 
 @functools.lru_cache(maxsize=1024)
@@ -71,7 +72,7 @@ def _address(t: Any, last: bool = False) -> int:
     return t.data_ptr() if dense and t.is_cpu and not t.is_neg() else 0
 
 
-# ---- The three -----------------------------------------------------------------------------------------------------
+# ---- The calls -----------------------------------------------------------------------------------------------------
 
 
 def forward(x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
@@ -81,7 +82,7 @@ def forward(x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
         call = _call("fwd", x.shape, w.shape, None, None if bias is None else bias.shape, last, x.dtype, s, options())
         y = call(_address(x, last), _address(w), 0 if bias is None else _address(bias))
         if y is not None:
-            return image_tensor(y, last)
+            return torch.from_numpy(y.transpose(TO_FIRST[y.ndim]) if last else y)
     with stream_of(x):
         shift = None if bias is None else as_array(bias)
         y = kernels(x).conv_forward(image_array(x, last), as_array(w), shift, None, *s, "none", 0.0, LAYOUTS[last],
@@ -98,7 +99,7 @@ def transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> An
                      options())  # fmt: skip
         y = call(_address(x, last), _address(w), 0 if bias is None else _address(bias))
         if y is not None:
-            return image_tensor(y, last)
+            return torch.from_numpy(y.transpose(TO_FIRST[y.ndim]) if last else y)
     if last:
         shape = (shape[0], *size, shape[1])
     with stream_of(x):
@@ -118,8 +119,16 @@ def backward_filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
         call = _call("bwd_filter", x.shape, shape, dy.shape, None, last, x.dtype, s, options())
         dw = call(_address(dy, last), _address(x, last))
         if dw is not None:
-            return as_tensor(dw)
+            return torch.from_numpy(dw)
     with stream_of(x):
         dw = kernels(x).conv_backward_filter(image_array(dy, last), image_array(x, last), shape, *s, LAYOUTS[last],
                                              options(), None)  # fmt: skip
         return as_tensor(dw)
+
+
+def planned(x: Any, plan: _core.Plan, last: bool) -> Any:
+    """`forward` by a plan that was made for images like x."""
+    y = plan.at(_address(x, last), x.shape[0]) if x.dtype is not _bfloat16 else None
+    if y is None:
+        return image_tensor(plan(image_array(x, last)), last)
+    return torch.from_numpy(y.transpose(TO_FIRST[y.ndim]) if last else y)

@@ -15,15 +15,13 @@ from torch.nn import Parameter
 from .._core import ProblemError
 from ..geometry import per_axis
 from .conv import conv, conv_direct, conv_transpose
-from .conv_kernels import Static
+from .conv_kernels import Static, planned
 from .packed import plan_of
 from .pool import avg_pool, max_pool
 from .pool_kernels import AvgStatic, MaxStatic
 from .tensors import (
     autocast_dtype,
     cast,
-    image_array,
-    image_tensor,
     is_channels_last,
     is_direct,
     needs_graph,
@@ -50,14 +48,13 @@ def convolve(rank: int, x: Any, w: Any, bias: Any, stride: Any, padding: Any, di
         s = _cached_static(rank, filter, stride, padding, dilation, groups, padding_mode)
     except TypeError:  # a list is not hashable
         s = _static(rank, filter, stride, padding, dilation, groups, padding_mode)
-    dtype = autocast_dtype(x)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
     if dtype is not None:
         x = cast(x, dtype)
     if type(w) is Parameter and not needs_graph(x, w, bias):
         found = plan_of(w, bias, x, s, packed, dtype is not None)
         if found is not None:
-            plan, last = found
-            return image_tensor(plan(image_array(x, last)), last)
+            return planned(x, *found)
     if dtype is not None:
         w, bias = cast(w, dtype), cast(bias, dtype)
     return conv_direct(x, w, bias, s)

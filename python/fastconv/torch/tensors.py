@@ -25,7 +25,7 @@ LAYOUTS = ("channels_first", "channels_last")
 _bfloat16_of_torch = torch.bfloat16
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _TO_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
-_TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
+TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
 
 
 def is_channels_last(t: Any) -> bool:
@@ -72,7 +72,7 @@ def image_array(t: Any, channels_last: bool) -> Any:
 
 def image_tensor(a: Any, channels_last: bool) -> Any:
     """The result of a native function as (N, C, *spatial)."""
-    return as_tensor(a.transpose(_TO_FIRST[a.ndim]) if channels_last else a)
+    return as_tensor(a.transpose(TO_FIRST[a.ndim]) if channels_last else a)
 
 
 @functools.cache
@@ -141,7 +141,7 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _tracing_state = torch._C._get_tracing_state
 _transform = torch._C._functorch.peek_interpreter_stack
 _is_grad_enabled = torch.is_grad_enabled
-_Tensor, _Parameter = torch.Tensor, torch.nn.Parameter
+_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
 
 
 def is_direct(a: Any, b: Any = None, c: Any = None) -> bool:
@@ -149,14 +149,11 @@ def is_direct(a: Any, b: Any = None, c: Any = None) -> bool:
     CPU, and nobody who records, transforms or fakes the call. Everything else goes through `torch.ops.fastconv`."""
     if _is_compiling() or _dispatch_modes() or _tracing_state() is not None or _transform() is not None:
         return False
-    if forward_ad._current_level >= 0 or not _is_plain(a):
+    if forward_ad._current_level >= 0 or type(a) not in _PLAIN or not a.is_cpu:
         return False
-    return (b is None or _is_plain(b)) and (c is None or _is_plain(c))
-
-
-def _is_plain(t: Any) -> bool:
-    kind = type(t)
-    return (kind is _Tensor or kind is _Parameter) and t.is_cpu
+    if b is not None and (type(b) not in _PLAIN or not b.is_cpu):
+        return False
+    return c is None or (type(c) in _PLAIN and c.is_cpu)
 
 
 def is_transformed() -> bool:
