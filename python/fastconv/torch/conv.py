@@ -21,6 +21,7 @@ from .tensors import (
     cast,
     empty_image,
     expect_no_tangent,
+    frozen,
     is_channels_last,
     is_direct,
     needs_graph,
@@ -120,9 +121,8 @@ class _ConvBackwardFilter(torch.autograd.Function):
 # ---- torch.ops.fastconv --------------------------------------------------------------------------------------------
 
 
-def _static(stride: Any, pad_begin: Any, pad_end: Any, dilation: Any, *rest: Any) -> Static:
-    """Of the lists that an op gets, what may be a key."""
-    return Static(tuple(stride), tuple(pad_begin), tuple(pad_end), tuple(dilation), *rest)
+def _static(*words: Any) -> Static:
+    return Static(*frozen(words))
 
 
 @torch.library.custom_op("fastconv::conv", mutates_args=())

@@ -72,7 +72,9 @@ def image_array(t: Any, channels_last: bool) -> Any:
 
 def image_tensor(a: Any, channels_last: bool) -> Any:
     """The result of a native function as (N, C, *spatial)."""
-    return as_tensor(a.transpose(TO_FIRST[a.ndim]) if channels_last else a)
+    if channels_last:
+        a = a.transpose(TO_FIRST[a.ndim])
+    return torch.from_numpy(a) if type(a) is np.ndarray and a.dtype.kind != "V" else as_tensor(a)
 
 
 @functools.cache
@@ -178,6 +180,11 @@ def numbers(size: Any) -> Any:
     if not _is_compiling() and _tracing_state() is not None:
         return [int(n) for n in size]
     return size
+
+
+def frozen(words: Any) -> Any:
+    """The arguments of an op with tuples for their lists: what may be a key of a cache."""
+    return (tuple(word) if isinstance(word, list) else word for word in words)
 
 
 def needs_graph(a: Any, b: Any = None, c: Any = None) -> bool:
