@@ -39,6 +39,8 @@ class ConvAt {
     set_dense(problem_, &context_);
   }
 
+  // Forward (x, w, bias), backward-data (dy, w, bias), backward-filter (dy, x). None where an address is 0, which says
+  // that there is none, or not aligned: the caller has the call with arrays for these.
   py::object call(uintptr_t first, uintptr_t second, uintptr_t bias) const {
     const bool has_bias = problem_.epilogue & kEpilogueBias;
     const uintptr_t unit = static_cast<uintptr_t>(element_size(problem_.dtype));
@@ -48,22 +50,12 @@ class ConvAt {
     const py::array result = make_output(problem_.dtype, result_shape_);
     RunContext context = context_;
     const auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
-    context.x = at(first);
-    context.y = at(first);
-    context.w = at(second);
+    void* const made = data_of<void>(result);
+    const bool of_filter = problem_.pass == Pass::kBackwardFilter;
+    context.x = problem_.pass == Pass::kBackwardData ? made : at(of_filter ? second : first);
+    context.y = problem_.pass == Pass::kForward ? made : at(first);
+    context.w = of_filter ? made : at(second);
     context.bias = has_bias ? at(bias) : nullptr;
-    switch (problem_.pass) {
-      case Pass::kForward:
-        context.y = data_of<void>(result);
-        break;
-      case Pass::kBackwardData:
-        context.x = data_of<void>(result);
-        break;
-      case Pass::kBackwardFilter:
-        context.x = at(second);
-        context.w = data_of<void>(result);
-        break;
-    }
     bool done;
     {
       const py::gil_scoped_release release;

@@ -16,7 +16,6 @@ from .tensors import (
     DTYPES,
     FORMATS,
     LAYOUTS,
-    TO_FIRST,
     as_array,
     as_tensor,
     expect_kernel_tensor,
@@ -76,13 +75,14 @@ def _address(t: Any, last: bool = False) -> int:
 
 
 def forward(x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
+    """y (N, K, *) of x (N, C, *spatial), w (K, C/groups, *filter) and bias (K,) or None; last: in channels_last."""
     _expect_one_dtype(x, w, bias)
     w = w.contiguous()
     if x.is_cpu and x.dtype is not _bfloat16:
         call = _call("fwd", x.shape, w.shape, None, None if bias is None else bias.shape, last, x.dtype, s, options())
         y = call(_address(x, last), _address(w), 0 if bias is None else _address(bias))
         if y is not None:
-            return torch.from_numpy(y.transpose(TO_FIRST[y.ndim]) if last else y)
+            return image_tensor(y, last)
     with stream_of(x):
         shift = None if bias is None else as_array(bias)
         y = kernels(x).conv_forward(image_array(x, last), as_array(w), shift, None, *s, "none", 0.0, LAYOUTS[last],
@@ -91,6 +91,7 @@ def forward(x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
 
 
 def transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
+    """The adjoint of `forward`: (N, K, *size) of x (N, C, *spatial), w (C, K/groups, *filter), bias (K,) or None."""
     _expect_one_dtype(x, w, bias)
     w = w.contiguous()
     shape = (x.shape[0], w.shape[1] * s.groups, *size)
@@ -99,7 +100,7 @@ def transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> An
                      options())  # fmt: skip
         y = call(_address(x, last), _address(w), 0 if bias is None else _address(bias))
         if y is not None:
-            return torch.from_numpy(y.transpose(TO_FIRST[y.ndim]) if last else y)
+            return image_tensor(y, last)
     if last:
         shape = (shape[0], *size, shape[1])
     with stream_of(x):
@@ -110,6 +111,7 @@ def transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> An
 
 
 def backward_filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
+    """The gradient of `forward` for w: (K, C/groups, *size)."""
     if x.dtype not in DTYPES or dy.dtype is not x.dtype:
         expect_kernel_tensor(dy, "dy")
         expect_kernel_tensor(x, "x", dy.dtype)
@@ -128,7 +130,5 @@ def backward_filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
 
 def planned(x: Any, plan: _core.Plan, last: bool) -> Any:
     """`forward` by a plan that was made for images like x."""
-    y = plan.at(_address(x, last), x.shape[0]) if x.dtype is not _bfloat16 else None
-    if y is None:
-        return image_tensor(plan(image_array(x, last)), last)
-    return torch.from_numpy(y.transpose(TO_FIRST[y.ndim]) if last else y)
+    y = None if x.dtype is _bfloat16 else plan.at(_address(x, last), x.shape[0])
+    return image_tensor(plan(image_array(x, last)) if y is None else y, last)

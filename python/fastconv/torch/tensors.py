@@ -25,7 +25,7 @@ LAYOUTS = ("channels_first", "channels_last")
 _bfloat16_of_torch = torch.bfloat16
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _TO_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
-TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
+_TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
 
 
 def is_channels_last(t: Any) -> bool:
@@ -73,7 +73,7 @@ def image_array(t: Any, channels_last: bool) -> Any:
 def image_tensor(a: Any, channels_last: bool) -> Any:
     """The result of a native function as (N, C, *spatial)."""
     if channels_last:
-        a = a.transpose(TO_FIRST[a.ndim])
+        a = a.transpose(_TO_FIRST[a.ndim])
     return torch.from_numpy(a) if type(a) is np.ndarray and a.dtype.kind != "V" else as_tensor(a)
 
 
