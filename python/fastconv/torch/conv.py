@@ -36,8 +36,8 @@ def _sum_of_channels(dy: Any) -> Any:
 
 
 def _save_forward(ctx: Any, x: Any, w: Any, last: bool, s: Static) -> None:
-    needs_x, needs_w = ctx.needs_input_grad[:2]
-    ctx.save_for_backward(x if needs_w else None, w if needs_x else None)
+    needs = ctx.needs_input_grad
+    ctx.save_for_backward(x if needs[1] else None, w if needs[0] else None)
     ctx.words = x.shape, w.shape, last, s
 
 

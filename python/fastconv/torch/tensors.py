@@ -30,10 +30,8 @@ _TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
 
 def is_channels_last(t: Any) -> bool:
     """Whether (N, C, *spatial) lies in memory as (N, *spatial, C); like torch, three axes never do, nor one pixel."""
-    if t.ndim < 4:
-        return False
     stride = t.stride()
-    if stride[1] != 1:
+    if len(stride) < 4 or stride[1] != 1:
         return False
     channels = t.shape[1]
     return bool(stride[-1] >= channels and (channels > 1 or t.numel() > t.shape[0]))
