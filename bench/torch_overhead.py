@@ -9,7 +9,11 @@ block is sometimes undisturbed, and the least of them is what the code takes.
                 parameter, which find the same plan
     one_shot    the native forward call on arrays; beyond it: the function with a plain tensor, the same while autograd
                 records, and `torch.ops.fastconv.conv`
-    torch       PyTorch's own layer and function, for comparison
+    at_address  the least that a native forward call takes: at the addresses of dense arrays of known shapes
+    native_max_pool, native_max_pool_offsets
+                max pooling of arrays, alone and with what its gradient needs; beyond them: `max_pool2d` without
+                gradients and while autograd records
+    torch       PyTorch's own layer and functions, for comparison
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ BEYOND = {
     "tensor": "one_shot",
     "recording": "one_shot",
     "op": "one_shot",
+    "max_pool": "native_max_pool",
+    "max_pool_recording": "native_max_pool_offsets",
 }
 
 
@@ -47,6 +53,7 @@ def measure(blocks: int) -> dict[str, float]:
     import fastconv as fc
     import fastconv.torch as ft
     from fastconv import _core
+    from fastconv.pool_geometry import pool_geometry
     from fastconv.torch import tensors
 
     torch.set_num_threads(1)
@@ -62,12 +69,17 @@ def measure(blocks: int) -> dict[str, float]:
     with fc.options(threads=1):
         plan = fc.plan(arrays[1], arrays[2], x_shape=X_SHAPE, padding=1)
     ones = (1, 1)
+    at = _core.ConvAt("fwd", X_SHAPE, W_SHAPE, None, W_SHAPE[:1], ones, ones, ones, ones, 1, "zeros", 0.0,
+                      "channels_first", "f32", options)  # fmt: skip
+    places = [t.data_ptr() for t in (x, w, bias)]
+    pool = pool_geometry("max_pool2d", "max", 2, X_SHAPE, 2, None, 0, 1, False, True, None, "channels_first").problem
+    leaf = x.clone().requires_grad_()
 
     def native() -> Any:
         return _core.conv_forward(*arrays, None, ones, ones, ones, ones, 1, "zeros", 0.0, "none", 0.0, "channels_first",
                                   options, None)  # fmt: skip
 
-    conv2d = ft.functional.conv2d
+    conv2d, max_pool2d = ft.functional.conv2d, ft.functional.max_pool2d
     shift = bias.detach()
     silent: dict[str, Callable[[], Any]] = {
         "planned": lambda: plan(arrays[0]),
@@ -75,14 +87,21 @@ def measure(blocks: int) -> dict[str, float]:
         "layer_channels_last": lambda: layer(last),
         "parameter": lambda: conv2d(x, w, bias, 1, 1),
         "one_shot": native,
+        "at_address": lambda: at(*places),
         "tensor": lambda: conv2d(x, plain, shift, 1, 1),
         "op": lambda: torch.ops.fastconv.conv(x, plain, shift, ones, ones, ones, ones, 1),
+        "native_max_pool": lambda: _core.pool_forward(pool, arrays[0], 1.0, False, options),
+        "native_max_pool_offsets": lambda: _core.pool_forward_offsets(pool, arrays[0], options),
+        "max_pool": lambda: max_pool2d(x, 2),
         "torch_layer": lambda: theirs(x),
+        "torch_max_pool": lambda: torch.nn.functional.max_pool2d(x, 2),
         "torch_function": lambda: torch.nn.functional.conv2d(x, plain, shift, 1, 1),
     }
     recording = {
         "recording": lambda: conv2d(x, w, bias, 1, 1),
+        "max_pool_recording": lambda: max_pool2d(leaf, 2),
         "torch_recording": lambda: torch.nn.functional.conv2d(x, w, bias, 1, 1),
+        "torch_max_pool_recording": lambda: torch.nn.functional.max_pool2d(leaf, 2),
     }
     least: dict[str, float] = {}
     for _ in range(blocks):

@@ -47,12 +47,7 @@ __device__ __forceinline__ void load_filter_tile(const FilterTiles& f, const Con
     s.source[j] = there ? n * c.xs.batch + read * c.xs.channel : -1;
     s.dest[j] = there ? n * c.ys.batch + channel * c.ys.channel : -1;
   }
-  sync();
-  load_box(g.source, s.template at<T>(0), c.x, c.xs.pixel, place->source, s.source, 0);
-  load_box(g.dest, s.template at<T>(g.stage_at), c.y, c.ys.pixel, place->dest, s.dest, 0);
-  copy_async_commit();
-  copy_async_wait<0>();
-  sync();
+  load_boxes(g, c, *place, s, s.template at<T>(0), s.template at<T>(g.stage_at));
 }
 
 template <class T>

@@ -61,12 +61,7 @@ __global__ void __launch_bounds__(kTileThreads) grouped_filter(Conv<T> c, Groupe
       s.source[j] = j < c.group_c ? n * c.xs.batch + (group * c.group_c + j) * c.xs.channel : -1;
       s.dest[j] = j < f.filters && k < c.group_k ? n * c.ys.batch + (group * c.group_k + k) * c.ys.channel : -1;
     }
-    sync();
-    load_box(g.source, s.template at<T>(0), c.x, c.xs.pixel, place.source, s.source, 0);
-    load_box(g.dest, s.template at<T>(g.stage_at), c.y, c.ys.pixel, place.dest, s.dest, 0);
-    copy_async_commit();
-    copy_async_wait<0>();
-    sync();
+    load_boxes(g, c, place, s, s.template at<T>(0), s.template at<T>(g.stage_at));
     if (!busy) continue;
     const int depth = min_of(g.axis[0].dest - place.dest[0], g.axis[0].tile);
     const int height = min_of(g.axis[1].dest - place.dest[1], g.axis[1].tile);

@@ -105,12 +105,7 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(typename A::T) == 4 ? 2 :
       s.dest[j] = first_filter + j < c.p.k ? n * c.ys.batch + (first_filter + j) * c.ys.channel : -1;
     }
     list_places(g, place, f.steps, places);
-    sync();
-    load_box(g.source, x, c.x, c.xs.pixel, place.source, s.source, 0);
-    load_box(g.dest, y, c.y, c.ys.pixel, place.dest, s.dest, 0);
-    copy_async_commit();
-    copy_async_wait<0>();
-    sync();
+    load_boxes(g, c, place, s, x, y);
     if (!busy) continue;
 #pragma unroll 1
     for (int step = slice; step < f.steps; step += f.slices) {

@@ -158,6 +158,18 @@ __device__ __forceinline__ int64_t tile_place(const Tile& g, int64_t index, Tile
   return index;
 }
 
+// Of a filter's gradient: the boxes of x and of y whose planes are listed, loaded when this returns.
+template <class T, class Memory>
+__device__ __forceinline__ void load_boxes(const Tile& g, const Conv<T>& c, const TilePlace& place, Memory& s, T* x,
+                                           T* y) {
+  sync();
+  load_box(g.source, x, c.x, c.xs.pixel, place.source, s.source, 0);
+  load_box(g.dest, y, c.y, c.ys.pixel, place.dest, s.dest, 0);
+  copy_async_commit();
+  copy_async_wait<0>();
+  sync();
+}
+
 // Writes the tables of the group's planes; a barrier must follow.
 template <class T, class Memory>
 __device__ __forceinline__ void list_planes(const Tile& g, const Conv<T>& c, int64_t group, Memory& s) {

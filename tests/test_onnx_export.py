@@ -299,7 +299,7 @@ def test_the_snippets_of_the_document_run(tmp_path, monkeypatch, capsys):
     page = (Path(__file__).resolve().parent.parent / "docs" / "onnx.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     snippets, names = re.findall(r"```python\n(.*?)```", page, re.DOTALL), {}
-    assert len(snippets) == 4
+    assert len(snippets) == 5
     for snippet in snippets:
         exec(compile(snippet, "onnx.md", "exec"), names)
     assert capsys.readouterr().out.startswith("('images',) ('scores',) 20 ")

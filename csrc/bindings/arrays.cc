@@ -207,11 +207,13 @@ ImageArray image_array(const py::array& array, Layout layout, bool recognise) {
   return image;
 }
 
-py::array make_output(DType dtype, const Shape& shape) {
+py::array make_output(DType dtype, const Shape& shape) { return make_output(numpy_dtype(dtype), shape); }
+
+py::array make_output(const py::dtype& dtype, const Shape& shape) {
   int64_t elements = 1;
   for (int64_t extent : shape)
     if (__builtin_mul_overflow(elements, extent, &elements)) throw std::bad_alloc();
-  const int64_t size = element_size(dtype);
+  const int64_t size = dtype.itemsize();
   Shape strides(shape.size());
   int64_t step = size;
   for (size_t i = shape.size(); i-- > 0;) {
@@ -238,7 +240,7 @@ py::array make_output(DType dtype, const Shape& shape) {
     delete mine;
   });
   block.release();  // the capsule's now
-  return py::array(numpy_dtype(dtype), shape, strides, data, owner);
+  return py::array(dtype, shape, strides, data, owner);
 }
 
 py::array output_or(const py::object& out, DType dtype, const Shape& shape, std::initializer_list<py::array> inputs) {

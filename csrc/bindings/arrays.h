@@ -85,6 +85,7 @@ struct ImageArray : ImagePitches {
 ImageArray image_array(const py::array& array, Layout layout, bool recognise);
 
 // A new array from the output cache, 64-byte aligned, C order. MemoryError when there is no memory.
+py::array make_output(const py::dtype& dtype, const Shape& shape);
 py::array make_output(DType dtype, const Shape& shape);
 // `out` checked (ndarray, dtype, shape, writeable, C-order contiguous, no overlap with the inputs), or a new array.
 py::array output_or(const py::object& out, DType dtype, const Shape& shape, std::initializer_list<py::array> inputs);
@@ -97,6 +98,7 @@ T* data_of(const py::array& array) {
   return static_cast<T*>(const_cast<void*>(array.data()));
 }
 
+void register_addresses(py::module_& m);
 void register_arrays(py::module_& m);
 void register_conv(py::module_& m);
 void register_convert(py::module_& m);

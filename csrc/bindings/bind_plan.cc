@@ -79,42 +79,37 @@ class Plan {
     if (!matches(x, p)) require_shape(x, "x", shape_of_image(p, p.x_layout, p.c, p.size));
     const ImageArray image = image_array(x, p.x_layout, true);
     p.x_layout = image.layout;
-    Choice choice =
-        p.n == problem_.n && p.x_layout == problem_.x_layout && !residual ? choice_ : choose(p, options_, true);
-    if (choice.failure != Failure::kNone) throw_failure(choice.failure, choice.text);
-    std::shared_ptr<Weights> weights;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      weights = weights_;
-    }
-    RunContext context{};
-    context.x = image.data();
-    context.x_batch_pitch = image.batch_pitch;
-    context.x_channel_pitch = image.channel_pitch;
-    context.w = weights->data;
-    context.packed_w = packed_bytes_ ? weights->data : nullptr;
-    if (p.epilogue & kEpilogueBias) context.bias = weights->bias;
-    const py::array result =
-        output_or(out, p.dtype, shape_of_image(p, p.y_layout, p.k, OutputSize(p).size), {image.array});
+    const py::array result = output_or(out, p.dtype, y_shape(p), {image.array});
     const ImageArray y = image_array(result, p.y_layout, false);
-    context.y = y.data();
-    context.y_batch_pitch = y.batch_pitch;
-    context.y_channel_pitch = y.channel_pitch;
     py::array addend;
     if (residual) {
       require_dtype(*residual, "residual", p.dtype, "the plan");
       require_shape(*residual, "residual", shape_of(result));
       addend = contiguous(*residual);
-      context.residual = addend.data();
     }
-    context.alpha = alpha_;
-    context.pad_value = pad_value_;
-    bool done;
-    {
-      const py::gil_scoped_release release;
-      done = run_choice(p, options_, &choice, &context);
-    }
-    if (!done) throw_failure(choice.failure, choice.text);
+    RunContext context{};
+    context.x = image.data();
+    context.x_batch_pitch = image.batch_pitch;
+    context.x_channel_pitch = image.channel_pitch;
+    context.y = y.data();
+    context.y_batch_pitch = y.batch_pitch;
+    context.y_channel_pitch = y.channel_pitch;
+    if (residual) context.residual = addend.data();
+    execute(p, &context);
+    return result;
+  }
+
+  // Of n dense images at an address, in the layout and the dtype of the plan. None where they are not aligned.
+  py::object at(uintptr_t address, int64_t n) {
+    if (!address || address % static_cast<uintptr_t>(element_size(problem_.dtype))) return py::none();
+    ConvProblem p = problem_;
+    p.n = n;
+    const py::array result = make_output(p.dtype, y_shape(p));
+    RunContext context{};
+    set_dense(p, &context);
+    context.x = reinterpret_cast<void*>(address);
+    context.y = data_of<void>(result);
+    execute(p, &context);
     return result;
   }
 
@@ -124,6 +119,31 @@ class Plan {
   int64_t packed_bytes() const { return packed_bytes_; }
 
  private:
+  static Shape y_shape(const ConvProblem& p) { return shape_of_image(p, p.y_layout, p.k, OutputSize(p).size); }
+
+  // Runs with the weights of now, without the GIL.
+  void execute(const ConvProblem& p, RunContext* context) {
+    const bool as_planned = p.n == problem_.n && p.x_layout == problem_.x_layout && p.epilogue == problem_.epilogue;
+    Choice choice = as_planned ? choice_ : choose(p, options_, true);
+    if (choice.failure != Failure::kNone) throw_failure(choice.failure, choice.text);
+    std::shared_ptr<Weights> weights;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      weights = weights_;
+    }
+    context->w = weights->data;
+    context->packed_w = packed_bytes_ ? weights->data : nullptr;
+    if (p.epilogue & kEpilogueBias) context->bias = weights->bias;
+    context->alpha = alpha_;
+    context->pad_value = pad_value_;
+    bool done;
+    {
+      const py::gil_scoped_release release;
+      done = run_choice(p, options_, &choice, context);
+    }
+    if (!done) throw_failure(choice.failure, choice.text);
+  }
+
   // The shape test of every call, without building a shape.
   static bool matches(const py::array& x, const ConvProblem& p) {
     const bool first = p.x_layout == Layout::kChannelsFirst;
@@ -151,6 +171,7 @@ void register_plan(py::module_& m) {
            py::arg("problem"), py::arg("w"), py::arg("bias"), py::arg("alpha"), py::arg("pad_value"),
            py::arg("options"))
       .def("__call__", &Plan::call, py::arg("x"), py::arg("residual") = py::none(), py::arg("out") = py::none())
+      .def("at", &Plan::at, py::arg("address"), py::arg("n"))
       .def("update", &Plan::update, py::arg("w"), py::arg("bias") = py::none())
       .def_property_readonly("problem", &Plan::problem)
       .def_property_readonly("algorithm", &Plan::algorithm)

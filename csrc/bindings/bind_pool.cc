@@ -2,12 +2,8 @@
 // PoolProblem as a Python class; arrays to buffers, the run with the GIL released, arrays back.
 #include <pybind11/stl.h>
 
-#include <functional>
-#include <numeric>
-
 #include "../pool.h"
 #include "../pool_positions.h"
-#include "../rounding.h"
 #include "conv_arguments.h"
 #include "op_arguments.h"
 
@@ -104,13 +100,9 @@ py::object as_layout(const py::array& array, Layout from, Layout to) {
   return array.attr("transpose")(axes);
 }
 
-py::array make_indices(const Shape& shape) { return make_output(DType::kFloat64, shape).view("int64"); }
+py::array make_indices(const Shape& shape) { return make_output(py::dtype::of<int64_t>(), shape); }
 
-py::array make_bytes(const Shape& shape) {
-  const int64_t count = std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
-  const py::array words = make_output(DType::kFloat32, {ceil_div(count, 4)});
-  return words.attr("view")("uint8")[py::slice(0, count, 1)].attr("reshape")(py::cast(shape));
-}
+py::array make_bytes(const Shape& shape) { return make_output(py::dtype::of<uint8_t>(), shape); }
 
 // What a forward call returns besides y: the winners' positions, their offsets, or none.
 enum class Winners { kNone, kIndices, kOffsets };

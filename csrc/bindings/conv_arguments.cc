@@ -56,6 +56,17 @@ Shape shape_of_filter(const ConvProblem& p) {
   return shape;
 }
 
+void set_dense(const ConvProblem& p, RunContext* context) {
+  const auto set = [&](Layout layout, int64_t channels, const int64_t* size, int64_t* batch, int64_t* channel) {
+    int64_t plane = 1;
+    for (int i = 0; i < kMaxSpatial; ++i) plane *= size[i];
+    *batch = channels * plane;
+    *channel = layout == Layout::kChannelsFirst ? plane : channels;
+  };
+  set(p.x_layout, p.c, p.size, &context->x_batch_pitch, &context->x_channel_pitch);
+  set(p.y_layout, p.k, OutputSize(p).size, &context->y_batch_pitch, &context->y_channel_pitch);
+}
+
 ConvProblem problem_of(Pass pass, const Shape& x_shape, const Shape& w_shape, Layout layout, DType dtype,
                        const Geometry& g) {
   const size_t rank = g.stride.size();

@@ -21,6 +21,8 @@ struct OutputSize {
 };
 Shape shape_of_image(const ConvProblem& p, Layout layout, int64_t channels, const int64_t* size);
 Shape shape_of_filter(const ConvProblem& p);
+// The pitches of dense x and y.
+void set_dense(const ConvProblem& p, RunContext* context);
 
 // Geometry that every pass gets by the same names.
 struct Geometry {

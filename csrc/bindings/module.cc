@@ -15,6 +15,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   fastconv::register_convert(m);
   fastconv::register_device(m);
   fastconv::register_plan(m);
+  fastconv::register_addresses(m);
   fastconv::register_pool(m);
   fastconv::register_ops(m);
   fastconv::register_info(m);

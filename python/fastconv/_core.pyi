@@ -149,6 +149,9 @@ class Plan:
         self, problem: ConvProblem, w: Array, bias: Array | None, alpha: float, pad_value: float, options: Options
     ) -> None: ...
     def __call__(self, x: Array, residual: Array | None = None, out: Array | None = None) -> Array: ...
+    def at(self, address: int, n: int) -> Array | None:
+        """Of n dense images at the address, which must stay valid during the call; None where they are not aligned."""
+
     def update(self, w: Array, bias: Array | None = None) -> None: ...
     @property
     def problem(self) -> ConvProblem: ...
@@ -158,6 +161,34 @@ class Plan:
     def workspace_bytes(self) -> int: ...
     @property
     def packed_bytes(self) -> int: ...
+
+class ConvAt:
+    """A convolution of dense arrays, in C order, at addresses that its calls name.
+
+    The shapes of images are as `layout` has them. dtype: f32, f64 or f16.
+    """
+
+    def __init__(
+        self,
+        pass_: str,
+        x_shape: Ints,
+        w_shape: Ints,
+        dy_shape: Ints | None,
+        bias_shape: Ints | None,
+        stride: Ints,
+        pad_begin: Ints,
+        pad_end: Ints,
+        dilation: Ints,
+        groups: int,
+        padding_mode: str,
+        pad_value: float,
+        layout: str,
+        dtype: str,
+        options: Options,
+    ) -> None: ...
+    def __call__(self, first: int, second: int, bias: int = 0) -> Array | None:
+        """y of (x, w, bias), dx of (dy, w, bias) or dw of (dy, x), whose memory must stay valid during the call. None
+        where an address is 0 or not aligned."""
 
 # Inference sessions. A part of an image is (buffer, offset, batch pitch, channel or pixel pitch), rows are (buffer,
 # offset, rows, length, pitch); in elements. Buffers: 0 the arena, then inputs, outputs, constants.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An ONNX model as a module: it runs, trains and is traced like any other."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ _LEARNT = {
 }
 # What lies between an initializer and where it is used, in some writers' files.
 _MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+Watch = Callable[[Node, list[Value], tuple[Value, ...]], None]
 _DEEPEST = 32  # levels of modules that a name may make; a longer one stands in the model itself
 
 
@@ -94,11 +96,18 @@ class OnnxModel(Module):
             ProblemError: another number of inputs, another number of axes, or what a node cannot do with them.
             TypeError: an input of another dtype than the file says.
         """
+        return self.run(inputs)
+
+    def run(self, inputs: tuple[Any, ...], watch: Watch | None = None) -> Any:
+        """`forward`; `watch` is told every node with its inputs' values and its results."""
         values = self._values(inputs)
         with np.errstate(all="ignore"):  # as ONNX has it: infinities and NaN are values
             for index, node in enumerate(self.nodes):
                 node.training = self.training
-                results = node.run(values[name] if name else None for name in node.inputs)
+                given = [values[name] if name else None for name in node.inputs]
+                results = node.run(given)
+                if watch is not None:
+                    watch(node, given, results)
                 for name, result in zip(node.outputs, results, strict=False):
                     if name:
                         values[name] = result

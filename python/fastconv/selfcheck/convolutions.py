@@ -168,12 +168,17 @@ def sampled(native: Any, sampler: "Sampler") -> dict[str, Callable[..., Any]]:
         return CheckedPlan(native_plan(problem, w, bias, alpha, pad_value, options, *layout), sampler, w, bias, alpha,
                            pad_value, options)  # fmt: skip
 
-    return {
+    found = {
         "conv_forward": conv_forward,
         "conv_backward_data": conv_backward_data,
         "conv_backward_filter": conv_backward_filter,
         "Plan": plan,
     }
+    return found if not hasattr(native, "ConvAt") else {**found, "ConvAt": lambda *_: _not_by_address}
+
+
+def _not_by_address(*_: int) -> None:
+    """No call at addresses: a check needs the arrays, with which the caller goes on."""
 
 
 class CheckedPlan:
@@ -187,6 +192,8 @@ class CheckedPlan:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._native, name)
+
+    at = staticmethod(_not_by_address)
 
     def __call__(self, x: Any, residual: Any = None, out: Any = None) -> Any:
         weights = self._weights

@@ -19,9 +19,9 @@ STYLES = ("keras", "matlab")
 class Summary:
     """A network measured for one input shape; `print` shows it in its style.
 
-    rows: one per call of a layer, in the order of the calls. input_shape: without the batch axis. parameters,
-    trainable: of the whole network, shared ones once. idle: {name: parameters} of the parts that did not run, as
-    classifiers that only training has. loss: what follows the last layer, or None. style: "keras" or "matlab".
+    rows: one per call of a layer, or per node of an ONNX model, in their order. input_shape: without the batch axis.
+    parameters, trainable: of the whole network, shared ones once. idle: {name: parameters} of the parts that did not
+    run, as classifiers that only training has. loss: what follows the last layer, or None. style: "keras" or "matlab".
     """
 
     rows: list[Row]
@@ -69,15 +69,22 @@ class Summary:
 
 
 def summary(
-    model: nn.Module, input_shape: Sequence[int], style: str = "keras", *, loss: nn.Module | None = None
+    model: nn.Module,
+    input_shape: Sequence[int] | None = None,
+    style: str = "keras",
+    *,
+    loss: nn.Module | None = None,
 ) -> Summary:
     """What a network consists of: layers, output shapes, parameters, multiply-adds and memory of activations.
 
     The network runs once, in evaluation, on a batch of no images, which computes nothing and tells all shapes; the
     random state and the running statistics stay what they are. Sums and concatenations outside of layers are not seen.
+    Of an ONNX model (`fastconv.onnx.load`) every node is a row, by its name and operator and with its shape as the file
+    has it; it runs on one input of zeros, which its reshapes can take.
 
     Args:
-        input_shape: of one input, without the batch axis, as (3, 224, 224).
+        input_shape: of one input, without the batch axis, as (3, 224, 224). Of an ONNX model, of its first input, and
+            None takes what the file says.
         style: "keras": Keras's table, where an activation belongs to the convolution or dense layer before it.
             "matlab": the table of MATLAB's `net.Layers`, one line per layer. Both print shapes with the channels last.
         loss: for "matlab", the loss that the network is trained with, as `nn.MSELoss()`: its last line.
@@ -86,7 +93,8 @@ def summary(
         a Summary, whose text is the table.
 
     Raises:
-        TypeError: the model is no Module. ProblemError: an unknown style, or an input that the model does not take.
+        TypeError: the model is no Module. ProblemError: an unknown style, or an input that the model does not take; no
+            input_shape for a Module, or for a file that leaves it open.
 
     Example:
         >>> print(fc.summary(fc.models.keras_cifar_b(), (3, 32, 32)))
@@ -95,9 +103,19 @@ def summary(
         raise TypeError(f"summary: model is a {type(model).__name__}; expected a Module")
     if style not in STYLES:
         raise ProblemError(f"summary: style is {style!r}; expected one of {', '.join(STYLES)}")
-    shape = tuple(int(n) for n in input_shape)
-    rows = measured(model, shape)
+    shape = None if input_shape is None else tuple(int(n) for n in input_shape)
+    from ..onnx.model import OnnxModel  # whose package is read when it is used
+
+    if isinstance(model, OnnxModel):
+        from . import onnx_rows
+
+        rows, shape = onnx_rows.measured(model, shape)
+        idle = {}
+    elif shape is None:
+        raise ProblemError("summary: input_shape is None; expected the shape of one input, as (3, 224, 224)")
+    else:
+        rows = measured(model, shape)
+        idle = idle_parts(model, {id(row.layer) for row in rows})
     sizes = [(p.data.size, p.requires_grad) for p in model.parameters()]
     trainable = sum(size for size, learns in sizes if learns)
-    idle = idle_parts(model, {id(row.layer) for row in rows})
     return Summary(rows, shape, sum(size for size, _ in sizes), trainable, idle, loss, style)

@@ -41,11 +41,15 @@ def table(s: "Summary") -> str:
     counts: Counter[str] = Counter()
     rows = [row for before, row in zip([None, *s.rows], s.rows, strict=False) if not _belongs_to(before, row)]
     for number, row in enumerate(rows):
-        kind = kind_of(row.layer)
-        base = _snake(kind)
-        counts[base] += 1
-        shape = ("None", *map(str, channels_last(row.layer, row.output_shape)))
-        cells = f"{base}_{counts[base]} ({kind})", f"({', '.join(shape)})", str(row.parameters)
+        if row.operator:
+            layer, shape = _node(row), row.output_shape
+        else:
+            kind = kind_of(row.layer)
+            base = _snake(kind)
+            counts[base] += 1
+            layer, shape = f"{base}_{counts[base]} ({kind})", channels_last(row.layer, row.output_shape)
+        lengths = [*(["None"] if row.batched else []), *map(str, shape)]
+        cells = layer, f"({', '.join(lengths)}{',' * (len(lengths) == 1)})", str(row.parameters)
         lines += [_row(*cells), double if number == len(rows) - 1 else line]
     lines += [f"Total params: {s.parameters:,}", f"Trainable params: {s.trainable:,}"]
     lines += [f"Non-trainable params: {s.parameters - s.trainable:,}", line]
@@ -67,10 +71,17 @@ def kind_of(layer: Any) -> str:
 
 def _belongs_to(before: Row | None, row: Row) -> bool:
     """Whether Keras would have the activation as an argument of the layer before."""
-    if before is None or type(row.layer).__module__ != activations.__name__ or row.parameters:
+    if before is None or row.operator or type(row.layer).__module__ != activations.__name__ or row.parameters:
         return False
     takes_one = isinstance(before.layer, _ConvBase | nn.Linear)
     return takes_one and before.output_shape == row.input_shape == row.output_shape
+
+
+def _node(row: Row) -> str:
+    """A node by its name, of which the end is left where both do not fit: "...layer1.0/conv1 (Conv)"."""
+    room = _ENDS[0] - 1 - len(f" ({row.operator})")
+    name = row.name if len(row.name) <= room else f"...{row.name[3 - room :]}" if room > 3 else ""
+    return f"{name} ({row.operator})"
 
 
 def _snake(name: str) -> str:

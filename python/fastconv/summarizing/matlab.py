@@ -56,6 +56,9 @@ def lines_of(s: "Summary") -> Iterator[tuple[str, str, str]]:
     for row in s.rows:
         number += isinstance(row.layer, _ConvBase | nn.Linear)
         base, kind, words = _described(row)
+        if row.operator:
+            yield f"'{row.name}'", kind, words
+            continue
         name = f"{base}{number}"
         repeats = 1
         while name in taken:

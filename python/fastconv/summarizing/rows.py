@@ -24,7 +24,9 @@ class Row:
     """One call of one layer, for one input: shapes have no batch axis.
 
     name: its path in the network. parameters: those that no earlier row has. macs: multiply-adds of a convolution or
-    dense layer, 0 for others. activation_bytes: what its output takes, 0 where that is its input.
+    dense layer, 0 for others. activation_bytes: what its output takes, 0 where that is its input. operator: of a node
+    of an ONNX model, whose name is the node's; "" of a layer. batched: False for a value of a graph that has no batch
+    axis, as a shape: its shape is all of it.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Row:
     parameters: int
     macs: int
     activation_bytes: int
+    operator: str = ""
+    batched: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""

@@ -15,7 +15,8 @@ from ..options import current
 from ..options import options as options_block
 from ..pool_geometry import pool_geometry
 from ..transposed_geometry import transposed_geometry
-from .conv import Static, conv, conv_transpose
+from .conv import conv, conv_transpose
+from .conv_kernels import Static
 from .pool import avg_pool, max_pool
 from .pool_kernels import AvgStatic, MaxStatic
 from .tensors import expect_kernel_tensor, is_channels_last

@@ -11,90 +11,22 @@ native call where nobody records. The functions of this file choose (`tensors.is
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .conv_kernels import Static, backward_filter, forward, transpose
 from .tensors import (
-    DTYPES,
-    LAYOUTS,
-    as_array,
-    as_tensor,
     cast,
     empty_image,
-    expect_kernel_tensor,
     expect_no_tangent,
-    image_array,
-    image_tensor,
+    frozen,
     is_channels_last,
     is_direct,
-    kernels,
     needs_graph,
     numbers,
-    options,
-    stream_of,
 )
-
-
-class Static(NamedTuple):
-    """What the three share besides tensors: numbers per spatial axis, and how x continues beyond its border."""
-
-    stride: Sequence[int]
-    pad_begin: Sequence[int]
-    pad_end: Sequence[int]
-    dilation: Sequence[int]
-    groups: int
-    padding_mode: str = "zeros"
-    pad_value: float = 0.0
-
-    def linear(self) -> "Static":
-        """With zeros for the pad value: what a *change* of x sees beyond the border."""
-        return self._replace(pad_value=0.0) if self.pad_value else self
-
-
-def _expect_one_dtype(x: Any, w: Any, bias: Any) -> None:
-    dtype = x.dtype
-    if dtype not in DTYPES or w.dtype is not dtype or (bias is not None and bias.dtype is not dtype):
-        expect_kernel_tensor(x, "x")
-        expect_kernel_tensor(w, "w", dtype)
-        expect_kernel_tensor(bias, "bias", dtype)
-
-
-# ---- Native calls --------------------------------------------------------------------------------------------------
-
-
-def _forward(x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
-    _expect_one_dtype(x, w, bias)
-    with stream_of(x):
-        shift = None if bias is None else as_array(bias)
-        y = kernels(x).conv_forward(image_array(x, last), as_array(w.contiguous()), shift, None, *s, "none", 0.0,
-                                    LAYOUTS[last], options(), None)  # fmt: skip
-        return image_tensor(y, last)
-
-
-def _transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
-    _expect_one_dtype(x, w, bias)
-    n, k = x.shape[0], w.shape[1] * s.groups
-    shape = (n, *size, k) if last else (n, k, *size)
-    with stream_of(x):
-        shift = None if bias is None else as_array(bias)
-        y = kernels(x).conv_backward_data(image_array(x, last), as_array(w.contiguous()), shape, *s[:6], LAYOUTS[last],
-                                          options(), None, shift)  # fmt: skip
-        return image_tensor(y, last)
-
-
-def _filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
-    if x.dtype not in DTYPES or dy.dtype is not x.dtype:
-        expect_kernel_tensor(dy, "dy")
-        expect_kernel_tensor(x, "x", dy.dtype)
-    last = is_channels_last(x)
-    shape = (dy.shape[1], x.shape[1] // s.groups, *size)
-    with stream_of(x):
-        dw = kernels(x).conv_backward_filter(image_array(dy, last), image_array(x, last), shape, *s, LAYOUTS[last],
-                                             options(), None)  # fmt: skip
-        return as_tensor(dw)
-
 
 # ---- Gradients, of the ops and of the Functions --------------------------------------------------------------------
 
@@ -104,8 +36,8 @@ def _sum_of_channels(dy: Any) -> Any:
 
 
 def _save_forward(ctx: Any, x: Any, w: Any, last: bool, s: Static) -> None:
-    needs_x, needs_w = ctx.needs_input_grad[:2]
-    ctx.save_for_backward(x if needs_w else None, w if needs_x else None)
+    needs = ctx.needs_input_grad
+    ctx.save_for_backward(x if needs[1] else None, w if needs[0] else None)
     ctx.words = x.shape, w.shape, last, s
 
 
@@ -157,7 +89,7 @@ class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, w: Any, bias: Any, last: bool, s: Static) -> Any:
         _save_forward(ctx, x, w, last, s)
-        return _forward(x, w, bias, last, s)
+        return forward(x, w, bias, last, s)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -168,7 +100,7 @@ class _ConvTranspose(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
         _save_transpose(ctx, x, w, s)
-        return _transpose(x, w, bias, size, last, s)
+        return transpose(x, w, bias, size, last, s)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -179,7 +111,7 @@ class _ConvBackwardFilter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dy: Any, x: Any, size: Any, s: Static) -> Any:
         _save_filter(ctx, dy, x, s)
-        return _filter(dy, x, size, s)
+        return backward_filter(dy, x, size, s)
 
     @staticmethod
     def backward(ctx: Any, gdw: Any) -> Any:
@@ -189,14 +121,18 @@ class _ConvBackwardFilter(torch.autograd.Function):
 # ---- torch.ops.fastconv --------------------------------------------------------------------------------------------
 
 
+def _static(*words: Any) -> Static:
+    return Static(*frozen(words))
+
+
 @torch.library.custom_op("fastconv::conv", mutates_args=())
 def conv_op(
     x: Tensor, w: Tensor, bias: Tensor | None, stride: Sequence[int], pad_begin: Sequence[int], pad_end: Sequence[int],
     dilation: Sequence[int], groups: int, padding_mode: str = "zeros", pad_value: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """x (N, C, *spatial), w (K, C/groups, *filter), bias (K,) or None; the rest as a native convolution has it."""
-    static = Static(stride, pad_begin, pad_end, dilation, groups, padding_mode, pad_value)
-    return _forward(x, w, bias, is_channels_last(x) or is_channels_last(w), static)
+    static = _static(stride, pad_begin, pad_end, dilation, groups, padding_mode, pad_value)
+    return forward(x, w, bias, is_channels_last(x) or is_channels_last(w), static)
 
 
 @torch.library.custom_op("fastconv::conv_transpose", mutates_args=())
@@ -206,8 +142,8 @@ def conv_transpose_op(
 ) -> Tensor:  # fmt: skip
     """The adjoint of `conv` and, with a bias, the transposed convolution: x (N, C, *), w (C, K/groups, *filter) -> (N,
     K, *size), in memory as channels_last says."""
-    static = Static(stride, pad_begin, pad_end, dilation, groups, padding_mode)
-    return _transpose(x, w, bias, size, channels_last, static)
+    static = _static(stride, pad_begin, pad_end, dilation, groups, padding_mode)
+    return transpose(x, w, bias, size, channels_last, static)
 
 
 @torch.library.custom_op("fastconv::conv_backward_filter", mutates_args=())
@@ -216,7 +152,7 @@ def conv_backward_filter_op(
     dilation: Sequence[int], groups: int, padding_mode: str = "zeros", pad_value: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """The gradient of `conv` for its w: (K, C/groups, *size)."""
-    return _filter(dy, x, size, Static(stride, pad_begin, pad_end, dilation, groups, padding_mode, pad_value))
+    return backward_filter(dy, x, size, _static(stride, pad_begin, pad_end, dilation, groups, padding_mode, pad_value))
 
 
 @conv_op.register_fake
@@ -239,17 +175,17 @@ def _(dy, x, size, stride, pad_begin, pad_end, dilation, groups, padding_mode="z
 
 def _setup_forward(ctx: Any, inputs: Any, output: Any) -> None:
     x, w, _, *static = inputs
-    _save_forward(ctx, x, w, is_channels_last(x) or is_channels_last(w), Static(*static))
+    _save_forward(ctx, x, w, is_channels_last(x) or is_channels_last(w), _static(*static))
 
 
 def _setup_transpose(ctx: Any, inputs: Any, output: Any) -> None:
     x, w, _, _, _, *static = inputs
-    _save_transpose(ctx, x, w, Static(*static))
+    _save_transpose(ctx, x, w, _static(*static))
 
 
 def _setup_filter(ctx: Any, inputs: Any, output: Any) -> None:
     dy, x, _, *static = inputs
-    _save_filter(ctx, dy, x, Static(*static))
+    _save_filter(ctx, dy, x, _static(*static))
 
 
 conv_op.register_autograd(lambda ctx, dy: (*_forward_gradients(ctx, dy), *(None,) * 7), setup_context=_setup_forward)
@@ -300,13 +236,13 @@ def conv(x: Any, w: Any, bias: Any, s: Static) -> Any:
 def conv_direct(x: Any, w: Any, bias: Any, s: Static) -> Any:
     """`conv` of tensors that are known to be direct."""
     last = is_channels_last(x) or is_channels_last(w)
-    return (_apply_conv if needs_graph(x, w, bias) else _forward)(x, w, bias, last, s)
+    return (_apply_conv if needs_graph(x, w, bias) else forward)(x, w, bias, last, s)
 
 
 def conv_transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) -> Any:
     """x (N, C, *spatial), w (C, K/groups, *filter), bias (K,) or None -> (N, K, *size), the adjoint of `conv`."""
     if is_direct(x, w, bias):
-        return (_apply_transpose if needs_graph(x, w, bias) else _transpose)(x, w, bias, size, last, s)
+        return (_apply_transpose if needs_graph(x, w, bias) else transpose)(x, w, bias, size, last, s)
     expect_no_tangent(x, w, bias)
     return torch.ops.fastconv.conv_transpose(x, w, bias, numbers(size), last, *s[:6])
 
@@ -314,6 +250,6 @@ def conv_transpose(x: Any, w: Any, bias: Any, size: Any, last: bool, s: Static) 
 def conv_backward_filter(dy: Any, x: Any, size: Any, s: Static) -> Any:
     """The gradient of `conv` for w (K, C/groups, *size)."""
     if is_direct(dy, x):
-        return (_apply_filter if needs_graph(dy, x) else _filter)(dy, x, size, s)
+        return (_apply_filter if needs_graph(dy, x) else backward_filter)(dy, x, size, s)
     expect_no_tangent(dy, x)
     return torch.ops.fastconv.conv_backward_filter(dy, x, size, *s)

@@ -14,17 +14,16 @@ import torch
 from torch.nn import Parameter
 
 from .._core import ProblemError
-from ..geometry import per_axis
+from ..geometry import per_axis, remember
 from . import batch_norm as norm
-from .conv import Static, conv, conv_direct, conv_transpose
+from .conv import conv, conv_direct, conv_transpose
+from .conv_kernels import Static, planned
 from .packed import plan_of
-from .pool import avg_pool, max_pool
+from .pool import avg_pool, avg_pool_direct, max_pool, max_pool_direct
 from .pool_kernels import AvgStatic, MaxStatic
 from .tensors import (
     autocast_dtype,
     cast,
-    image_array,
-    image_tensor,
     is_channels_last,
     is_direct,
     needs_graph,
@@ -51,14 +50,13 @@ def convolve(rank: int, x: Any, w: Any, bias: Any, stride: Any, padding: Any, di
         s = _cached_static(rank, filter, stride, padding, dilation, groups, padding_mode)
     except TypeError:  # a list is not hashable
         s = _static(rank, filter, stride, padding, dilation, groups, padding_mode)
-    dtype = autocast_dtype(x)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
     if dtype is not None:
         x = cast(x, dtype)
     if type(w) is Parameter and not needs_graph(x, w, bias):
         found = plan_of(w, bias, x, s, packed, dtype is not None)
         if found is not None:
-            plan, last = found
-            return image_tensor(plan(image_array(x, last)), last)
+            return planned(x, *found)
     if dtype is not None:
         w, bias = cast(w, dtype), cast(bias, dtype)
     return conv_direct(x, w, bias, s)
@@ -166,35 +164,54 @@ def conv_transpose3d(input: Any, weight: Any, bias: Any = None, stride: Any = 1,
     return convolve_transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
-def _pool_input(x: Any, rank: int, name: str) -> Any:
-    if x.ndim not in (rank + 1, rank + 2):
-        raise ProblemError(f"{name}: x has shape {tuple(x.shape)}; expected {rank + 2} axes, or {rank + 1}")
-    return x.unsqueeze(0) if x.ndim == rank + 1 else x
+def _with_batch(x: Any, rank: int, kind: str) -> Any:
+    if x.ndim != rank + 1:
+        raise ProblemError(f"{kind}_pool{rank}d: x has shape {tuple(x.shape)}; expected {rank + 2} axes, or {rank + 1}")
+    return x.unsqueeze(0)
 
 
 def pool_max(rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool,
              return_indices: bool) -> Any:  # fmt: skip
     """What `max_pool1d`, `max_pool2d` and `max_pool3d` do."""
-    window = _axes(kernel_size, "kernel_size", rank)
-    s = MaxStatic(window, window if _is_default(stride) else _axes(stride, "stride", rank),
-                  _axes(padding, "padding", rank, 0), _axes(dilation, "dilation", rank), bool(ceil_mode))  # fmt: skip
-    y, indices = max_pool(_pool_input(x, rank, f"max_pool{rank}d"), s, return_indices)
-    if x.ndim == rank + 1:
-        y, indices = y[0], None if indices is None else indices[0]
+    direct = is_direct(x)
+    s = (_cached_max if direct else _max_static)(rank, kernel_size, stride, padding, dilation, ceil_mode)
+    pool = max_pool_direct if direct else max_pool
+    if x.ndim != rank + 2:
+        y, indices = pool(_with_batch(x, rank, "max"), s, return_indices)
+        return (y[0], indices[0]) if return_indices else y[0]
+    y, indices = pool(x, s, return_indices)
     return (y, indices) if return_indices else y
 
 
 def pool_average(rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
                  count_include_pad: bool, divisor_override: Any) -> Any:  # fmt: skip
     """What `avg_pool1d`, `avg_pool2d` and `avg_pool3d` do."""
+    direct = is_direct(x)
+    s = (_cached_avg if direct else _avg_static)(rank, kernel_size, stride, padding, ceil_mode, count_include_pad,
+                                                 divisor_override)  # fmt: skip
+    pool = avg_pool_direct if direct else avg_pool
+    return pool(x, s) if x.ndim == rank + 2 else pool(_with_batch(x, rank, "avg"), s)[0]
+
+
+def _max_static(rank: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> MaxStatic:
+    """The numbers of a pooling from torch's words for them."""
+    window = _axes(kernel_size, "kernel_size", rank)
+    strides = window if _is_default(stride) else _axes(stride, "stride", rank)
+    begin, dilations = _axes(padding, "padding", rank, 0), _axes(dilation, "dilation", rank)
+    return MaxStatic(window, strides, begin, dilations, bool(ceil_mode))
+
+
+def _avg_static(rank: int, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool,
+                divisor_override: Any) -> AvgStatic:  # fmt: skip
     window = _axes(kernel_size, "kernel_size", rank)
     if divisor_override is not None and divisor_override < 1:
         raise ProblemError(f"avg_pool{rank}d: divisor_override is {divisor_override}; expected at least 1")
-    s = AvgStatic(window, window if _is_default(stride) else _axes(stride, "stride", rank),
-                  _axes(padding, "padding", rank, 0), bool(ceil_mode), bool(count_include_pad),
-                  divisor_override or 0)  # fmt: skip
-    y = avg_pool(_pool_input(x, rank, f"avg_pool{rank}d"), s)
-    return y[0] if x.ndim == rank + 1 else y
+    strides = window if _is_default(stride) else _axes(stride, "stride", rank)
+    begin = _axes(padding, "padding", rank, 0)
+    return AvgStatic(window, strides, begin, bool(ceil_mode), bool(count_include_pad), divisor_override or 0)
+
+
+_cached_max, _cached_avg = remember(_max_static), remember(_avg_static)
 
 
 def _is_default(stride: Any) -> bool:

@@ -24,7 +24,7 @@ from .pool_kernels import (
     max_forward,
     scatter,
 )
-from .tensors import empty_image, expect_no_tangent, is_channels_last, is_direct, needs_graph, numbers
+from .tensors import empty_image, expect_no_tangent, frozen, is_channels_last, is_direct, needs_graph, numbers
 
 _TAPS = 256  # as many fit into a byte
 
@@ -38,12 +38,13 @@ class _MaxPool(torch.autograd.Function):
         y, winners, indices = max_forward(x, s, True, return_indices)
         ctx.save_for_backward(winners)
         ctx.size, ctx.static = x.shape[2:], s
-        if indices is not None:
-            ctx.mark_non_differentiable(indices)
+        if indices is None:
+            return y
+        ctx.mark_non_differentiable(indices)
         return y, indices
 
     @staticmethod
-    def backward(ctx: Any, dy: Any, _: Any) -> Any:
+    def backward(ctx: Any, dy: Any, *_: Any) -> Any:
         (winners,) = ctx.saved_tensors
         return max_pool_backward(dy, winners, ctx.size, ctx.static), None, None
 
@@ -99,13 +100,21 @@ class _AvgPoolBackward(torch.autograd.Function):
 # ---- torch.ops.fastconv --------------------------------------------------------------------------------------------
 
 
+def _max_static(*words: Any) -> MaxStatic:
+    return MaxStatic(*frozen(words))
+
+
+def _avg_static(*words: Any) -> AvgStatic:
+    return AvgStatic(*frozen(words))
+
+
 @torch.library.custom_op("fastconv::max_pool", mutates_args=())
 def max_pool_op(
     x: Tensor, window: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
     ceil_mode: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(y, winners) of x (N, C, *spatial)."""
-    y, winners, _ = max_forward(x, MaxStatic(window, stride, padding, dilation, ceil_mode), True, False)
+    y, winners, _ = max_forward(x, _max_static(window, stride, padding, dilation, ceil_mode), True, False)
     return y, winners
 
 
@@ -115,7 +124,7 @@ def max_pool_indices_op(
     dilation: Sequence[int], ceil_mode: bool,
 ) -> Tensor:  # fmt: skip
     """The int64 positions of winners in a plane of x of the size."""
-    return indices_of(winners, size, MaxStatic(window, stride, padding, dilation, ceil_mode))
+    return indices_of(winners, tuple(size), _max_static(window, stride, padding, dilation, ceil_mode))
 
 
 @torch.library.custom_op("fastconv::max_pool_backward", mutates_args=())
@@ -124,7 +133,7 @@ def max_pool_backward_op(
     padding: Sequence[int], dilation: Sequence[int], ceil_mode: bool,
 ) -> Tensor:  # fmt: skip
     """dx (N, C, *size): each dy is added where its winner lies."""
-    return scatter(dy, winners, size, MaxStatic(window, stride, padding, dilation, ceil_mode))
+    return scatter(dy, winners, tuple(size), _max_static(window, stride, padding, dilation, ceil_mode))
 
 
 @torch.library.custom_op("fastconv::max_pool_gather", mutates_args=())
@@ -133,7 +142,7 @@ def max_pool_gather_op(
     dilation: Sequence[int], ceil_mode: bool,
 ) -> Tensor:  # fmt: skip
     """The values of x (N, C, *spatial) where the winners lie."""
-    return gather(x, winners, MaxStatic(window, stride, padding, dilation, ceil_mode))
+    return gather(x, winners, _max_static(window, stride, padding, dilation, ceil_mode))
 
 
 @torch.library.custom_op("fastconv::avg_pool", mutates_args=())
@@ -142,7 +151,7 @@ def avg_pool_op(
     count_include_pad: bool, divisor: int,
 ) -> Tensor:  # fmt: skip
     """The means of x (N, C, *spatial); divisor 0: over the taps of each window."""
-    return avg_forward(x, AvgStatic(window, stride, padding, ceil_mode, count_include_pad, divisor))
+    return avg_forward(x, _avg_static(window, stride, padding, ceil_mode, count_include_pad, divisor))
 
 
 @torch.library.custom_op("fastconv::avg_pool_backward", mutates_args=())
@@ -151,8 +160,8 @@ def avg_pool_backward_op(
     padding: Sequence[int], ceil_mode: bool, count_include_pad: bool, divisor: int,
 ) -> Tensor:  # fmt: skip
     """dx (N, C, *size) of `avg_pool`, in memory as channels_last says."""
-    static = AvgStatic(window, stride, padding, ceil_mode, count_include_pad, divisor)
-    return avg_backward(dy, size, channels_last, static)
+    static = _avg_static(window, stride, padding, ceil_mode, count_include_pad, divisor)
+    return avg_backward(dy, tuple(size), channels_last, static)
 
 
 def _pooled(x: Any, window: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
@@ -189,25 +198,25 @@ avg_pool_backward_op.register_fake(
 
 def _save_max(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(output[1])
-    ctx.size, ctx.static = inputs[0].shape[2:], MaxStatic(*inputs[1:])
+    ctx.size, ctx.static = inputs[0].shape[2:], _max_static(*inputs[1:])
 
 
 def _save_scatter(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(inputs[1])
-    ctx.static = MaxStatic(*inputs[3:])
+    ctx.static = _max_static(*inputs[3:])
 
 
 def _save_gather(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(inputs[1])
-    ctx.size, ctx.static = inputs[0].shape[2:], MaxStatic(*inputs[2:])
+    ctx.size, ctx.static = inputs[0].shape[2:], _max_static(*inputs[2:])
 
 
 def _save_avg(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.size, ctx.last, ctx.static = inputs[0].shape[2:], is_channels_last(inputs[0]), AvgStatic(*inputs[1:])
+    ctx.size, ctx.last, ctx.static = inputs[0].shape[2:], is_channels_last(inputs[0]), _avg_static(*inputs[1:])
 
 
 def _save_avg_backward(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.static = AvgStatic(*inputs[3:])
+    ctx.static = _avg_static(*inputs[3:])
 
 
 def _gradients(function: Any, inputs: int) -> Any:
@@ -233,14 +242,28 @@ for _op, _save, _function, _inputs in (
 # ---- The choice ----------------------------------------------------------------------------------------------------
 
 
+# As in conv.py: `apply` without what it does for functorch.
+_apply_max = super(torch.autograd.Function, _MaxPool).apply
+_apply_max_backward = super(torch.autograd.Function, _MaxPoolBackward).apply
+_apply_gather = super(torch.autograd.Function, _MaxPoolGather).apply
+_apply_avg = super(torch.autograd.Function, _AvgPool).apply
+_apply_avg_backward = super(torch.autograd.Function, _AvgPoolBackward).apply
+
+
 def max_pool(x: Any, s: MaxStatic, return_indices: bool = False) -> tuple[Any, Any]:
     """(y, indices or None) of x (N, C, *spatial)."""
     if not is_direct(x):
         expect_no_tangent(x)
         y, winners = torch.ops.fastconv.max_pool(x, *s)
         return y, torch.ops.fastconv.max_pool_indices(winners, numbers(x.shape[2:]), *s) if return_indices else None
+    return max_pool_direct(x, s, return_indices)
+
+
+def max_pool_direct(x: Any, s: MaxStatic, return_indices: bool) -> tuple[Any, Any]:
+    """`max_pool` of a tensor that is known to be direct."""
     if needs_graph(x):
-        return _MaxPool.apply(x, s, return_indices)
+        found = _apply_max(x, s, return_indices)
+        return found if return_indices else (found, None)
     y, _, indices = max_forward(x, s, False, return_indices)
     return y, indices
 
@@ -250,7 +273,7 @@ def max_pool_backward(dy: Any, winners: Any, size: Any, s: MaxStatic) -> Any:
     if not is_direct(dy, winners):
         expect_no_tangent(dy)
         return torch.ops.fastconv.max_pool_backward(dy, winners, size, *s)
-    return _MaxPoolBackward.apply(dy, winners, size, s) if needs_graph(dy) else scatter(dy, winners, size, s)
+    return _apply_max_backward(dy, winners, size, s) if needs_graph(dy) else scatter(dy, winners, size, s)
 
 
 def max_pool_gather(x: Any, winners: Any, s: MaxStatic) -> Any:
@@ -258,7 +281,7 @@ def max_pool_gather(x: Any, winners: Any, s: MaxStatic) -> Any:
     if not is_direct(x, winners):
         expect_no_tangent(x)
         return torch.ops.fastconv.max_pool_gather(x, winners, *s)
-    return _MaxPoolGather.apply(x, winners, s) if needs_graph(x) else gather(x, winners, s)
+    return _apply_gather(x, winners, s) if needs_graph(x) else gather(x, winners, s)
 
 
 def avg_pool(x: Any, s: AvgStatic) -> Any:
@@ -266,7 +289,12 @@ def avg_pool(x: Any, s: AvgStatic) -> Any:
     if not is_direct(x):
         expect_no_tangent(x)
         return torch.ops.fastconv.avg_pool(x, *s)
-    return _AvgPool.apply(x, s) if needs_graph(x) else avg_forward(x, s)
+    return avg_pool_direct(x, s)
+
+
+def avg_pool_direct(x: Any, s: AvgStatic) -> Any:
+    """`avg_pool` of a tensor that is known to be direct."""
+    return _apply_avg(x, s) if needs_graph(x) else avg_forward(x, s)
 
 
 def avg_pool_backward(dy: Any, size: Any, last: bool, s: AvgStatic) -> Any:
@@ -274,4 +302,4 @@ def avg_pool_backward(dy: Any, size: Any, last: bool, s: AvgStatic) -> Any:
     if not is_direct(dy):
         expect_no_tangent(dy)
         return torch.ops.fastconv.avg_pool_backward(dy, size, last, *s)
-    return _AvgPoolBackward.apply(dy, size, last, s) if needs_graph(dy) else avg_backward(dy, size, last, s)
+    return _apply_avg_backward(dy, size, last, s) if needs_graph(dy) else avg_backward(dy, size, last, s)

@@ -30,10 +30,8 @@ _TO_FIRST = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
 
 def is_channels_last(t: Any) -> bool:
     """Whether (N, C, *spatial) lies in memory as (N, *spatial, C); like torch, three axes never do, nor one pixel."""
-    if t.ndim < 4:
-        return False
     stride = t.stride()
-    if stride[1] != 1:
+    if len(stride) < 4 or stride[1] != 1:
         return False
     channels = t.shape[1]
     return bool(stride[-1] >= channels and (channels > 1 or t.numel() > t.shape[0]))
@@ -72,7 +70,9 @@ def image_array(t: Any, channels_last: bool) -> Any:
 
 def image_tensor(a: Any, channels_last: bool) -> Any:
     """The result of a native function as (N, C, *spatial)."""
-    return as_tensor(a.transpose(_TO_FIRST[a.ndim]) if channels_last else a)
+    if channels_last:
+        a = a.transpose(_TO_FIRST[a.ndim])
+    return torch.from_numpy(a) if type(a) is np.ndarray and a.dtype.kind != "V" else as_tensor(a)
 
 
 @functools.cache
@@ -141,7 +141,7 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _tracing_state = torch._C._get_tracing_state
 _transform = torch._C._functorch.peek_interpreter_stack
 _is_grad_enabled = torch.is_grad_enabled
-_Tensor, _Parameter = torch.Tensor, torch.nn.Parameter
+_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
 
 
 def is_direct(a: Any, b: Any = None, c: Any = None) -> bool:
@@ -149,14 +149,11 @@ def is_direct(a: Any, b: Any = None, c: Any = None) -> bool:
     CPU, and nobody who records, transforms or fakes the call. Everything else goes through `torch.ops.fastconv`."""
     if _is_compiling() or _dispatch_modes() or _tracing_state() is not None or _transform() is not None:
         return False
-    if forward_ad._current_level >= 0 or not _is_plain(a):
+    if forward_ad._current_level >= 0 or type(a) not in _PLAIN or not a.is_cpu:
         return False
-    return (b is None or _is_plain(b)) and (c is None or _is_plain(c))
-
-
-def _is_plain(t: Any) -> bool:
-    kind = type(t)
-    return (kind is _Tensor or kind is _Parameter) and t.is_cpu
+    if b is not None and (type(b) not in _PLAIN or not b.is_cpu):
+        return False
+    return c is None or (type(c) in _PLAIN and c.is_cpu)
 
 
 def is_transformed() -> bool:
@@ -181,6 +178,11 @@ def numbers(size: Any) -> Any:
     if not _is_compiling() and _tracing_state() is not None:
         return [int(n) for n in size]
     return size
+
+
+def frozen(words: Any) -> Any:
+    """The arguments of an op with tuples for their lists: what may be a key of a cache."""
+    return (tuple(word) if isinstance(word, list) else word for word in words)
 
 
 def needs_graph(a: Any, b: Any = None, c: Any = None) -> bool:
