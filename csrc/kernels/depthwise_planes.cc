@@ -7,9 +7,6 @@
 // cache line and take both load ports, which still leaves the multiply-adds the narrower place.
 // Stride 2 takes two loads and two shuffles for two taps. Beyond the image nothing is read: masks on the columns, a bit
 // for each row.
-#include <algorithm>
-#include <limits>
-
 #include "depthwise_kernels.h"
 #include "simd.h"
 
@@ -90,7 +87,7 @@ FC_INLINE void store_rows(const DepthwisePlane<T>& p, T* y, uint32_t stored, int
         for (int t = 0; t < SETS; ++t) acc[t][o] = change(acc[t][o]);
     };
     each([low = splat(p.low)](V<T> v) __attribute__((always_inline)) { return vmax<T>(low, v); });  // NaN passes
-    if (p.high <= std::numeric_limits<T>::max())
+    if (p.high < static_cast<T>(__builtin_inf()))
       each([high = splat(p.high)](V<T> v) __attribute__((always_inline)) { return vmin<T>(high, v); });
   }
 #pragma GCC unroll 16
@@ -180,7 +177,7 @@ __attribute__((noinline)) void channel_of(const DepthwisePlane<T>& p, const T* f
   const int64_t x_row = p.x_row;
   for (int64_t done = 0; done < p.rows; done += ROWS) {
     // The last block begins earlier: some rows are computed twice.
-    const int64_t row = std::min(done, p.rows - ROWS), first = row * stride + p.group->row;
+    const int64_t row = done + ROWS <= p.rows ? done : p.rows - ROWS, first = row * stride + p.group->row;
     const uint32_t valid = row_bits(p.first_row - first, p.last_row - first);
     const T* x = from + first * x_row;
     T* y = to + row * p.y_row;

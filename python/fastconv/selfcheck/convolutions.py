@@ -168,7 +168,7 @@ def sampled(native: Any, sampler: "Sampler") -> dict[str, Callable[..., Any]]:
         return CheckedPlan(native_plan(problem, w, bias, alpha, pad_value, options, *layout), sampler, w, bias, alpha,
                            pad_value, options)  # fmt: skip
 
-    found = {
+    found: dict[str, Callable[..., Any]] = {
         "conv_forward": conv_forward,
         "conv_backward_data": conv_backward_data,
         "conv_backward_filter": conv_backward_filter,
