@@ -79,8 +79,10 @@ struct ColumnBlocking {
       grid_columns *= forward ? output_size(p, a) : ceil_div(p.size[a], p.stride[a]);
     }
     const Layout written = forward ? p.y_layout : p.x_layout;
-    // Small planes share panels across images instead: 7 x 7 pixels would fill 49 of 64 lanes.
-    direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr) &&
+    // Small planes share panels across images instead, unless they fill theirs: 49 pixels of 3 x 3 filters would fill 49 of
+    // 64 lanes.
+    const bool fills = all_taps == 1 && grid_columns % nr <= grid_columns / nr * (kernels.widest - nr);
+    direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr || fills) &&
              !is_half(p.dtype);
     channel_block = std::clamp(kDepthBlock / largest_taps, int64_t{1}, channels);
     channel_block = ceil_div(channels, ceil_div(channels, channel_block));  // as equal as can be
