@@ -165,16 +165,18 @@ bool keeps_weights(const DepthwisePlane<T>& p) {
 }
 
 template <class T, DepthwiseWay WAY, int ROWS>
-__attribute__((noinline)) void channel_of(const DepthwisePlane<T>& p, const T* from, const T* weights, T bias, T* to) {
+__attribute__((noinline)) void channel_of(const DepthwisePlane<T>& p, const T* from, const T* filter, T bias, T* to) {
   constexpr int lanes = Vec<T>::lanes, stride = WAY == DepthwiseWay::kEvenOdd ? 2 : 1;
   constexpr int steps = WAY == DepthwiseWay::kEvenOdd ? 2 : 3;
   constexpr uint32_t all_read = WAY == DepthwiseWay::kEvenOdd ? ~0u : (1u << lanes) - 1;
+  const T* weights = filter + p.group->w;
   V<T> w[3][3];
 #pragma GCC unroll 3
   for (int t = 0; t < 3; ++t)
 #pragma GCC unroll 3
     for (int r = 0; r < 3; ++r) w[t][r] = splat(weights[p.step[t / stride].w[t % stride] + r * p.w_row]);
   const int64_t x_row = p.x_row;
+  from += p.group->x;
   for (int64_t done = 0; done < p.rows; done += ROWS) {
     // The last block begins earlier: some rows are computed twice.
     const int64_t row = done + ROWS <= p.rows ? done : p.rows - ROWS, first = row * stride + p.group->row;
