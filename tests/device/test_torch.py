@@ -9,7 +9,7 @@ import pytest
 from tolerance import assert_close, assert_exact
 
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastconv[torch]"')
-conv = pytest.importorskip("fastconv.torch.conv")
+conv_kernels = pytest.importorskip("fastconv.torch.conv_kernels")
 pool_kernels = pytest.importorskip("fastconv.torch.pool_kernels")
 tensors = pytest.importorskip("fastconv.torch.tensors")
 
@@ -60,16 +60,16 @@ def streams(cp, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_convolution(streams, dtype, last):
     torch.manual_seed(0)
-    s = conv.Static((1, 2), (1, 0), (1, 1), (1, 1), 2)
+    s = conv_kernels.Static((1, 2), (1, 0), (1, 1), (1, 1), 2)
     x, w, b = torch.randn(2, 4, 7, 8), torch.randn(6, 2, 3, 3), torch.randn(6)
     x, w, b = (t.to(dtype) for t in (x.to(memory_format=torch.channels_last) if last else x, w, b))
-    y = conv._forward(x, w, b, last, s)
+    y = conv_kernels.forward(x, w, b, last, s)
     dy = torch.randn(y.shape).to(dtype)
     lent = [OnDevice(t) for t in (x, w, b, dy)]
     pairs = [
-        (conv._forward(*lent[:3], last, s), y),
-        (conv._transpose(lent[3], lent[1], None, (7, 8), last, s), conv._transpose(dy, w, None, (7, 8), last, s)),
-        (conv._filter(lent[3], lent[0], (3, 3), s), conv._filter(dy, x, (3, 3), s)),
+        (conv_kernels.forward(*lent[:3], last, s), y),
+        (conv_kernels.transpose(lent[3], lent[1], None, (7, 8), last, s), conv_kernels.transpose(dy, w, None, (7, 8), last, s)),
+        (conv_kernels.backward_filter(lent[3], lent[0], (3, 3), s), conv_kernels.backward_filter(dy, x, (3, 3), s)),
     ]
     for mine, expected in pairs:
         assert mine.dtype is dtype
