@@ -68,7 +68,10 @@ def test_convolution(streams, dtype, last):
     lent = [OnDevice(t) for t in (x, w, b, dy)]
     pairs = [
         (conv_kernels.forward(*lent[:3], last, s), y),
-        (conv_kernels.transpose(lent[3], lent[1], None, (7, 8), last, s), conv_kernels.transpose(dy, w, None, (7, 8), last, s)),
+        (
+            conv_kernels.transpose(lent[3], lent[1], None, (7, 8), last, s),
+            conv_kernels.transpose(dy, w, None, (7, 8), last, s),
+        ),
         (conv_kernels.backward_filter(lent[3], lent[0], (3, 3), s), conv_kernels.backward_filter(dy, x, (3, 3), s)),
     ]
     for mine, expected in pairs:
