@@ -105,6 +105,13 @@ def test_what_may_be_noise_counts_for_torch(clock):
     assert not any(kinds(model).values())
 
 
+@pytest.mark.parametrize("ours, taken", [(1.99, False), (1.95, True)])
+def test_a_whole_that_gains_next_to_nothing_stays_torchs(clock, ours, taken):
+    clock.stock, clock.ours = lambda layer: 2.0, lambda layer: ours
+    model = fct.accelerate(network(), example=images())
+    assert set(kinds(model).values()) == {taken}
+
+
 def test_a_wrong_layer_is_kept(clock):
     clock.ours, clock.wrong = lambda layer: 0.5, 1e-3
     model = fct.accelerate(network(), example=images())

@@ -143,7 +143,7 @@ def _measure(model: Any, args: Any, kwargs: Any, training: bool | None, settings
         return
     try:
         told.stock_s, told.ours_s, ratio = measuring.whole(model, args, kwargs, training, chosen, settings)
-        faster = ratio.low > 1
+        faster = ratio.low > measuring.LEAST_GAIN
         told.note = "" if faster else f"torch's layers stay: the whole was {ratio} times as fast"
     except Exception as error:  # the call that follows raises it again, if it was the model's
         faster = False
