@@ -279,6 +279,7 @@ int granted_threads(int threads) {
 }
 
 void use_openmp(OpenMpRegion begin, OpenMpThread thread) {
+  if (begin) std::call_once(pool_once, start_pool);  // a child is to know, even of a parent that has not computed yet
   openmp.store(begin ? new OpenMp{begin, thread} : nullptr, std::memory_order_release);
 }
 

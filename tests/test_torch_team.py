@@ -77,6 +77,18 @@ check()
 """)
 
 
+def test_a_child_of_a_parent_where_torch_alone_has_computed():
+    run("""
+import fastconv.torch
+torch.randn(1 << 20).exp_()
+child = os.fork()
+if child == 0:
+    check()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+""")
+
+
 def test_many_python_threads():
     run("""
 import fastconv.torch
