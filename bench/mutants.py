@@ -69,11 +69,11 @@ class Mutant:
         return f"{self.path}:{self.line}\n    - {self.before.strip()}\n    + {self.after.strip()}"
 
 
-def mutants(root: Path) -> list[Mutant]:
-    """Every change of every line, in the order of files, lines and changes."""
+def mutants(root: Path, kernels: tuple[str, ...] = KERNELS) -> list[Mutant]:
+    """Every change of every line of the files that begin so, in the order of files, lines and changes."""
     found = []
     for path in sorted((root / "csrc" / "kernels").iterdir()):
-        if path.suffix not in (".cc", ".h") or not path.name.startswith(KERNELS):
+        if path.suffix not in (".cc", ".h") or not path.name.startswith(kernels):
             continue
         name = str(path.relative_to(root))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -170,6 +170,7 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=1, help="of the draw (default: %(default)s)")
     p.add_argument("--first", type=int, default=0, help="leave out so many of the draw (default: %(default)s)")
     p.add_argument("--numbers", help="these of the draw alone, as 3,17: what survived, after a new test")
+    p.add_argument("--kernels", default=",".join(KERNELS), help="how their files begin (default: %(default)s)")
     p.add_argument("--isa", default="avx2", help="whose kernels (default: %(default)s)")
     p.add_argument("--every", type=int, default=4, help="of the small problems (default: every %(default)sth)")
     p.add_argument("--folder", type=Path, default=ROOT / "build" / "mutants", help="of the copy (default: %(default)s)")
@@ -181,7 +182,7 @@ def main() -> int:
         print("the sources as they are fail", file=sys.stderr)
         return 1
     limit = 30 + 5 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)  # whatever else runs
-    everything = mutants(options.folder)
+    everything = mutants(options.folder, tuple(options.kernels.split(",")))
     print(f"seed {options.seed}, {len(everything)} possible mutants of {options.isa}", flush=True)
     caught = survived = 0
     number = options.first

@@ -39,6 +39,31 @@ Failure Program::run(const std::vector<char*>& buffers, int threads, size_t firs
   return Failure::kNone;
 }
 
+Failure Program::run_pieces(const std::vector<char*>& buffers, const std::vector<char*>& arenas, int64_t pieces,
+                            char* text) const {
+  struct Outcome {
+    Failure failure = Failure::kNone;
+    char text[kTextCapacity] = "";
+  };
+  std::vector<Outcome> outcomes(arenas.size());
+  Parallel parallel = make_parallel(1);
+  parallel.slots = static_cast<int>(arenas.size());
+  parallel_for(parallel, pieces, [&](int64_t piece, int slot) {
+    const size_t lane = static_cast<size_t>(slot);
+    if (outcomes[lane].failure != Failure::kNone) return;
+    std::vector<char*> own = buffers;
+    own[0] = arenas[lane];
+    for (size_t i = 1; i < own.size(); ++i) own[i] += piece * buffer_bytes_[i];
+    outcomes[lane].failure = run(own, 1, 0, steps_.size(), nullptr, outcomes[lane].text);
+  });
+  for (const Outcome& outcome : outcomes)
+    if (outcome.failure != Failure::kNone) {
+      memcpy(text, outcome.text, kTextCapacity);
+      return outcome.failure;
+    }
+  return Failure::kNone;
+}
+
 PackedWeights::PackedWeights(const ConvProblem& problem, const Options& options, const void* w, const void* bias)
     : problem_(problem), choice_(choose(problem, options, true)) {
   if (choice_.failure != Failure::kNone) return;

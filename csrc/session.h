@@ -69,6 +69,10 @@ class Program {
   // number per step. On failure `text` holds one sentence.
   Failure run(const std::vector<char*>& buffers, int threads, size_t first, size_t last, double* seconds,
               char* text) const;
+  // Runs all steps once for each of several batches that lie behind each other in the inputs and outputs, each on one
+  // thread, as many side by side as there are `arenas`. `buffers` are those of the first batch, the arena's unused.
+  Failure run_pieces(const std::vector<char*>& buffers, const std::vector<char*>& arenas, int64_t pieces,
+                     char* text) const;
 
  private:
   DType dtype_;

@@ -65,6 +65,6 @@ if __name__ == "__main__":
     if rank == 0:
         print(json.dumps(found), flush=True)
     dist.destroy_process_group()
-    # DDP's constructor keeps gloo's threads beyond that (torch 2.13, without us too). One that lets go of a tensor while
-    # Python finalizes aborts the process (pytorch/pytorch#179291): leave without finalizing.
+    # DDP's constructor keeps gloo's threads beyond that (torch 2.13, without us too). One that lets go of a tensor
+    # while Python finalizes aborts the process (pytorch/pytorch#179291): leave without finalizing.
     os._exit(0)

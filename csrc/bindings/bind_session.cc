@@ -243,21 +243,9 @@ class Builder : BufferChecks {
 
   std::optional<std::vector<double>> run(const py::list& inputs, const py::list& outputs, int threads,
                                          const Arena& arena, size_t first, size_t last, bool timed) const {
-    if (inputs.size() != inputs_ || outputs.size() != outputs_)
-      throw ProblemError{format("run: %zu inputs and %zu outputs came; expected %zu and %zu", inputs.size(),
-                                outputs.size(), inputs_, outputs_)};
     if (first > last || last > program_.size() || arena.bytes() < program_.bytes_of(0))
       throw ProblemError{"run: the program does not have these steps, or needs a larger arena"};
-    std::vector<char*> buffers = {arena.data()};
-    for (const py::list& list : {inputs, outputs})
-      for (const py::handle& item : list) {
-        const py::array array = item.cast<py::array>();
-        if (array.nbytes() != program_.bytes_of(static_cast<int32_t>(buffers.size())) ||
-            !(array.flags() & py::array::c_style) || (buffers.size() > inputs_ && !array.writeable()))
-          throw ProblemError{format("run: array %zu is not in C order, or not of %" PRId64 " bytes", buffers.size() - 1,
-                                    program_.bytes_of(static_cast<int32_t>(buffers.size())))};
-        buffers.push_back(static_cast<char*>(const_cast<void*>(array.data())));
-      }
+    const std::vector<char*> buffers = checked(inputs, outputs, arena.data(), 1);
     std::vector<double> seconds(timed ? program_.size() : 0);
     char text[kTextCapacity] = "";
     Failure failure;
@@ -271,9 +259,46 @@ class Builder : BufferChecks {
                                seconds.begin() + static_cast<std::ptrdiff_t>(last));
   }
 
+  void run_pieces(const py::list& inputs, const py::list& outputs, const std::vector<const Arena*>& arenas,
+                  int64_t pieces) const {
+    if (pieces < 1 || arenas.empty()) throw ProblemError{"run_pieces: expected a piece and an arena"};
+    std::vector<char*> memory;
+    for (const Arena* arena : arenas) {
+      if (arena->bytes() < program_.bytes_of(0)) throw ProblemError{"run_pieces: the program needs a larger arena"};
+      memory.push_back(arena->data());
+    }
+    const std::vector<char*> buffers = checked(inputs, outputs, nullptr, pieces);
+    char text[kTextCapacity] = "";
+    Failure failure;
+    {
+      const py::gil_scoped_release release;
+      failure = program_.run_pieces(buffers, memory, pieces, text);
+    }
+    if (failure != Failure::kNone) throw_failure(failure, text);
+  }
+
   size_t size() const { return program_.size(); }
 
  private:
+  // The arena and the arrays, if they are of `pieces` times the program's sizes.
+  std::vector<char*> checked(const py::list& inputs, const py::list& outputs, char* arena, int64_t pieces) const {
+    if (inputs.size() != inputs_ || outputs.size() != outputs_)
+      throw ProblemError{format("run: %zu inputs and %zu outputs came; expected %zu and %zu", inputs.size(),
+                                outputs.size(), inputs_, outputs_)};
+    std::vector<char*> buffers = {arena};
+    for (const py::list& list : {inputs, outputs})
+      for (const py::handle& item : list) {
+        const py::array array = item.cast<py::array>();
+        const int64_t bytes = program_.bytes_of(static_cast<int32_t>(buffers.size()));
+        if (array.nbytes() % pieces != 0 || array.nbytes() / pieces != bytes || !(array.flags() & py::array::c_style) ||
+            (buffers.size() > inputs_ && !array.writeable()))
+          throw ProblemError{format("run: array %zu is not in C order, or not of %" PRId64 " times %" PRId64 " bytes",
+                                    buffers.size() - 1, pieces, bytes)};
+        buffers.push_back(static_cast<char*>(const_cast<void*>(array.data())));
+      }
+    return buffers;
+  }
+
   size_t inputs_, outputs_;
 };
 
@@ -355,6 +380,8 @@ void register_session(py::module_& m) {
            py::arg("start"), py::arg("weights"), py::arg("x"), py::arg("y"))
       .def("run", &Builder::run, py::arg("inputs"), py::arg("outputs"), py::arg("threads"), py::arg("arena"),
            py::arg("first"), py::arg("last"), py::arg("timed") = false)
+      .def("run_pieces", &Builder::run_pieces, py::arg("inputs"), py::arg("outputs"), py::arg("arenas"),
+           py::arg("pieces"))
       .def("__len__", &Builder::size);
   m.def(
       "output_array",

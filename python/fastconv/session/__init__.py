@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core import ProblemError
+from .._core import ProblemError, get_threads
 from ..options import current, settings
 from ..tensor import plain
 from .choices import choose, options_for
@@ -19,12 +19,17 @@ from .files import load_network, save_network
 from .lowering import lowered
 from .network import Network, Shape
 from .passes import optimised
+from .pieces import best_piece, cut, images_stay_apart
 from .profile import Profile
 from .program import Program, Weights
 
 __all__ = ["InferenceSession"]
 
 _PROGRAMS = 8  # batch sizes whose plans are kept
+
+
+def _resized(shapes: Sequence[Shape], images: int) -> tuple[Shape, ...]:
+    return tuple((images, *shape[1:]) for shape in shapes)
 
 
 class InferenceSession:
@@ -35,6 +40,9 @@ class InferenceSession:
     parts of concatenations to their place, and plans one arena for all intermediate arrays. A call runs a list of
     native steps with the GIL released. What has no native step is called as a Function between them; `profile` shows
     it as "python".
+
+    A batch runs in pieces side by side, each through the whole network on one thread, where that is faster
+    (`session.pieces`).
 
     Spatial sizes are those of the example. The first axis is the batch, and may differ from call to call: each batch
     size is planned at its first call, with the algorithms that were chosen for the example's, and the last 8 plans
@@ -71,7 +79,11 @@ class InferenceSession:
         self._options = options_for(kept, None)
         self._programs: OrderedDict[tuple[Shape, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
-        self._program(network.input_shapes)
+        whole = self._program(network.input_shapes)
+        self._best_piece: float | None = None  # images; None: a batch is not cut
+        if images_stay_apart(network, whole.shapes):
+            images = max(network.input_shapes[0][0], 1)
+            self._best_piece = best_piece(self._weights.bytes, whole.activation_bytes / images)
 
     def __call__(self, *inputs: Any) -> Any:
         """What the model returns for these inputs, as arrays: one, or a tuple, list or dict as the model makes it."""
@@ -81,9 +93,28 @@ class InferenceSession:
     def _run(self, arrays: list[Any], seconds: Any = None) -> list[Any]:
         shapes = tuple(a.shape for a in arrays)
         if arrays[0].shape[:1] == (0,):  # nothing to plan: what one image gives, without the image
-            one = self._program(tuple((1, *s[1:]) for s in shapes))
+            one = self._program(_resized(shapes, 1))
             return [np.zeros((0, *s[1:]), one.dtype) for s in one.output_shapes]
-        return self._program(shapes).run(arrays, current().threads, seconds)
+        parts = self._parts(arrays[0].shape[0] if shapes[0] else 1)
+        if seconds is not None or len(parts) == 1 == parts[0][0]:
+            return self._program(shapes).run(arrays, current().threads, seconds)
+        return self._run_parts(arrays, parts)
+
+    def _parts(self, images: int) -> list[tuple[int, int]]:
+        if self._best_piece is None:
+            return [(1, images)]
+        return cut(images, get_threads(current().threads), self._best_piece)
+
+    def _run_parts(self, arrays: list[Any], parts: list[tuple[int, int]]) -> list[Any]:
+        programs = [self._program(_resized(self._network.input_shapes, size)) for _, size in parts]
+        made = programs[0].outputs_for(len(arrays[0]))
+        begin = 0
+        for program, (pieces, size) in zip(programs, parts, strict=True):
+            end = begin + pieces * size
+            some = {v: y[begin:end] for v, y in made.items()}
+            program.run_into([a[begin:end] for a in arrays], some, pieces, get_threads(current().threads))
+            begin = end
+        return programs[0].returned(dict(zip(self._network.inputs, arrays, strict=True)) | made)
 
     def _packed(self, outputs: list[Any]) -> Any:
         structure, keys = self._network.structure, self._network.keys
@@ -143,9 +174,11 @@ class InferenceSession:
 
     @property
     def arena_bytes(self) -> int:
-        """Of the memory in which the intermediate arrays of one call lie, for the example's batch size. Outputs and
-        the workspace of one convolution at a time come on top."""
-        return self._program(self._network.input_shapes).arena_bytes
+        """Of the memory in which the intermediate arrays of one call lie, for the example's batch size: of all pieces
+        that run side by side. Outputs and the workspace of one convolution at a time come on top."""
+        shapes, threads = self._network.input_shapes, get_threads(current().threads)
+        sizes = ((min(threads, pieces), size) for pieces, size in self._parts(shapes[0][0] if shapes[0] else 1))
+        return max(lanes * self._program(_resized(shapes, size)).arena_bytes for lanes, size in sizes)
 
     @property
     def packed_bytes(self) -> int:
@@ -159,7 +192,7 @@ class InferenceSession:
         return {n.name or f"node {i}": n.words["algorithm"] for i, n in nodes if "algorithm" in n.words}
 
     def profile(self, *inputs: Any, repeats: int = 10) -> Profile:
-        """Time every step.
+        """Time every step, of the batch as a whole.
 
         Args:
             inputs: as for a call.

@@ -188,7 +188,35 @@ class Program:
                     seconds += zip(self.rows[piece[0] : piece[1]], times, strict=True)
             else:
                 run_call(self, piece, held, arena, seconds)
+        return self.returned(held)
+
+    def outputs_for(self, images: int) -> dict[int, Any]:
+        """Value -> an array for the results of another batch size."""
+        return {v: _core.output_array(self.word, (images, *self.shapes[v][1:])) for v in self._written}
+
+    def run_into(self, inputs: Sequence[Any], made: dict[int, Any], pieces: int, threads: int) -> None:
+        """Run for batches that lie behind each other: one by all threads, several side by side by a thread each.
+
+        Args:
+            inputs: arrays of all batches, as for `run`.
+            made: what `outputs_for` gave, or its part for these batches.
+            pieces: how many batches.
+        """
+        arenas = [_core.Arena(self.word, self.arena_bytes) for _ in range(min(threads, pieces))]
+        if pieces == 1:
+            self.native.run(list(inputs), list(made.values()), threads, arenas[0], 0, len(self.rows))
+        else:
+            self.native.run_pieces(list(inputs), list(made.values()), arenas, pieces)
+
+    def returned(self, held: dict[int, Any]) -> list[Any]:
+        """The network's outputs among values; an input is copied."""
         return [held[v].copy() if v in self.network.inputs else held[v] for v in self.network.outputs]
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of all that the steps write."""
+        values = [node.output for node in self.network.nodes if node.output in self.shapes]
+        return sum(size_of(self.shapes[v]) for v in values if not self.is_view(v)) * self.dtype.itemsize
 
 
 def _merged(shape: Sequence[int], one: Sequence[int], other: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
