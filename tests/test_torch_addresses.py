@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors that fastconv.torch hands to native code by their addresses, and those of which it must not."""
 
+import re
+
 import pytest
 
 from tolerance import assert_close, assert_exact
@@ -97,3 +99,25 @@ def test_the_self_check_sees_tensors(install):
         layer(x)
     assert sampler.checked == 4
     conv_kernels._call.cache_clear()
+
+
+@pytest.mark.parametrize("freed", ["x", "w"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tensor_whose_memory_was_freed_is_refused(freed, dtype):
+    """FSDP frees parameters between their uses; NumPy's view of one is memory that nobody has written."""
+    t = {"x": torch.randn(1, 4, 8, 8).to(dtype), "w": torch.randn(4, 4, 3, 3).to(dtype)}
+    t[freed].untyped_storage().resize_(0)
+    layer = ft.nn.Conv2d(4, 4, 3, bias=False, dtype=dtype).eval()
+    layer.weight = torch.nn.Parameter(t["w"])
+    calls = [
+        lambda: ft.functional.conv2d(t["x"], t["w"]),
+        lambda: torch.ops.fastconv.conv(t["x"], t["w"], None, [1, 1], [0, 0], [0, 0], [1, 1], 1, "zeros"),
+        lambda: layer(t["x"]),
+        torch.no_grad()(lambda: layer(t["x"])),
+    ]
+    if freed == "x" and dtype is torch.float32:  # torch itself widens the other, and refuses
+        calls.append(lambda: ft.functional.max_pool2d(t["x"], 2))
+        calls.append(lambda: ft.functional.batch_norm(t["x"], None, None, training=True))
+    for call in calls:
+        with pytest.raises(RuntimeError, match=re.escape(f"of shape {tuple(t[freed].shape)} was freed")):
+            call()

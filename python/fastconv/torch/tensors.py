@@ -44,7 +44,13 @@ def empty_image(like: Any, shape: Any, channels_last: bool) -> Any:
 
 
 def as_array(t: Any) -> Any:
-    """A NumPy or CuPy array that shares the tensor's memory; gradients are the caller's business."""
+    """A NumPy or CuPy array that shares the tensor's memory; gradients are the caller's business.
+
+    Raises:
+        RuntimeError: a tensor whose storage was freed, as FSDP does between layers: NumPy would take memory of its own.
+    """
+    if t.data_ptr() == 0 and t.numel() > 0:
+        raise RuntimeError(f"the memory of a tensor of shape {tuple(t.shape)} was freed (its storage has 0 bytes)")
     if t.is_cpu and t.dtype is not _bfloat16_of_torch:
         return t.numpy(force=True)
     if t.dtype is _bfloat16_of_torch:
