@@ -7,7 +7,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import _core, nn, ops
-from tolerance import assert_close
+from tolerance import assert_close, assert_exact
 
 SEED = 74
 ACTIVATIONS = ("relu", "relu6", "tanh", "silu", "sigmoid")
@@ -82,6 +82,10 @@ def poison(session):
     arena.view(0, (session.arena_bytes // (8 if session._network.dtype == "float64" else 4),))[...] = np.nan
 
 
+def as_tuple(results):
+    return results if isinstance(results, tuple) else (results,)
+
+
 def check(seed, algorithm=None):
     rng = np.random.default_rng([SEED, seed])
     dtype = (np.float32, np.float64)[seed % 2]
@@ -93,12 +97,14 @@ def check(seed, algorithm=None):
     with fc.no_grad():
         expected = model(fc.Tensor(x))
     poison(session)
-    for result, y in zip(
-        session(x) if isinstance(expected, tuple) else (session(x),),
-        expected if isinstance(expected, tuple) else (expected,),
-        strict=True,
-    ):
+    results = as_tuple(session(x))
+    for result, y in zip(results, as_tuple(expected), strict=True):
         assert_close(result, y.data, "model", what=f"seed {seed}")
+    assert session._best_piece is not None, "none of these steps mixes images"
+    session._best_piece = 0.5  # in pieces of one image, side by side
+    with fc.options(threads=2):
+        for result, many in zip(results, as_tuple(session(np.concatenate([x, x, x]))), strict=True):
+            assert_exact(many, np.concatenate([result, result, result]), f"seed {seed}, in pieces")
     return session, x
 
 
