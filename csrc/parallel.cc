@@ -141,20 +141,20 @@ class Pool {
     const int helpers = static_cast<int>(std::min<int64_t>(job->slots(), job->items())) - 1;
     spins_ = job->slots() <= available_threads() ? kSpins : 0;  // with more threads than cores, spinning starves others
     grow(helpers);
-    const int wanted = std::min<int>(helpers, static_cast<int>(workers_.size()));
-    job->share(wanted + 1);
-    job_ = job;
-    running_.store(wanted, std::memory_order_relaxed);
-    state_.store((state_.load(std::memory_order_relaxed) / kMostSlots + 1) * kMostSlots +
-                 static_cast<uint64_t>(wanted));
-    if (sleepers_.load() > 0) wake(wake_);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      job_ = job;
+      wanted_ = std::min<int>(helpers, static_cast<int>(workers_.size()));
+      running_.store(wanted_, std::memory_order_relaxed);
+      job->share(wanted_ + 1);
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
     job->drain(0);
     for (int i = 0; i < spins_ && running_.load(std::memory_order_acquire) > 0; ++i) pause();
     if (running_.load(std::memory_order_acquire) > 0) {
       std::unique_lock<std::mutex> lock(mutex_);
-      is_waiting_.store(true);
-      done_.wait(lock, [this] { return running_.load() == 0; });
-      is_waiting_.store(false, std::memory_order_relaxed);
+      done_.wait(lock, [this] { return running_.load(std::memory_order_acquire) == 0; });
     }
     return true;
   }
@@ -171,7 +171,8 @@ class Pool {
   void grow(int helpers) {
     try {
       while (static_cast<int>(workers_.size()) < helpers) {
-        const uint64_t slot = workers_.size() + 1, seen = state_.load(std::memory_order_relaxed);
+        const int slot = static_cast<int>(workers_.size()) + 1;
+        const uint64_t seen = generation_.load(std::memory_order_relaxed);
         workers_.emplace_back([this, slot, seen] { loop(slot, seen); });
         workers_.back().detach();
       }
@@ -180,45 +181,31 @@ class Pool {
     }
   }
 
-  // A job is not over before all workers that it wants have left it. So these may read it without a lock, which whoever
-  // comes while it is held would wait for in the kernel, at the price of a small layer.
-  void loop(uint64_t slot, uint64_t seen) {
+  void loop(int slot, uint64_t seen) {
     for (;;) {
-      for (int i = 0; i < spins_ && state_.load(std::memory_order_acquire) == seen; ++i) pause();
-      if (state_.load(std::memory_order_acquire) == seen) {
+      for (int i = 0; i < spins_ && generation_.load(std::memory_order_acquire) == seen; ++i) pause();
+      Job* job;
+      {
         std::unique_lock<std::mutex> lock(mutex_);
-        ++sleepers_;
-        wake_.wait(lock, [&] { return state_.load() != seen; });
-        --sleepers_;
+        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        seen = generation_.load(std::memory_order_relaxed);
+        if (slot > wanted_) continue;
+        job = job_;
       }
-      seen = state_.load(std::memory_order_acquire);
-      if (slot > seen % kMostSlots) continue;
-      job_->drain(static_cast<int>(slot));
-      if (running_.fetch_sub(1) == 1 && is_waiting_.load()) wake(done_);
-    }
-  }
-
-  // Whoever sleeps said so before looking once more at what was changed before this call: one of the two sees the other.
-  void wake(std::condition_variable& sleeping) {
-    {
+      job->drain(slot);
       const std::lock_guard<std::mutex> lock(mutex_);
+      if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) done_.notify_one();
     }
-    sleeping.notify_all();
   }
-
-  static constexpr uint64_t kMostSlots = 1 << 16;
 
   std::mutex owner_;  // held by the caller whose job runs
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;
   Job* job_ = nullptr;
-  std::atomic<uint64_t> state_{
-      0};                        // how many jobs there were, times kMostSlots, plus how many workers the last one wants
-  std::atomic<int> running_{0};  // of these
-  std::atomic<int> spins_{kSpins};
-  std::mutex mutex_;  // for falling asleep
-  std::condition_variable wake_, done_;
-  std::atomic<int> sleepers_{0};
-  std::atomic<bool> is_waiting_{false};
+  int wanted_ = 0;
+  std::atomic<int> running_{0}, spins_{kSpins};
+  std::atomic<uint64_t> generation_{0};
 };
 
 // Never destroyed: detached workers wait on it until the process ends.
