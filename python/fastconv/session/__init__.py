@@ -175,7 +175,7 @@ class InferenceSession:
     @property
     def arena_bytes(self) -> int:
         """Of the memory in which the intermediate arrays of one call lie, for the example's batch size: of all pieces
-        that run side by side. Outputs and the workspace of one convolution at a time come on top."""
+        that run side by side. Outputs and, for each piece, the workspace of one convolution at a time come on top."""
         shapes, threads = self._network.input_shapes, get_threads(current().threads)
         sizes = ((min(threads, pieces), size) for pieces, size in self._parts(shapes[0][0] if shapes[0] else 1))
         return max(lanes * self._program(_resized(shapes, size)).arena_bytes for lanes, size in sizes)
