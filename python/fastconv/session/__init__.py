@@ -101,7 +101,7 @@ class InferenceSession:
         return self._run_parts(arrays, parts)
 
     def _parts(self, images: int) -> list[tuple[int, int]]:
-        if self._best_piece is None:
+        if self._best_piece is None or images == 1:
             return [(1, images)]
         return cut(images, get_threads(current().threads), self._best_piece)
 

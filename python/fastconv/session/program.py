@@ -79,16 +79,16 @@ class Program:
         self.word = word
         self.constants: dict[int, Any] = {}
         self.rows: list[Row] = []
-        self.pieces: list[tuple[int, int] | Node] = []  # steps first to last, or what Python does
+        self.stretches: list[tuple[int, int] | Node] = []  # steps first to last, or what Python does
         begin = 0
         for node in network.nodes:
             if node.op == "python":
-                self.pieces += [(begin, len(self.rows))] if begin < len(self.rows) else []
-                self.pieces.append(node)
+                self.stretches += [(begin, len(self.rows))] if begin < len(self.rows) else []
+                self.stretches.append(node)
                 begin = len(self.rows)
             else:
                 EMISSIONS[node.op](node, self)
-        self.pieces += [(begin, len(self.rows))] if begin < len(self.rows) else []
+        self.stretches += [(begin, len(self.rows))] if begin < len(self.rows) else []
 
     # ---- What emissions ask ------------------------------------------------------------------------------------------
 
@@ -181,13 +181,15 @@ class Program:
         made = {v: _core.output_array(self.word, self.shapes[v]) for v in self._written}
         arena = _core.Arena(self.word, self.arena_bytes)
         held: dict[int, Any] = dict(zip(self.network.inputs, inputs, strict=True)) | made
-        for piece in self.pieces:
-            if isinstance(piece, tuple):
-                times = self.native.run(list(inputs), list(made.values()), threads, arena, *piece, seconds is not None)
+        timed = seconds is not None
+        for stretch in self.stretches:
+            if isinstance(stretch, tuple):
+                first, last = stretch
+                times = self.native.run(list(inputs), list(made.values()), threads, arena, first, last, timed)
                 if seconds is not None and times is not None:
-                    seconds += zip(self.rows[piece[0] : piece[1]], times, strict=True)
+                    seconds += zip(self.rows[first:last], times, strict=True)
             else:
-                run_call(self, piece, held, arena, seconds)
+                run_call(self, stretch, held, arena, seconds)
         return self.returned(held)
 
     def outputs_for(self, images: int) -> dict[int, Any]:
