@@ -13,7 +13,8 @@
 namespace fastconv {
 
 inline constexpr int64_t kDepthBlock = 384;          // rows of a panel: 24 KiB of float32 for AVX2, in L1
-inline constexpr int64_t kStripElements = 48 << 10;  // panels of a strip: 192 KiB of float32, in L2 beside the weights
+inline constexpr int64_t kWideDepthBlock = 512;      // of panels that do not fit there in any case
+inline constexpr int64_t kStripElements = 28 << 10;  // panels of a strip: 112 KiB of float32, in L2 beside the weights
 inline constexpr int64_t kRowElements = 48 << 10;    // packed weights that pass by a panel: 192 KiB of float32
 inline constexpr int64_t kItems = 4;                 // wanted at least: each share of rows gathers its columns again
 
@@ -84,15 +85,16 @@ struct ColumnBlocking {
     const bool fills = all_taps == 1 && grid_columns % nr <= grid_columns / nr * (kernels.widest - nr);
     direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr || fills) &&
              !is_half(p.dtype);
-    channel_block = std::clamp(kDepthBlock / largest_taps, int64_t{1}, channels);
+    const int64_t depth_block = nr > 2 * kernels.lanes ? kWideDepthBlock : kDepthBlock;
+    channel_block = std::clamp(depth_block / largest_taps, int64_t{1}, channels);
     channel_block = ceil_div(channels, ceil_div(channels, channel_block));  // as equal as can be
     group_block =
-        channel_block < channels ? 1 : std::clamp(kDepthBlock / (channels * largest_taps), int64_t{1}, groups);
+        channel_block < channels ? 1 : std::clamp(depth_block / (channels * largest_taps), int64_t{1}, groups);
     const int64_t depth = group_block * channel_block * largest_taps;
     const int64_t all_columns = direct ? grid_columns : p.n * grid_columns;
     const int64_t width = forward ? output_size(p, 2) : ceil_div(p.size[2], p.stride[2]);
-    strip_columns = strip_of(std::clamp(kStripElements / depth / nr * nr, int64_t{nr}, kMostColumns), all_columns,
-                             width, nr, all_taps == 1 ? kernels.widest : nr);
+    const int widest = all_taps == 1 && all_columns % kernels.lanes ? kernels.widest : nr;
+    strip_columns = strip_of(std::clamp(kStripElements / depth, int64_t{widest}, kMostColumns), all_columns, width, nr, widest);
     pieces = ceil_div(rows, mr);
     const int64_t items =
         phase_total * ceil_div(groups, group_block) * ceil_div(all_columns, strip_columns) * (direct ? p.n : 1);

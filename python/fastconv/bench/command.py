@@ -66,7 +66,7 @@ def add_arguments(
         "--min-sample", type=float, metavar="S", default=sample, help="seconds of a sample (default: %(default)s)"
     )
     command.add_argument(
-        "--settle", type=float, metavar="S", default=0.02, help="untimed seconds before each (default: %(default)s)"
+        "--settle", type=float, metavar="S", default=0.06, help="untimed seconds before each (default: %(default)s)"
     )
     command.add_argument("--cold", action="store_true", help="empty the caches before each call")
     command.add_argument(

@@ -27,7 +27,7 @@ class Settings:
 
     rounds: int = 15
     min_sample_s: float = 0.05  # a sample lasts at least this long
-    settle_s: float = 0.02  # untimed calls before each sample
+    settle_s: float = 0.06  # untimed calls before each sample: ONNX Runtime's threads spin for 28 ms after a run
     cold: bool = False  # empty the caches before each call
     error_limit: float = 1e-4  # a result further from float64 counts as wrong and is not timed
     seed: int = 0
