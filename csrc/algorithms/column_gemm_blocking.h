@@ -93,8 +93,10 @@ struct ColumnBlocking {
     const int64_t depth = group_block * channel_block * largest_taps;
     const int64_t all_columns = direct ? grid_columns : p.n * grid_columns;
     const int64_t width = forward ? output_size(p, 2) : ceil_div(p.size[2], p.stride[2]);
+    // Strips of whole vectors begin on a line of the cache where rows do: wider panels would end that.
     const int widest = all_taps == 1 && all_columns % kernels.lanes ? kernels.widest : nr;
-    strip_columns = strip_of(std::clamp(kStripElements / depth, int64_t{widest}, kMostColumns), all_columns, width, nr, widest);
+    strip_columns =
+        strip_of(std::clamp(kStripElements / depth, int64_t{widest}, kMostColumns), all_columns, width, nr, widest);
     pieces = ceil_div(rows, mr);
     const int64_t items =
         phase_total * ceil_div(groups, group_block) * ceil_div(all_columns, strip_columns) * (direct ? p.n : 1);
@@ -117,17 +119,19 @@ struct ColumnBlocking {
     row_chunks = std::clamp(ceil_div(kItems, std::max<int64_t>(1, items)), int64_t{1}, ceil_div(pieces, 4));
   }
 
-  // Columns of a strip, at most `limit` (a multiple of nr): whole rows of the grid, or an equal part of one, where they
-  // fill panels exactly, because a strip that crosses rows gathers them whole; otherwise equal shares of all columns.
-  // Panels are nr wide, up to `widest` where that leaves none that is not full.
+  // Columns of a strip, at most `limit`: whole rows of the grid, or an equal part of one, where they fill panels exactly,
+  // because a strip that crosses rows gathers them whole; otherwise equal shares of all columns. Panels are nr wide, up to
+  // `widest` where that leaves none that is not full.
   static int64_t strip_of(int64_t limit, int64_t all_columns, int64_t width, int nr, int widest) {
     if (all_columns <= limit) return std::max<int64_t>(1, all_columns);
-    for (int64_t rows = limit / width; rows > 0 && 2 * rows * width > limit; --rows)
+    const int64_t full = limit / nr * nr;
+    for (int64_t rows = full / width; rows > 0 && 2 * rows * width > full; --rows)
       if (rows * width % nr == 0) return rows * width;
-    for (int64_t parts = ceil_div(width, limit); parts < 8; ++parts)
-      if (width % (parts * nr) == 0 && width / parts <= limit) return width / parts;
+    for (int64_t parts = ceil_div(width, full); parts < 8; ++parts)
+      if (width % (parts * nr) == 0 && width / parts <= full) return width / parts;
     const int64_t share = ceil_div(all_columns, ceil_div(all_columns, limit));
-    return share % nr <= share / nr * (widest - nr) ? share : ceil_div(share, nr) * nr;
+    if (share % nr <= share / nr * (widest - nr)) return share;
+    return std::min(ceil_div(share, nr) * nr, full);
   }
 
   // Rows of piece i: as equal as can be.
