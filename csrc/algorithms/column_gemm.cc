@@ -32,6 +32,8 @@ namespace {
 
 typedef ColumnBlocking Blocking;
 
+constexpr int64_t kPackedDepth = 32;  // rows of w whose lines stay near while all pieces take their share
+
 int64_t packed_taps(const ConvProblem& p) {
   int64_t sum = 0;
   each_phase(p, [&](const ColumnGrid& grid, int64_t) { sum += grid.taps(); });
@@ -47,6 +49,19 @@ template <class T>
 void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const Stored<T>& w, T* dst) {
   const GemmKernelsOf<T>& kernels = gemm_kernels<T>(m);
   const Blocking b(p, kernels);
+  // Backward-data of one tap: rows of w lie side by side, so that all pieces of some of them are packed together.
+  if (!b.forward && b.all_taps == 1 && b.packed_taps == 1) {
+    const int64_t blocks = ceil_div(b.channels, kPackedDepth);
+    return parallel_for(parallel, b.groups * blocks, [&](int64_t item, int) {
+      const int64_t group = item / blocks * b.rows * b.channels, depth = item % blocks * kPackedDepth;
+      const int64_t count = std::min(kPackedDepth, b.channels - depth);
+      for (int64_t piece = 0; piece < b.pieces; ++piece) {
+        const int64_t begin = b.piece_begin(piece), rows = b.piece_begin(piece + 1) - begin;
+        w.gather_row(kernels, rows, 0, rows, group + depth * b.rows + begin, 1, b.rows,
+                     dst + group + begin * b.channels + depth * rows, rows, count);
+      }
+    });
+  }
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
     parallel_for(parallel, b.groups * b.pieces, [&](int64_t item, int) {
       const int64_t group = item / b.pieces, piece = item % b.pieces;
