@@ -33,6 +33,7 @@ from fastconv.bench.peers.fastconv_ import OneShot, Planned, to_layout
 from fastconv.bench.problems import Layer
 
 PASSES = ("fwd", "one_shot", "bwd_data", "bwd_filter")
+PACKED = "weights packed"  # the work of a call that a plan does before (csrc/estimate.h)
 HOPELESS = 8.0  # an algorithm this many times slower than the best at its first call is not timed further
 UNLIKELY = 40.0  # nor is it tried at all when it is predicted to be this many times slower
 
@@ -125,7 +126,7 @@ def named(name: str) -> Iterator[None]:
 def measure(pass_: str, layer: Layer, arguments: argparse.Namespace) -> Measured | None:
     """Time every algorithm that does not refuse, but for those without hope; None where there is no choice."""
     wanted = arguments.algorithms.split(",") if arguments.algorithms else None
-    rows = estimates(layer)
+    rows = estimates(layer, pass_ == "fwd")
     if not rows:
         return None
     chosen = min(rows, key=rows.__getitem__)
@@ -168,7 +169,7 @@ def read(path: Path, arguments: argparse.Namespace) -> list[Measured]:
     for row in report.load(path)["rows"]:
         layer = Layer.parse(row["problem"], "", fc.ConvProblem.parse(row["problem"]).pass_)
         if row["pass"] in arguments.passes.split(",") and (not arguments.only or arguments.only in row["problem"]):
-            rows = estimates(layer)
+            rows = estimates(layer, row["pass"] == "fwd")
             timings = {n: Timing(rows[n], t[1]) for n, t in row["timings"].items() if n in rows}
             if timings:
                 chosen = min(timings, key=lambda name: timings[name].predicted)
@@ -176,10 +177,11 @@ def read(path: Path, arguments: argparse.Namespace) -> list[Measured]:
     return found
 
 
-def estimates(layer: Layer) -> dict[str, float]:
-    """Algorithm -> predicted seconds, of those that do not refuse."""
+def estimates(layer: Layer, planned: bool) -> dict[str, float]:
+    """Algorithm -> predicted seconds, of those that do not refuse; `planned`: with weights that come packed."""
     with fc.options(threads=1):
-        return {row["name"]: row["estimate_s"] for row in fc.algorithms(layer.text) if row["supported"]}
+        rows = [row for row in fc.algorithms(layer.text) if row["supported"]]
+    return {row["name"]: row["estimate_s"] - planned * row["estimated_work"].get(PACKED, 0.0) for row in rows}
 
 
 def regrets_of(found: list[Measured]) -> dict[str, Any]:
@@ -234,7 +236,7 @@ def parser() -> argparse.ArgumentParser:
     known = "lists, files and the word random, by commas (default %(default)s)"
     p.add_argument("--problems", default="layers,more,random", help=known)
     p.add_argument("--random", type=int, default=200, help="how many random problems (default %(default)s)")
-    p.add_argument("--passes", default="fwd,bwd_data,bwd_filter", help=f"of {', '.join(PASSES)} (default %(default)s)")
+    p.add_argument("--passes", default="fwd,one_shot,bwd_data,bwd_filter", help=f"of {', '.join(PASSES)} (default %(default)s)")
     p.add_argument("--only", metavar="PATTERN", help="problems whose text or name contains this, in any case")
     p.add_argument("--algorithms", help="time these and the chosen one, by commas (default: all)")
     p.add_argument("--sample", type=int, metavar="N", help="so many of the problems, drawn by the seed (default: all)")

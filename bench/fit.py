@@ -27,6 +27,7 @@ import numpy as np
 
 import fastconv as fc
 from bench import repository
+from bench.calibrate import PACKED
 from fastconv.bench import report
 
 CALL = {"fwd": 4e-6, "one_shot": 9e-6, "bwd_data": 9e-6, "bwd_filter": 9e-6}  # seconds of a call besides its kernel
@@ -62,7 +63,9 @@ def load(paths: Sequence[Path]) -> list[Timed]:
             names = [name for name in row["timings"] if name in usable]
             if names:
                 seconds = np.array([row["timings"][name][1] for name in names])
-                work = [usable[name]["estimated_work"] for name in names]
+                work = [dict(usable[name]["estimated_work"]) for name in names]
+                for kinds in work if row["pass"] == "fwd" else ():
+                    kinds.pop(PACKED, None)
                 found.append(Timed(row["problem"], row["pass"], names, seconds, work))
     return found
 

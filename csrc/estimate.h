@@ -8,6 +8,9 @@
 
 namespace fastconv {
 
+// Work of forward calls whose weights come as they are.
+inline constexpr const char* kWeightsPacked = "weights packed";
+
 struct Estimate {
   static constexpr int kMostTerms = 16;
   int32_t terms = 0;

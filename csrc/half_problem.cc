@@ -242,12 +242,15 @@ class HalfRun {
 
 }  // namespace
 
-Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine) {
+Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, bool packed) {
   const ConvProblem p = computed_problem(problem);
   Estimate e;
   algorithm.estimate(&p, &machine, &e);
   const double beyond = static_cast<double>(tensor_bytes(p) - machine.l2_bytes);
   if (beyond > 0) e.add("memory", beyond / machine.bytes_per_second);
+  // The algorithms count it themselves where it is the rule.
+  const int64_t packs = !packed && p.pass == Pass::kForward ? algorithm.packed_bytes(&p, &machine) : 0;
+  if (packs > 0) e.add(kWeightsPacked, 0.1e-9 * static_cast<double>(packs));
   for (int i = 0; i < e.terms; ++i) e.seconds[i] *= price_of(machine, algorithm.name, e.work[i]);
   if (is_half(problem.dtype)) {
     const double bytes = 4.0 * static_cast<double>(tensor_bytes(p) / 4 + residual_elements(p));

@@ -15,7 +15,7 @@ ConvProblem computed_problem(const ConvProblem& problem);
 // These are the algorithm's own for float32 and float64, and for a half those of its float32 problem and of what
 // conversion adds. A half's weights that are handed over packed are at least widened: where the algorithm has no
 // packed form of its own, float32 as they are.
-Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine);
+Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, bool packed);
 int64_t workspace_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, int slots,
                         bool packed);
 int64_t packed_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine);

@@ -171,8 +171,8 @@ Choice consider(const Algorithm& algorithm, const ConvProblem& p, const Options&
     limit_workspace(o, 0, &c);
     return c;
   }
-  c.estimate = estimate(algorithm, judged, *o.machine);
-  const double seconds = judged.n == p.n ? c.estimate.total() : estimate(algorithm, p, *o.machine).total();
+  c.estimate = estimate(algorithm, judged, *o.machine, packed);
+  const double seconds = judged.n == p.n ? c.estimate.total() : estimate(algorithm, p, *o.machine, packed).total();
   c.slots = seconds < kSharedFrom ? 1 : threads;
   int64_t tables;
   const auto count = [&] {

@@ -10,7 +10,7 @@ PHASES = ("start", "conversions", "weights", "input", "products", "output", "sum
 _KINDS = {
     "start": ("start", "filter start", "phases start"),
     "conversions": ("conversions",),
-    "weights": ("weights", "weights turned", "packing", "filters", "filters made", "phases packed"),
+    "weights": ("weights", "weights packed", "weights turned", "packing", "filters", "filters made", "phases packed"),
     "input": (
         "input tiles", "input cells", "input pixels", "input rows", "input rows of pixels", "columns",
         "columns turned", "halo", "halo lines", "halo rows", "halo turned", "rows of panels", "gathered",
