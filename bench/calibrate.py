@@ -236,7 +236,7 @@ def parser() -> argparse.ArgumentParser:
     known = "lists, files and the word random, by commas (default %(default)s)"
     p.add_argument("--problems", default="layers,more,random", help=known)
     p.add_argument("--random", type=int, default=200, help="how many random problems (default %(default)s)")
-    p.add_argument("--passes", default="fwd,one_shot,bwd_data,bwd_filter", help=f"of {', '.join(PASSES)} (default %(default)s)")
+    p.add_argument("--passes", default=",".join(PASSES), help="by commas (default %(default)s)")
     p.add_argument("--only", metavar="PATTERN", help="problems whose text or name contains this, in any case")
     p.add_argument("--algorithms", help="time these and the chosen one, by commas (default: all)")
     p.add_argument("--sample", type=int, metavar="N", help="so many of the problems, drawn by the seed (default: all)")

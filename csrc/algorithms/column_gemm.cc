@@ -6,7 +6,7 @@
 //   columns  (image, pixel written of the phase) (fwd has one phase)
 //
 //   for each strip of columns, some rows and one block of groups (the items that threads share):
-//     for each block of depth:                      at most ~384, cut between channels
+//     for each block of depth:                      at most ~512, cut between channels
 //       gather the strip's columns into panels      [columns/nr][depth][nr], in L2; rows of pixels of a 1 x 1
 //                                                   convolution are moved there by the first tile that reads them
 //       for each block of pieces (<= mr rows each, in L2), for each panel (in L1), for each piece: one register tile;

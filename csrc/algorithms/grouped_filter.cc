@@ -3,7 +3,8 @@
 // over a chunk of bands in registers and their lanes are added in a tree.
 //
 //   for each part of the bands and block of groups (the items that threads share):
-//     for each chunk of bands: copy what they read of x, and dy with zeros where a row ends, to planes of one pitch
+//     for each chunk of bands: copy what they read of x, and dy with zeros where a row ends, to planes of one pitch;
+//                              dy stays where it is if its rows are whole vectors
 //       for each group, piece of k and piece of (channel, tap): one register tile over all points of the chunk
 //   the parts are added in a pairwise tree.
 // The parts and chunks, and so every sum, come from the problem alone.
@@ -22,6 +23,7 @@ namespace {
 constexpr int64_t kItems = 8;
 constexpr int64_t kPartBytes = int64_t{8} << 20;  // of all parts together
 constexpr int64_t kChunkVectors = 96;             // wanted in a chunk: adding the lanes takes as long as 8 vectors
+constexpr int64_t kNearVectors = 60;              // where dy is not copied: what a piece reads of it stays in L1
 
 template <class T>
 class GroupedFilterGradient {
@@ -47,6 +49,7 @@ class GroupedFilterGradient {
     GroupedBands bands;
     int64_t group_block, blocks, units, chunk, parts;  // a unit is a band of an image
     bool by_pixels;                                    // lanes are channels of y
+    bool in_place;                                     // y is read where it lies, row by row
     int64_t x_elements, y_row, y_elements;             // of a unit; y_row is that of a group where lanes are channels
     int64_t pitch;                                     // of the planes of x
     int64_t width;                                     // channels of y of a group, whole vectors
@@ -62,13 +65,23 @@ class GroupedFilterGradient {
       units = p.n * bands.count();
       width = ceil_div(b.rows, lanes) * lanes;
       pitch = planes.pitch;
-      const double planar = planar_cycles(m, pitch), pixels = pixel_cycles(m);
+      in_place = p.y_layout == Layout::kChannelsFirst && !is_half(p.dtype) && bands.columns % lanes == 0 &&
+                 grid.axis[2].columns % bands.columns == 0;
+      // A line takes a few cycles more in every tile, a copy a third of one for each element.
+      const int64_t tile_rows = ceil_div(b.rows, b.pieces);
+      const int64_t tiles =
+          b.pieces *
+          ceil_div(b.channels * b.all_taps, int64_t{grouped_kernels<T>(m).filter_columns(static_cast<int>(tile_rows))});
+      in_place = in_place && 12 * tiles < b.rows * pitch;
+      const double planar = planar_cycles(m), pixels = pixel_cycles(m);
       by_pixels = pixels < planar;
+      in_place = in_place && !by_pixels;
       y_row = by_pixels ? bands.rows * bands.columns * width : ceil_div(bands.rows * planes.pitch, lanes) * lanes;
       x_elements = group_block * b.channels * planes.channel_pitch;
-      y_elements = group_block * (by_pixels ? 1 : b.rows) * y_row;
-      chunk =
-          bands.row_bands * bands.column_bands > 1 ? 1 : ceil_div(kChunkVectors, std::max<int64_t>(1, y_row / lanes));
+      y_elements = in_place ? 0 : group_block * (by_pixels ? 1 : b.rows) * y_row;
+      chunk = (in_place ? bands.count() : bands.row_bands * bands.column_bands) > 1
+                  ? 1
+                  : ceil_div(in_place ? kNearVectors : kChunkVectors, std::max<int64_t>(1, y_row / lanes));
       const int64_t unit_bytes = std::max<int64_t>(1, (x_elements + y_elements) * static_cast<int64_t>(sizeof(T)));
       chunk = std::clamp(m.l2_bytes / 2 / unit_bytes, int64_t{1}, chunk);
       weights = p.k * b.channels * b.all_taps;
@@ -77,11 +90,12 @@ class GroupedFilterGradient {
           std::clamp(parts, int64_t{1}, std::max<int64_t>(1, kPartBytes / (weights * static_cast<int64_t>(sizeof(T)))));
     }
     // Of the multiply-adds of a band and what comes with them, for one group.
-    double planar_cycles(const Machine& m, int64_t pitch) const {
+    double planar_cycles(const Machine& m) const {
       const GroupedKernelsOf<T>& k = grouped_kernels<T>(m);
       const double rows = static_cast<double>(b.rows) / static_cast<double>(b.pieces);
       const double columns = k.filter_columns(static_cast<int>(ceil_div(b.rows, b.pieces)));
-      const double vectors = static_cast<double>(ceil_div(bands.rows * pitch, int64_t{k.lanes}));
+      const int64_t row = in_place ? bands.columns : pitch;
+      const double vectors = static_cast<double>(ceil_div(bands.rows * row, int64_t{k.lanes}));
       const double bands_together = std::max(1.0, std::min(static_cast<double>(units), kChunkVectors / vectors));
       const double tiles = static_cast<double>(b.pieces * b.channels * b.all_taps) / columns;
       // Loads across two lines count twice; a tile's totals take as long as 8 vectors.
@@ -143,16 +157,17 @@ class GroupedFilterGradient {
     const int64_t first = part * cut.units / cut.parts, last = (part + 1) * cut.units / cut.parts;
     for (int64_t unit = first; unit < last;) {
       int64_t filled = 0;
-      GroupedPlace at{};  // bands of a chunk are of one size
+      GroupedPlace at{}, begin{};  // bands of a chunk are of one size
       for (; unit < last && filled < cut.chunk; ++unit) {
         if (!cut.bands.place(grid, unit % cut.bands.count(), &at)) continue;
         const PhaseScope gathering(r.phases, Phase::kInput);
         at.n = unit / cut.bands.count();
+        if (filled == 0) begin = at;
         planes.fill(x_layout, image, at, group * b.channels, groups * b.channels, x + filled * cut.x_elements);
         T* to = y + filled * cut.y_elements;
         if (cut.by_pixels)
           for (int64_t g = 0; g < groups; ++g) turn_y(at, (group + g) * b.rows, to + g * cut.y_row);
-        else
+        else if (!cut.in_place)
           fill_y(at, group * b.rows, groups * b.rows, planes.vectors(at) * lanes, to);
         ++filled;
       }
@@ -163,7 +178,9 @@ class GroupedFilterGradient {
         if (cut.by_pixels)
           pixel_tiles(filled, at, y + g * cut.y_row, group_x, offsets, turned + g * depth * cut.width);
         else
-          planar_tiles(filled, at, y + g * b.rows * cut.y_row, group_x, offsets, w + g * b.rows * depth);
+          planar_tiles(filled, at,
+                       cut.in_place ? gradient.at(place_of(begin, (group + g) * b.rows)) : y + g * b.rows * cut.y_row,
+                       group_x, offsets, w + g * b.rows * depth);
       }
     }
     if (!cut.by_pixels) return;
@@ -177,19 +194,25 @@ class GroupedFilterGradient {
     const GroupedBlocking<T>& b = cut.b;
     const int64_t depth = b.channels * b.all_taps;
     GroupedFilter<T> tile{};
-    tile.y_row = cut.y_row;
+    tile.y_row = cut.in_place ? y_layout.channel_pitch : cut.y_row;
     tile.blocks = filled;
     tile.x_block = cut.x_elements;
-    tile.y_block = cut.y_elements;
-    tile.vectors = planes.vectors(at);
+    tile.y_block = cut.in_place ? y_layout.batch_pitch : cut.y_elements;
+    tile.lines = cut.in_place ? at.rows : 1;
+    tile.x_line = planes.pitch;
+    tile.y_line = y_grid.axis[2].size;
+    tile.vectors = cut.in_place ? at.columns / kernels.lanes : planes.vectors(at);
     tile.x = x;
     tile.w_row = depth;
     for (int64_t piece = 0; piece < b.pieces; ++piece) {
       const int64_t row = b.piece_begin(piece);
       tile.rows = static_cast<int>(b.piece_begin(piece + 1) - row);
-      tile.y = y + row * cut.y_row;
+      tile.y = y + row * tile.y_row;
       const int64_t pieces = ceil_div(depth, int64_t{kernels.filter_columns(tile.rows)});
+      // A row of the next piece in each tile; of the next chunk after the last piece.
+      const T* next = piece + 1 < b.pieces ? tile.y + tile.rows * tile.y_row : y + filled * tile.y_block;
       for (int64_t i = 0; i < pieces; ++i) {
+        tile.ahead = cut.in_place ? next + std::min<int64_t>(i, tile.rows - 1) * tile.y_row : tile.y;
         const int64_t column = i * depth / pieces;
         tile.columns = static_cast<int>((i + 1) * depth / pieces - column);
         tile.offsets = offsets + column;
@@ -225,11 +248,16 @@ class GroupedFilterGradient {
     }
   }
 
+  // Of the first point of y.
+  int64_t place_of(const GroupedPlace& at, int64_t channel) const {
+    const int64_t pixel = (at.o0 * y_grid.axis[1].size + at.row) * y_grid.axis[2].size + at.column;
+    return at.n * y_layout.batch_pitch + channel * y_layout.channel_step() + pixel * y_layout.pixel_step();
+  }
+
   // dst[point][channel], zero from the group's last channel on.
   void turn_y(const GroupedPlace& at, int64_t channel, T* dst) const {
     const int64_t width = y_grid.axis[2].size;
-    int64_t y = at.n * y_layout.batch_pitch + channel * y_layout.channel_step() +
-                ((at.o0 * y_grid.axis[1].size + at.row) * width + at.column) * y_layout.pixel_step();
+    int64_t y = place_of(at, channel);
     const bool whole = at.columns == width;
     const int64_t lines = whole ? 1 : at.rows, points = whole ? at.rows * width : at.columns;
     for (int64_t i = 0; i < lines; ++i, y += width * y_layout.pixel_step(), dst += points * cut.width) {
@@ -243,8 +271,7 @@ class GroupedFilterGradient {
   // dst[channel][row * pitch + column], zero elsewhere below `size`.
   void fill_y(const GroupedPlace& at, int64_t channel, int64_t channels, int64_t size, T* dst) const {
     const int64_t width = y_grid.axis[2].size, pitch = planes.pitch, filled = at.rows * pitch;
-    const int64_t pixel = (at.o0 * y_grid.axis[1].size + at.row) * width + at.column;
-    int64_t y = at.n * y_layout.batch_pitch + channel * y_layout.channel_step() + pixel * y_layout.pixel_step();
+    int64_t y = place_of(at, channel);
     const bool planar = y_layout.layout == Layout::kChannelsFirst;
     if (!planar)
       for (int64_t row = 0; row < at.rows; ++row, y += width * y_layout.pixel_step()) {
@@ -335,7 +362,7 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   if (cut.by_pixels)
     e->add("pixel products", all * grouped_seconds<T>(1.25 * cut.pixel_cycles(m), p, m));
   else
-    e->add("filter products", all * grouped_seconds<T>(1.25 * cut.planar_cycles(m, cut.pitch), p, m));
+    e->add("filter products", all * grouped_seconds<T>(1.25 * cut.planar_cycles(m), p, m));
   const double plane_rows = times(grid.axis[0].taps, planes.h.lines, planes.h.length, planes.w.lines);
   e->add("filter plane rows", all * times(cut.b.channels) * plane_rows * 3e-9);
   const double blocks = units * times(cut.blocks);
@@ -348,7 +375,7 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
          : cut.by_pixels ? "gradients to pixels"
                          : "gradients",
          blocks * times(cut.y_elements) * 0.15e-9);
-  e->add("gradient rows", all * times(cut.b.rows, cut.bands.rows) * 3e-9);
+  if (!cut.in_place) e->add("gradient rows", all * times(cut.b.rows, cut.bands.rows) * 3e-9);
   e->add("bands", blocks * 0.2e-6);
   e->add("sums", times(cut.weights, cut.parts) * 0.3e-9);
 }

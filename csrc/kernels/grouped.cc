@@ -128,21 +128,25 @@ void filter_tile(const GroupedFilter<T>& f) {
   const T* column[COLUMNS];
 #pragma GCC unroll 16
   for (int c = 0; c < COLUMNS; ++c) column[c] = f.x + f.offsets[c];
-  for (int64_t block = 0; block < f.blocks; ++block) {
-    const T* y = f.y + block * f.y_block;
-    const int64_t begin = block * f.x_block, row = f.y_row;
-    for (int64_t i = begin; i < begin + f.vectors * lanes; i += lanes, y += lanes) {
-      V<T> factor[ROWS];
+  const int64_t row = f.y_row;
+  for (int64_t block = 0; block < f.blocks; ++block)
+    for (int64_t line = 0; line < f.lines; ++line) {
+      const T* y = f.y + block * f.y_block + line * f.y_line;
+      const T* ahead = f.ahead + block * f.y_block + line * f.y_line;
+      const int64_t begin = block * f.x_block + line * f.x_line;
+      for (int64_t i = begin; i < begin + f.vectors * lanes; i += lanes, y += lanes, ahead += lanes) {
+        __builtin_prefetch(ahead, 0, 2);
+        V<T> factor[ROWS];
 #pragma GCC unroll 4
-      for (int r = 0; r < ROWS; ++r) factor[r] = load(y + r * row);
+        for (int r = 0; r < ROWS; ++r) factor[r] = load(y + r * row);
 #pragma GCC unroll 16
-      for (int c = 0; c < COLUMNS; ++c) {
-        const V<T> x = load(column[c] + i);
+        for (int c = 0; c < COLUMNS; ++c) {
+          const V<T> x = load(column[c] + i);
 #pragma GCC unroll 4
-        for (int r = 0; r < ROWS; ++r) sum[r * COLUMNS + c] += factor[r] * x;
+          for (int r = 0; r < ROWS; ++r) sum[r * COLUMNS + c] += factor[r] * x;
+        }
       }
     }
-  }
   T total[squares * lanes];
 #pragma GCC unroll 16
   for (int s = 0; s < squares; ++s) store(total + s * lanes, sum_square<T>(sum + s * lanes));

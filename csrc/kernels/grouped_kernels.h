@@ -46,7 +46,9 @@ struct GroupedFilter {
   const T* x;
   const int64_t* offsets;            // of a column in x
   int64_t blocks, y_block, x_block;  // bands summed one after the other, and their distances
-  int64_t vectors;                   // of a band
+  int64_t lines, y_line, x_line;     // of a band, the same
+  int64_t vectors;                   // of a line
+  const T* ahead;                    // laid out as a row of y: asked for while this is computed
   T* w;                              // += the sums
   int64_t w_row;
 };
