@@ -185,6 +185,24 @@ def test_measuring_leaves_no_trace():
     assert torch.equal(images(), images())  # the seed holds, so that equal masks say something
 
 
+@pytest.mark.parametrize("limit", [0, 1, measuring.UPDATED_BYTES])
+def test_a_timed_step_updates_copies_of_parameters(monkeypatch, limit):
+    """As many as the limit says; a parameter may have no gradient, and its own version is not counted up."""
+    monkeypatch.setattr(measuring, "UPDATED_BYTES", limit)
+    parameters = [torch.ones(n, requires_grad=True) for n in (3, 2)]
+    calls = []
+
+    def gradients():
+        calls.append(1)
+        return None, (torch.full((3,), 2.0), None)
+
+    step = measuring._updating(gradients, parameters)
+    step()
+    step()
+    assert len(calls) == 2
+    assert all(torch.equal(p, torch.ones_like(p)) and p._version == 0 and p.grad is None for p in parameters)
+
+
 def test_always_keeps_all_but_the_class():
     model, calls = network(), []
     first, state = model[0], copy.deepcopy(model.state_dict())

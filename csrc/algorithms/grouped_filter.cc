@@ -357,15 +357,15 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   const typename GroupedFilterGradient<T>::Cut cut(p, m);
   const ColumnGrid grid = forward_grid(p);
   const GroupedPlanes<T> planes(m, grid, cut.bands);
-  const double units = times(cut.units), all = units * times(p.groups);
+  const double units = times(cut.units), all = units * times(p.groups), blocks = units * times(cut.blocks);
   e->add("filter start", 3e-6);
   if (cut.by_pixels)
     e->add("pixel products", all * grouped_seconds<T>(1.25 * cut.pixel_cycles(m), p, m));
   else
-    e->add("filter products", all * grouped_seconds<T>(1.25 * cut.planar_cycles(m), p, m));
+    e->add(cut.in_place ? "filter products in place" : "filter products",
+           all * grouped_seconds<T>(1.25 * cut.planar_cycles(m), p, m));
   const double plane_rows = times(grid.axis[0].taps, planes.h.lines, planes.h.length, planes.w.lines);
   e->add("filter plane rows", all * times(cut.b.channels) * plane_rows * 3e-9);
-  const double blocks = units * times(cut.blocks);
   const bool x_last = p.x_layout == Layout::kChannelsLast, y_last = p.y_layout == Layout::kChannelsLast;
   e->add(x_last                  ? "filter planes turned"
          : grid.axis[2].step > 1 ? "filter planes apart"

@@ -10,7 +10,8 @@
 //
 //   fused          V of one block of tiles, small enough for L2, by the thread that uses it; threads share blocks
 //   staged         few tiles or many channels: V of many tiles is made together, then threads share (block, piece)
-//   fused-weight   staged, and U of one piece and one chunk is made just before its use: large weights and few tiles
+//   fused-weight   staged, and U of one piece and one chunk is made just before its use: few tiles, and weights that come
+//                  as they are or, of a plan, are large
 //
 // Sums of a chunk start from zero and are added in ascending order of the chunks in all of them, whatever n is, so that
 // they give the same bits.
@@ -46,7 +47,8 @@ struct Blocking {
   int64_t depth;     // read channels times depth taps: steps of a sum
   int64_t depth_blocks;
 
-  Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m)
+  // `packed`: the weights come from a plan.
+  Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m, bool packed)
       : kernels(*m.kernels->winograd), g(form, p, m) {
     cut_pieces(kernels.vectors);
     depth = g.depth_taps * g.read;
@@ -60,7 +62,7 @@ struct Blocking {
       blocks = fused_blocks + fused_blocks % 2;
       slab = 1;
     } else {
-      schedule = tiles <= kJointTiles && !keeps_whole ? Schedule::kFusedWeight : Schedule::kStaged;
+      schedule = tiles <= kJointTiles && !(packed && keeps_whole) ? Schedule::kFusedWeight : Schedule::kStaged;
       blocks = ceil_div(tiles, kJointTiles);
       slab = std::min<int64_t>(blocks, 4);
     }
@@ -321,7 +323,7 @@ bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProb
 
 void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e) {
   if (p.pass == Pass::kBackwardFilter) return winograd_filter_estimate(form, p, m, e);
-  const Blocking b(form, p, m);
+  const Blocking b(form, p, m, p.pass == Pass::kForward);
   const WinogradGeometry& g = b.g;
   const int64_t vectors = g.written_vectors();
   e->add("start", 4e-6);
@@ -336,7 +338,7 @@ void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Mac
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
                                  bool packed) {
   if (p.pass == Pass::kBackwardFilter) return winograd_filter_workspace(form, p, m, slots);
-  const Room room(Blocking(form, p, m), packed);
+  const Room room(Blocking(form, p, m, packed), packed);
   return room.shared() + slots * room.each();
 }
 
@@ -347,12 +349,12 @@ int64_t winograd_multiplications(const WinogradForm& form, const ConvProblem& p,
 
 int64_t winograd_packed_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
   if (p.pass == Pass::kBackwardFilter) return 0;
-  return Blocking(form, p, m).packed_elements() * static_cast<int64_t>(sizeof(float));
+  return Blocking(form, p, m, true).packed_elements() * static_cast<int64_t>(sizeof(float));
 }
 
 int winograd_pack(const WinogradForm& form, const ConvProblem& p, const Machine& m, const Parallel& parallel,
                   const void* w, void* packed) {
-  const Blocking b(form, p, m);
+  const Blocking b(form, p, m, true);
   const Stored<float> weights(m, p.dtype, w);
   if (b.keeps_whole)
     transform_whole(b, {p, gemm_kernels<float>(m), b.g, weights, nullptr}, parallel, static_cast<float*>(packed));
@@ -363,7 +365,7 @@ int winograd_pack(const WinogradForm& form, const ConvProblem& p, const Machine&
 
 int winograd_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
   if (p.pass == Pass::kBackwardFilter) return winograd_filter_run(form, p, r), 0;
-  const Blocking b(form, p, *r.machine);
+  const Blocking b(form, p, *r.machine, r.packed_w != nullptr);
   Run(b, p, r).run();
   return 0;
 }
