@@ -234,19 +234,18 @@ def _timed(model: Callable[..., Any], args: Any, kwargs: Any, training: bool, wa
 
 def _updating(gradients: Callable[[], Any], wanted: list[Any]) -> Callable[[], Any]:
     """A step with what an optimiser with momentum does to memory, on copies: the caches are not left to the layers."""
-    first, size = 0, 0
-    while first < len(wanted) and size < UPDATED_BYTES:
-        size += wanted[first].numel() * wanted[first].element_size()
-        first += 1
-    copies = [p.detach().clone() for p in wanted[:first]]
-    momenta = [torch.zeros_like(p) for p in copies]
+    size, copies = 0, {}
+    for i, p in enumerate(wanted):
+        if (larger := size + p.numel() * p.element_size()) <= UPDATED_BYTES:
+            size, copies[i] = larger, p.detach().clone()
+    momenta = {i: torch.zeros_like(p) for i, p in copies.items()}
 
     def step() -> None:
         _, found = gradients()
         with torch.no_grad():
-            for parameter, momentum, gradient in zip(copies, momenta, found[:first], strict=False):
-                if gradient is not None:
-                    parameter.add_(momentum.mul_(0.9).add_(gradient), alpha=0.0)
+            for i, parameter in copies.items():
+                if i < len(found) and found[i] is not None:
+                    parameter.add_(momenta[i].mul_(0.9).add_(found[i]), alpha=0.0)
 
     return step
 
