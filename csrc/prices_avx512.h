@@ -7,6 +7,7 @@
 namespace fastconv {
 
 constexpr Price kAvx512Prices[] = {
+    {"depthwise", "border", 0.5},
     {"depthwise", "bytes", 0.243},
     {"depthwise", "edges", 0.235},
     {"depthwise", "filter bytes", 0.104},
