@@ -294,7 +294,8 @@ def test_explain(dtype):
     text = f"fwd n1 c4 h8 w8 k4 r3 s3 stride1 pad1 dil1 g1 nchw {dtype}"
     found = fc.explain(text, measure=True, budget=0.2)
     assert str(found.problem) == text
-    assert found.chosen == min((row for row in found.rows if row["supported"]), key=lambda row: row["predicted_s"])["name"]
+    predicted = {row["name"]: row["predicted_s"] for row in found.rows if row["supported"]}
+    assert found.chosen == min(predicted, key=predicted.__getitem__)
     errors = [row["max_error"] for row in found.rows if row["max_error"] is not None]
     eps = float(ml_dtypes.finfo(NUMPY_DTYPE[dtype]).eps)
     assert errors and all(0 < error <= eps for error in errors)
