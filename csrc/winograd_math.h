@@ -19,7 +19,7 @@
 // Its transposition, backward-data, has the two sums in turn: 9 products for 8 outputs instead of 12. In two dimensions
 // 81 products take the place of 144.
 //
-// Points: F(2,3) 0, +-1. F(4,3), and F(2,5), which shares B^T: 0, +-1/sqrt(2), +-sqrt(2), of the symmetric family (c,
+// Points: F(2,3) 0, +-1. F(4,3), and F(3,4), F(5,2) and F(2,5), which share B^T: 0, +-1/sqrt(2), +-sqrt(2), of the symmetric family (c,
 // 1/c) of Alam, Anderson, Barabasz, Gregg, "Winograd convolution for deep neural networks: efficient point selection",
 // TECS 2022. Their error is a quarter of that of the usual 0, +-1, +-2; docs/numerics.md has the figures. F(4,2): +-0.45,
 // +-1.2, found by trying: less than half the error of 0, +-1, 2.
@@ -64,6 +64,8 @@ constexpr double kWinogradPoints43[] = {0, kWinogradRoot, -kWinogradRoot, 2 * kW
 constexpr WinogradMatrices<2, 3> kWinograd23 = winograd_matrices<2, 3>(kWinogradPoints23);
 constexpr WinogradMatrices<4, 3> kWinograd43 = winograd_matrices<4, 3>(kWinogradPoints43);
 constexpr WinogradMatrices<4, 2> kWinograd42 = winograd_matrices<4, 2>(kWinogradPoints42);
+constexpr WinogradMatrices<3, 4> kWinograd34 = winograd_matrices<3, 4>(kWinogradPoints43);
+constexpr WinogradMatrices<5, 2> kWinograd52 = winograd_matrices<5, 2>(kWinogradPoints43);
 constexpr WinogradMatrices<2, 5> kWinograd25 = winograd_matrices<2, 5>(kWinogradPoints43);
 
 // Whether the three matrices together are the correlation: every product of a unit filter and unit data.
@@ -92,7 +94,7 @@ struct Up {
   static constexpr int m = 8, r = 3, points = 9, cells = 5, step = 4, filters = 6;
 };
 
-static_assert(is_correlation(kWinograd23) && is_correlation(kWinograd43) && is_correlation(kWinograd25) &&
-              is_correlation(kWinograd42));
+static_assert(is_correlation(kWinograd23) && is_correlation(kWinograd43) && is_correlation(kWinograd34) &&
+              is_correlation(kWinograd52) && is_correlation(kWinograd25) && is_correlation(kWinograd42));
 
 }  // namespace fastconv

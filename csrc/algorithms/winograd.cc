@@ -21,6 +21,7 @@
 
 #include "../parallel.h"
 #include "../phases.h"
+#include "winograd_phases.h"
 
 namespace fastconv {
 namespace {
@@ -294,27 +295,33 @@ class Run {
 
 bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProblem& p, const Machine& m, char* text) {
   const int (&r)[2] = (m.kernels->winograd_transforms->*form.transforms).r;
-  const bool odd = p.pad_begin[1] % 2 == 1 && p.pad_begin[2] % 2 == 1;
+  const bool odd = p.pad_begin[1] % 2 == 1 && p.pad_begin[2] % 2 == 1, phases = winograd_has_phases(form, p);
   const int64_t most_depth = kWinogradTaps / (r[0] * r[1]);
+  const int64_t taps[] = {phases ? phase_taps(p, 1) : p.filter[1], phases ? phase_taps(p, 2) : p.filter[2]};
   text[0] = 0;
   if (p.dtype != DType::kFloat32)
     snprintf(text, kTextCapacity, "%s transforms f32, got %s", name, name_of(p.dtype));
-  else if (p.filter[1] != r[0] || p.filter[2] != r[1])
-    snprintf(text, kTextCapacity, "%s needs a filter of %s (or any depth of it), got %lld x %lld", name, form.filter,
-             static_cast<long long>(p.filter[1]), static_cast<long long>(p.filter[2]));
+  else if (taps[0] != r[0] || taps[1] != r[1])
+    snprintf(text, kTextCapacity, "%s needs a filter of %s (or any depth of it)%s, got %lld x %lld", name, form.filter,
+             phases ? " at a phase of its stride" : "", static_cast<long long>(taps[0]),
+             static_cast<long long>(taps[1]));
   else if (p.filter[0] > most_depth)
     snprintf(text, kTextCapacity, "%s sums at most %lld taps along the depth, got %lld", name,
              static_cast<long long>(most_depth), static_cast<long long>(p.filter[0]));
-  else if (p.stride[0] != 1 || p.stride[1] != form.stride || p.stride[2] != form.stride)
-    snprintf(text, kTextCapacity, "%s needs stride %lld (of depth 1), got %lld x %lld x %lld", name,
-             static_cast<long long>(form.stride), static_cast<long long>(p.stride[0]),
-             static_cast<long long>(p.stride[1]), static_cast<long long>(p.stride[2]));
-  else if (form.stride == 2 && (p.dilation[1] != 1 || p.dilation[2] != 1))
-    snprintf(text, kTextCapacity, "%s needs dilation 1, got %lld x %lld", name, static_cast<long long>(p.dilation[1]),
-             static_cast<long long>(p.dilation[2]));
+  else if (p.stride[0] != 1)
+    snprintf(text, kTextCapacity, "%s needs a depth of stride 1, got %lld", name, static_cast<long long>(p.stride[0]));
+  else if (form.stride == 2 && (p.stride[1] != 2 || p.stride[2] != 2))
+    snprintf(text, kTextCapacity, "%s needs stride 2, got %lld x %lld", name, static_cast<long long>(p.stride[1]),
+             static_cast<long long>(p.stride[2]));
+  else if ((form.stride == 2 || phases) && (p.dilation[1] != 1 || p.dilation[2] != 1))
+    snprintf(text, kTextCapacity, "%s needs dilation 1%s, got %lld x %lld", name, phases ? " where it has a stride" : "",
+             static_cast<long long>(p.dilation[1]), static_cast<long long>(p.dilation[2]));
   else if (form.stride == 2 && p.pass == Pass::kBackwardData && !odd)
     snprintf(text, kTextCapacity, "%s computes bwd_data of odd padding, got %lld x %lld", name,
              static_cast<long long>(p.pad_begin[1]), static_cast<long long>(p.pad_begin[2]));
+  else if (phases && p.pass == Pass::kBackwardData && !phases_cover(p))
+    snprintf(text, kTextCapacity, "%s computes bwd_data of strides whose windows reach all of x, got x of %lld x %lld",
+             name, static_cast<long long>(p.size[1]), static_cast<long long>(p.size[2]));
   else if (p.pass == Pass::kBackwardData && shows_cells(p.padding_mode))
     snprintf(text, kTextCapacity, "%s computes bwd_data of zero and constant padding, got padding mode %s", name,
              name_of(p.padding_mode));

@@ -137,10 +137,9 @@ FC_INLINE void gradient_pass(const Cell* y, Cell* d) {
   } else if constexpr (N == 6) {
     const Cell two = splat(2.0f), half = splat(0.5f), p = splat(kRoot), q = splat(2 * kRoot);
     Cell even = y[0], odd = y[1], even2 = y[0], odd2 = y[1];
-    if constexpr (M == 4) {
-      even += half * y[2], odd += half * y[3];
-      even2 += two * y[2], odd2 += two * y[3];
-    }
+    if constexpr (M > 2) even += half * y[2], even2 += two * y[2];
+    if constexpr (M > 3) odd += half * y[3], odd2 += two * y[3];
+    if constexpr (M > 4) even += splat(0.25f) * y[4], even2 += splat(4.0f) * y[4];
     d[1] = even + p * odd;
     d[2] = even - p * odd;
     d[3] = even2 + q * odd2;
@@ -169,13 +168,10 @@ FC_INLINE void filter_pass(const Cell* u, Cell* w) {
     const Cell two = splat(2.0f), third = splat(1 / 3.0f), root = splat(kRoot / 3);
     w[0] = u[0] + (splat(1 / 6.0f) * sum2 - splat(2 / 3.0f) * sum);
     w[1] = root * (difference2 - two * difference);
-    w[2] = third * (sum2 - sum);
-    if constexpr (R == 3) {
-      w[2] += u[5];
-    } else {
-      w[3] = root * (two * difference2 - difference);
-      w[4] = u[5] + (splat(2 / 3.0f) * sum2 - splat(1 / 6.0f) * sum);
-    }
+    if constexpr (R > 2) w[2] = third * (sum2 - sum);
+    if constexpr (R > 3) w[3] = root * (two * difference2 - difference);
+    if constexpr (R > 4) w[4] = splat(2 / 3.0f) * sum2 - splat(1 / 6.0f) * sum;
+    w[R - 1] += u[5];
   }
 }
 
@@ -248,6 +244,8 @@ const WinogradGradientKernels kWinogradGradientKernels = {kBlocks,
                                                           multiply,
                                                           kAdjoints<Plain<2, 3>, Plain<2, 3>>,
                                                           kAdjoints<Plain<4, 3>, Plain<4, 3>>,
+                                                          kAdjoints<Plain<3, 4>, Plain<3, 4>>,
+                                                          kAdjoints<Plain<5, 2>, Plain<5, 2>>,
                                                           kAdjoints<Plain<2, 5>, Plain<2, 5>>,
                                                           kAdjoints<Plain<1, 1>, Plain<4, 3>>,
                                                           kAdjoints<Plain<4, 3>, Plain<1, 1>>,

@@ -36,7 +36,7 @@ struct WinogradProducts {
 struct WinogradGradientKernels {  // winograd_gradient.cc
   int blocks;                     // of v in one call, at most
   void (*multiply)(const WinogradProducts* products);
-  WinogradAdjoints f2x2_3x3, f4x4_3x3, f2x2_5x5, f1x4_1x3, f4x1_3x1, down_3x3;
+  WinogradAdjoints f2x2_3x3, f4x4_3x3, f3x3_4x4, f5x5_2x2, f2x2_5x5, f1x4_1x3, f4x1_3x1, down_3x3;
 };
 
 }  // namespace fastconv

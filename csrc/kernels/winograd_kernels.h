@@ -28,7 +28,7 @@ struct WinogradTransforms {
 };
 
 struct WinogradTransformTable {  // winograd_transform.cc
-  WinogradTransforms f2x2_3x3, f4x4_3x3, f2x2_5x5, f1x4_1x3, f4x1_3x1;
+  WinogradTransforms f2x2_3x3, f4x4_3x3, f3x3_4x4, f5x5_2x2, f2x2_5x5, f1x4_1x3, f4x1_3x1;
   WinogradTransforms down_3x3, up_3x3;  // 3 x 3 of stride 2: 4 x 4 pixels of y, or 8 x 8 of x in backward-data
 };
 

@@ -95,11 +95,10 @@ FC_INLINE void filter_pass(const Cell* g, Cell* u) {
     u[2] = even - g[1];
   } else if constexpr (N == 6) {
     const Cell two = splat(2.0f), half = splat(0.5f), p = splat(kRoot), q = splat(2 * kRoot);
-    Cell even = g[0] + half * g[2], even2 = g[0] + two * g[2], odd = g[1], odd2 = g[1];
-    if constexpr (R == 5) {
-      even += splat(0.25f) * g[4], even2 += splat(4.0f) * g[4];
-      odd += half * g[3], odd2 += two * g[3];
-    }
+    Cell even = g[0], even2 = g[0], odd = g[1], odd2 = g[1];
+    if constexpr (R > 2) even += half * g[2], even2 += two * g[2];
+    if constexpr (R > 3) odd += half * g[3], odd2 += two * g[3];
+    if constexpr (R > 4) even += splat(0.25f) * g[4], even2 += splat(4.0f) * g[4];
     u[1] = even + p * odd;
     u[2] = even - p * odd;
     u[3] = even2 + q * odd2;
@@ -125,12 +124,10 @@ FC_INLINE void output_pass(const Cell* m, Cell* y) {
     const Cell two = splat(2.0f), third = splat(1 / 3.0f), root = splat(kRoot / 3);
     y[0] = m[0] + (splat(1 / 6.0f) * sum2 - splat(2 / 3.0f) * sum);
     y[1] = root * (difference2 - two * difference);
-    if constexpr (A::m == 2) {
-      y[1] += m[5];
-    } else {
-      y[2] = third * (sum2 - sum);
-      y[3] = m[5] + root * (two * difference2 - difference);
-    }
+    if constexpr (A::m > 2) y[2] = third * (sum2 - sum);
+    if constexpr (A::m > 3) y[3] = root * (two * difference2 - difference);
+    if constexpr (A::m > 4) y[4] = splat(2 / 3.0f) * sum2 - splat(1 / 6.0f) * sum;
+    y[A::m - 1] += m[5];
   }
 }
 
@@ -230,6 +227,8 @@ constexpr WinogradTransforms kTransforms = {{A0::m, A1::m},         {A0::r, A1::
 
 const WinogradTransformTable kWinogradTransforms = {kTransforms<Plain<2, 3>, Plain<2, 3>>,
                                                     kTransforms<Plain<4, 3>, Plain<4, 3>>,
+                                                    kTransforms<Plain<3, 4>, Plain<3, 4>>,
+                                                    kTransforms<Plain<5, 2>, Plain<5, 2>>,
                                                     kTransforms<Plain<2, 5>, Plain<2, 5>>,
                                                     kTransforms<Plain<1, 1>, Plain<4, 3>>,
                                                     kTransforms<Plain<4, 3>, Plain<1, 1>>,

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "winograd_phases.h"
+
+#include "../halo.h"
+#include "../kernels/implicit_gradient_kernels.h"
+#include "../parallel.h"
+#include "../phases.h"
+#include "../workspace.h"
+
+namespace fastconv {
+namespace {
+
+constexpr int64_t kRows = 16;  // of a plane of x', moved at a time
+
+int64_t bytes_of(int64_t floats) { return aligned(floats * static_cast<int64_t>(sizeof(float))); }
+
+// A strided problem and its counterpart of stride 1. Channels of x' are ordered [group][i][j][channel of the group].
+struct Phased {
+  const ConvProblem& p;
+  ConvProblem dense;
+  int64_t channels;           // of x, of a group
+  int64_t phases[2], all;     // on axes 1 and 2: those that some tap has
+  int64_t plane, depths;      // of x': elements of one depth, depths
+  int64_t image;              // elements
+  int64_t weights, dw_block;  // elements of w'; of one k and one depth tap, [i][j][channel]
+
+  explicit Phased(const ConvProblem& problem) : p(problem), dense(problem) {
+    all = 1;
+    for (int a = 1; a < kMaxSpatial; ++a) {
+      phases[a - 1] = std::min(p.stride[a], p.filter[a]);
+      all *= phases[a - 1];
+      dense.filter[a] = phase_taps(p, a);
+      dense.stride[a] = 1;
+      dense.pad_begin[a] = dense.pad_end[a] = 0;
+      dense.size[a] = output_size(p, a) + dense.filter[a] - 1;
+    }
+    channels = p.c / p.groups;
+    dense.c = p.c * all;
+    dense.x_layout = Layout::kChannelsFirst;
+    plane = dense.size[1] * dense.size[2];
+    depths = dense.size[0];
+    image = dense.c * depths * plane;
+    weights = p.k * channels * all * taps(dense);
+    dw_block = taps(dense);
+  }
+  // The element of x' where a plane of channel `c` of the group begins.
+  int64_t plane_at(int64_t group, int64_t i, int64_t j, int64_t c, int64_t depth) const {
+    return ((((group * phases[0] + i) * phases[1] + j) * channels + c) * depths + depth) * plane;
+  }
+  // Of a coordinate of x' at a phase.
+  int64_t coordinate(int axis, int64_t cell, int64_t phase) const {
+    return cell * p.stride[axis] + phase - p.pad_begin[axis];
+  }
+  // No window reads what lies there or beyond: zero taps meet it.
+  int64_t end(int axis) const {
+    return (output_size(p, axis) - 1) * p.stride[axis] + p.filter[axis] - p.pad_begin[axis];
+  }
+  // Images whose x' is made at a time: they stay in L2, and every thread has one.
+  int64_t chunk(const Machine& m, int slots) const {
+    if (p.pass == Pass::kBackwardFilter) return p.n;
+    return std::min(p.n, std::max<int64_t>(slots, m.l2_bytes / 2 / std::max<int64_t>(1, bytes_of(image))));
+  }
+  ConvProblem of_images(int64_t n) const {
+    ConvProblem q = dense;
+    q.n = n;
+    return q;
+  }
+};
+
+// visit(w, w') for the elements of all taps; those of w' that have none are not visited.
+template <class Visit>
+void each_tap(const Phased& d, int64_t k, const Visit& visit) {
+  const ConvProblem &p = d.p, &q = d.dense;
+  for (int64_t i = 0; i < d.phases[0]; ++i)
+    for (int64_t j = 0; j < d.phases[1]; ++j)
+      for (int64_t c = 0; c < d.channels; ++c) {
+        const int64_t from = (k * d.channels + c) * taps(p);
+        const int64_t to = ((k * d.all + i * d.phases[1] + j) * d.channels + c) * d.dw_block;
+        for (int64_t depth = 0; depth < p.filter[0]; ++depth)
+          for (int64_t t = i, t1 = 0; t < p.filter[1]; t += p.stride[1], ++t1)
+            for (int64_t u = j, u1 = 0; u < p.filter[2]; u += p.stride[2], ++u1)
+              visit(from + (depth * p.filter[1] + t) * p.filter[2] + u,
+                    to + (depth * q.filter[1] + t1) * q.filter[2] + u1);
+      }
+}
+void split_weights(const Phased& d, const Parallel& parallel, const float* w, float* split) {
+  const int64_t of_k = d.channels * d.all * d.dw_block;
+  parallel_for(parallel, d.p.k, [&](int64_t k, int) {
+    std::fill_n(split + k * of_k, of_k, 0.0f);
+    each_tap(d, k, [&](int64_t from, int64_t to) { split[to] = w[from]; });
+  });
+}
+void join_weights(const Phased& d, const Parallel& parallel, const float* split, float* w) {
+  parallel_for(parallel, d.p.k, [&](int64_t k, int) {
+    each_tap(d, k, [&](int64_t to, int64_t from) { w[to] = split[from]; });
+  });
+}
+
+// x' of some images, and dx from dx'.
+class Images {
+ public:
+  Images(const Phased& phased, const RunContext& context)
+      : d(phased),
+        p(d.p),
+        r(context),
+        kernels(gemm_kernels<float>(*r.machine)),
+        interleave(r.machine->kernels->implicit_gradient->f32.phase.interleave),
+        layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
+        x(static_cast<float*>(r.x)),
+        pad_value(p.padding_mode == PaddingMode::kConstant ? static_cast<float>(r.pad_value) : 0.0f) {}
+
+  void split(int64_t first, int64_t count, float* split) const {
+    const bool last = p.x_layout == Layout::kChannelsLast;
+    const int64_t together = last ? d.channels : 1, parts = p.c / together;
+    const int64_t blocks = ceil_div(d.dense.size[1], kRows);
+    parallel_for(r.parallel, count * parts * d.depths * blocks, [&](int64_t item, int) {
+      const PhaseScope moving(r.phases, Phase::kInput);
+      const int64_t row = item % blocks * kRows, depth = item / blocks % d.depths;
+      const int64_t channel = item / blocks / d.depths % parts * together, n = item / blocks / d.depths / parts;
+      const int64_t end = std::min(row + kRows, d.dense.size[1]);
+      for (int64_t i = 0; i < d.phases[0]; ++i)
+        for (int64_t cell = row; cell < end; ++cell)
+          split_row(first + n, depth, channel, together, i, cell, split + n * d.image);
+    });
+  }
+
+  void join(int64_t first, int64_t count, const float* split) const {
+    const bool last = p.x_layout == Layout::kChannelsLast;
+    const int64_t together = last ? d.channels : 1, parts = p.c / together, blocks = ceil_div(p.size[1], kRows);
+    parallel_for(r.parallel, count * parts * d.depths * blocks, [&](int64_t item, int) {
+      const PhaseScope moving(r.phases, Phase::kOutput);
+      const int64_t row = item % blocks * kRows, depth = item / blocks % d.depths;
+      const int64_t channel = item / blocks / d.depths % parts * together, n = item / blocks / d.depths / parts;
+      for (int64_t y = row; y < std::min(row + kRows, p.size[1]); ++y)
+        join_row(first + n, depth, channel, y, split + n * d.image);
+    });
+  }
+
+ private:
+  int64_t row_of(int64_t n, int64_t depth, int64_t channel, int64_t y) const {
+    return n * layout.batch_pitch + channel * layout.channel_step() +
+           (depth * p.size[1] + y) * p.size[2] * layout.pixel_step();
+  }
+
+  // Row `cell` of the planes (i, j) of channels [channel, channel + count), which are of one group.
+  void split_row(int64_t n, int64_t depth, int64_t channel, int64_t count, int64_t i, int64_t cell,
+                 float* split) const {
+    const int64_t width = d.dense.size[2], pitch = d.depths * d.plane, at = d.coordinate(1, cell, i);
+    const int64_t y = at < d.end(1) ? padded_source(p.padding_mode, at, p.size[1]) : kOutside;
+    for (int64_t j = 0; j < d.phases[1]; ++j) {
+      float* to = split + d.plane_at(channel / d.channels, i, j, channel % d.channels, depth) + cell * width;
+      const int64_t start = d.coordinate(2, 0, j), step = p.stride[2];
+      const int64_t shown = at < d.end(1) ? std::clamp(ceil_div(d.end(2) - start, step), int64_t{0}, width) : 0;
+      if (y == kOutside) {
+        fill(to, 0, shown, count, pitch, pad_value);
+        fill(to, shown, width, count, pitch, 0);
+        continue;
+      }
+      const int64_t row = row_of(n, depth, channel, y);
+      const auto [first, last] = Inside(start, step, shown, p.size[2]);
+      if (layout.layout == Layout::kChannelsFirst) {
+        kernels.gather_row(width, first, last, x + row + start, step, 0, to, 0, 1);
+      } else {
+        fill(to, last, width, count, pitch, 0);
+        if (first < last)
+          kernels.transpose(last - first, count, last - first,
+                            x + row + (start + first * step) * layout.pixel_step(), step * layout.pixel_step(),
+                            to + first, pitch);
+      }
+      border(row, start, 0, first, count, pitch, to);
+      border(row, start, last, shown, count, pitch, to);
+    }
+  }
+  void fill(float* to, int64_t first, int64_t last, int64_t count, int64_t pitch, float value) const {
+    for (int64_t c = 0; c < count && first < last; ++c) std::fill(to + c * pitch + first, to + c * pitch + last, value);
+  }
+  void border(int64_t row, int64_t start, int64_t first, int64_t last, int64_t count, int64_t pitch, float* to) const {
+    if (!shows_cells(p.padding_mode)) return fill(to, first, last, count, pitch, pad_value);
+    for (int64_t cell = first; cell < last; ++cell) {
+      const int64_t at = padded_source(p.padding_mode, start + cell * p.stride[2], p.size[2]);
+      for (int64_t c = 0; c < count; ++c)
+        to[c * pitch + cell] = x[row + at * layout.pixel_step() + c * layout.channel_step()];
+    }
+  }
+
+  void join_row(int64_t n, int64_t depth, int64_t channel, int64_t y, const float* split) const {
+    const int64_t width = d.dense.size[2], s = p.stride[2], pitch = d.depths * d.plane;
+    const int64_t i = (y + p.pad_begin[1]) % p.stride[1], cell = (y + p.pad_begin[1]) / p.stride[1];
+    const float* from =
+        split + d.plane_at(channel / d.channels, i, 0, channel % d.channels, depth) + cell * width;
+    const int64_t of_phase = d.channels * pitch, row = row_of(n, depth, channel, y), size = p.size[2];
+    if (layout.layout == Layout::kChannelsLast) {
+      for (int64_t j = 0; j < s; ++j) {
+        const int64_t first = std::max<int64_t>(0, ceil_div(p.pad_begin[2] - j, s));  // cell of x'
+        const int64_t at = d.coordinate(2, first, j), count = ceil_div(size - at, s);
+        if (count > 0)
+          kernels.transpose(d.channels, count, d.channels, from + j * of_phase + first, pitch,
+                            x + row + at * layout.pixel_step(), s * layout.pixel_step());
+      }
+      return;
+    }
+    // The kernel begins with the first phase; what lies before that is up to a stride of single cells.
+    const int64_t head = std::min(size, (s - p.pad_begin[2] % s) % s), next = (p.pad_begin[2] + head) / s;
+    for (int64_t at = 0; at < head; ++at)
+      x[row + at] = from[(at + p.pad_begin[2]) % s * of_phase + (at + p.pad_begin[2]) / s];
+    interleave(size - head, s, from + next, of_phase, x + row + head);
+  }
+
+  const Phased& d;
+  const ConvProblem& p;
+  const RunContext& r;
+  const GemmKernelsOf<float>& kernels;
+  void (*interleave)(int64_t count, int64_t phases, const float* src, int64_t pitch, float* dst);
+  const ImageLayout layout;
+  float* x;
+  const float pad_value;
+};
+
+// Parts of the workspace, in bytes: w' | packed w' | bias' | x' | the form's own.
+struct Room {
+  int64_t w, packed, bias, x, inner;
+  Room(const WinogradForm& form, const Phased& d, const Machine& m, int slots, bool has_packed) {
+    const int64_t chunk = d.chunk(m, slots);
+    const bool filter = d.p.pass == Pass::kBackwardFilter, data = d.p.pass == Pass::kBackwardData;
+    w = has_packed ? 0 : bytes_of(d.weights);
+    packed = has_packed || filter || chunk == d.p.n ? 0 : aligned(winograd_packed_bytes(form, d.dense, m));
+    bias = data && d.p.epilogue & kEpilogueBias ? bytes_of(d.dense.c) : 0;
+    x = bytes_of(chunk * d.image);
+    inner = winograd_workspace_bytes(form, d.of_images(chunk), m, slots, has_packed || packed > 0);
+  }
+};
+
+}  // namespace
+
+bool winograd_has_phases(const WinogradForm& form, const ConvProblem& p) {
+  return form.stride == 1 && (p.stride[1] > 1 || p.stride[2] > 1);
+}
+
+bool phases_cover(const ConvProblem& p) {
+  for (int a = 1; a < kMaxSpatial; ++a)
+    if (p.filter[a] < p.stride[a] ||
+        (output_size(p, a) + phase_taps(p, a) - 1) * p.stride[a] < p.size[a] + p.pad_begin[a])
+      return false;
+  return true;
+}
+
+void winograd_phases_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e) {
+  const Phased d(p);
+  winograd_estimate(form, d.dense, m, e);
+  e->add("phases", 1e-9 * times(p.n, d.image));
+  if (p.pass != Pass::kForward) e->add("phases of weights", 1e-9 * times(d.weights));
+}
+
+int64_t winograd_phases_workspace(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
+                                  bool packed) {
+  const Room room(form, Phased(p), m, slots, packed);
+  return room.w + room.packed + room.bias + room.x + room.inner;
+}
+
+int64_t winograd_phases_multiplications(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
+  return winograd_multiplications(form, Phased(p).dense, m);
+}
+
+int64_t winograd_phases_packed_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
+  return winograd_packed_bytes(form, Phased(p).dense, m);
+}
+
+int winograd_phases_pack(const WinogradForm& form, const ConvProblem& p, const Machine& m, const Parallel& parallel,
+                         const void* w, void* packed) {
+  const Phased d(p);
+  const Workspace split(bytes_of(d.weights));
+  if (split.failed()) return 1;
+  split_weights(d, parallel, static_cast<const float*>(w), static_cast<float*>(split.data()));
+  return winograd_pack(form, d.dense, m, parallel, split.data(), packed);
+}
+
+int winograd_phases_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
+  const Phased d(p);
+  const Machine& m = *r.machine;
+  const Room room(form, d, m, r.parallel.slots, r.packed_w != nullptr);
+  char* at = static_cast<char*>(r.workspace);
+  float* w = reinterpret_cast<float*>(at);
+  void* packed = at += room.w;
+  float* bias = reinterpret_cast<float*>(at += room.packed);
+  float* x = reinterpret_cast<float*>(at += room.bias);
+  const Images images(d, r);
+
+  RunContext inner = r;
+  inner.workspace = at + room.x;
+  inner.x = x;
+  inner.x_batch_pitch = d.image, inner.x_channel_pitch = d.depths * d.plane;
+  inner.w = w, inner.w_dtype = DType::kFloat32;
+  if (room.bias) {
+    for (int64_t c = 0; c < d.dense.c; ++c)
+      bias[c] = static_cast<const float*>(r.bias)[c / d.channels / d.all * d.channels + c % d.channels];
+    inner.bias = bias;
+  }
+  if (p.pass == Pass::kBackwardFilter) {
+    images.split(0, p.n, x);
+    winograd_run(form, d.dense, inner);
+    join_weights(d, r.parallel, w, static_cast<float*>(r.w));
+    return 0;
+  }
+  if (room.w) {
+    const PhaseScope packing(r.phases, Phase::kWeights);
+    split_weights(d, r.parallel, static_cast<const float*>(r.w), w);
+    if (room.packed) winograd_pack(form, d.dense, m, r.parallel, w, packed), inner.packed_w = packed;
+  }
+  const int64_t chunk = d.chunk(m, r.parallel.slots);
+  for (int64_t n = 0; n < p.n; n += chunk) {
+    const ConvProblem q = d.of_images(std::min(chunk, p.n - n));
+    inner.y = static_cast<float*>(r.y) + n * r.y_batch_pitch;
+    if (r.residual) inner.residual = static_cast<const float*>(r.residual) + n * r.y_batch_pitch;
+    if (p.pass == Pass::kForward) images.split(n, q.n, x);
+    winograd_run(form, q, inner);
+    if (p.pass == Pass::kBackwardData) images.join(n, q.n, x);
+  }
+  return 0;
+}
+
+}  // namespace fastconv
