@@ -97,13 +97,6 @@ class Stored {
     }
   }
 
-  // Asks for the lines of `count` elements, to be read or written.
-  void ask(int64_t from, int64_t count) const {
-    each_line(from, count, [](const char* at) { __builtin_prefetch(at); });
-  }
-  void expect(int64_t from, int64_t count) const {
-    each_line(from, count, [](const char* at) { __builtin_prefetch(at, 1, 2); });
-  }
   void fill_zeros(int64_t from, int64_t count) const {
     const int64_t size = half_ ? 2 : static_cast<int64_t>(sizeof(T));
     std::memset(static_cast<char*>(data_) + from * size, 0, static_cast<size_t>(count * size));
@@ -147,12 +140,6 @@ class Stored {
   static constexpr int64_t kRoom = 4096;  // elements on the stack
 
  private:
-  template <class Visit>
-  void each_line(int64_t from, int64_t count, const Visit& visit) const {
-    const int64_t size = half_ ? 2 : static_cast<int64_t>(sizeof(T));
-    const char* first = static_cast<const char*>(data_) + from * size;
-    for (int64_t i = 0; i < count * size; i += 64) visit(first + i);
-  }
   static constexpr int64_t kRows = 64;  // of a transposition at a time: whole vectors
   uint16_t* halves(int64_t element) const { return static_cast<uint16_t*>(data_) + element; }
   template <class E>

@@ -40,14 +40,6 @@ class StripStore {
     const T* addend = r.residual ? static_cast<const T*>(r.residual) + (at - written) : nullptr;
     finish(rows, columns, at, layout.channel_pitch, channel, addend);
   }
-  // Asks for the lines of a tile that `move` will write as halves; elements of T are asked for by the tiles themselves.
-  void expect(const ColumnGrid& grid, int64_t column, int64_t columns, int64_t channel, int64_t rows) const {
-    if (!image.is_half() || layout.layout != Layout::kChannelsFirst || !grid.is_dense()) return;
-    const int64_t plane = grid.columns(), pixel = column % plane;
-    const int64_t at = column / plane * layout.batch_pitch + pixel + channel * layout.channel_pitch;
-    for (int64_t row = 0; row < rows; ++row)
-      image.expect(at + row * layout.channel_pitch, std::min(columns, plane - pixel));
-  }
   // strip[rows][pitch] to its pixels, or, of a block of padding, added to them; `residual_strip` is as large, used
   // where there is a residual.
   void move(const ColumnGrid& grid, int64_t column, int64_t columns, int64_t channel, int64_t rows, T* strip,

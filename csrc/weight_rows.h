@@ -18,12 +18,9 @@ void pack_gradient_rows(const ConvProblem& p, const GemmKernelsOf<T>& kernels, c
   const int64_t count = grid.taps();
   if (all_taps == 1 && count == 1)  // rows lie side by side already
     return w.gather_row(kernels, width, 0, rows, first, 1, row_total, dst, channel_step * width, channels);
-  // For each k, rows c of taps become [tap][c]; all taps of a stride-1 phase at once. The rows of the k after the next
-  // ones lie pages away: they are asked for.
-  constexpr int64_t ahead = 3;
+  // For each k, rows c of taps become [tap][c]; all taps of a stride-1 phase at once.
   for (int64_t k = 0; k < channels; ++k, dst += channel_step * width) {
     const int64_t filter = first + k * row_total * all_taps;
-    w.ask(filter + ahead * row_total * all_taps, rows * all_taps);
     if (count == all_taps) {
       w.transpose(kernels, rows, count, width, filter, all_taps, dst, tap_step * width);
       continue;

@@ -226,7 +226,6 @@ class Multiplication {
                           next_x + (piece + k - from) * asked * x_pitch,
                           x_pitch,
                           asked * (kernels.nr / kernels.lanes)};
-                if (last) store.expect(grid, i.column + j, columns, channel0 + begin - first_row, rows);
                 ends = last && direct && store.end_in_tile(channel0 + begin - first_row, &out[k]);
               }
               if (together > 1)

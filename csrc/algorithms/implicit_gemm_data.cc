@@ -130,7 +130,7 @@ class DataProduct {
       const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
       const int64_t channels = std::min(width, b.channels - begin);
       const T* block_weights = weights + group * b.group_elements() + begin * b.weights_of_channel();
-      bool expected = false;
+      bool read = false;  // what `source` points to
       Rows rows{0, 0, {}, width, turned};
       each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
         const int64_t phase = grid.axis[2].out_first, tap_count = b.tap_count(grid);
@@ -145,8 +145,8 @@ class DataProduct {
           each_tap(p, grid, b.joined,
                    [&](int64_t number, int64_t, int64_t joined_tap) { offsets[number] = source.tap(joined_tap); });
           channel_tiles(points, tap_count, offsets, source, places, block_weights + before * width * b.k, width, sums,
-                        expected ? nullptr : &strip, group * b.channels + begin, channels);
-          expected = true;
+                        !read);
+          read = true;
           const PhaseScope turning(r.phases, Phase::kOutput);
           kernels.transpose(points, channels, points, sums, width, to, b.pitch());
         } else if (phase == 0) {
@@ -214,20 +214,17 @@ class DataProduct {
   }
 
   void channel_tiles(int64_t points, int64_t tap_count, int64_t* offsets, const Source& source, const int64_t* places,
-                     const T* w, int64_t width, T* sums, const Strip* expected, int64_t channel,
-                     int64_t channels) const {
+                     const T* w, int64_t width, T* sums, bool first_time) const {
     const PhaseScope multiplying(r.phases, Phase::kProducts);
     const int64_t k_block = b.k_block(tap_count), step = source.channel_step;
     const int64_t tiles = ceil_div(points, int64_t{b.tiles.rows});
     repeat_offsets(tap_count, step, offsets);
-    int64_t tiles_done = 0, tile_total = tiles * ceil_div(b.k, k_block);
     for (int64_t k = 0; k < b.k; k += k_block) {
       const int64_t steps = std::min(k_block, b.k - k) * tap_count;
       for (int64_t tile = 0; tile < tiles; ++tile) {
-        if (expected) expect(*expected, channel, channels, tiles_done++, tile_total);
         const int64_t begin = tile * points / tiles, size = (tile + 1) * points / tiles - begin;
-        // Read where it lies, for the first time: what follows two lines on.
-        if (expected && b.in_place && step > 1 && begin % kLine < size)
+        // Read where it lies: what follows two lines on.
+        if (first_time && b.in_place && step > 1 && begin % kLine < size)
           for (int64_t i = 0; i < steps; ++i)
             __builtin_prefetch(source.at + (k + i) * step + places[begin] + 2 * kLine);
         b.tiles.tile(static_cast<int>(size), width, steps, offsets, source.at + k * step, places + begin, w,
@@ -236,22 +233,6 @@ class DataProduct {
       w += steps * width;
     }
   }
-  // Asks for a tile's share of the lines that the strip's rows will be stored to.
-  void expect(const Strip& strip, int64_t channel, int64_t channels, int64_t tile, int64_t tiles) const {
-    if (x_layout.layout != Layout::kChannelsFirst) return;
-    const ColumnAxis* a = b.joined.axis;
-    const int64_t last = (tile + 1) * channels / tiles;
-    for (int64_t c = tile * channels / tiles; c < last; ++c)
-      for (int64_t row = strip.row; row < strip.row + strip.rows; ++row) {
-        const int64_t o1 = row % a[1].columns, o0 = row / a[1].columns % a[0].columns;
-        const int64_t n = row / a[1].columns / a[0].columns, at1 = o1 * p.stride[1];
-        const int64_t dst = n * x_layout.batch_pitch + (channel + c) * x_layout.channel_pitch +
-                            (o0 * p.stride[0] * p.size[1] + at1) * p.size[2] + strip.first * p.stride[2];
-        const int64_t whole = std::min(p.stride[1], p.size[1] - at1) * p.size[2];
-        x.expect(dst, b.segments > 1 ? strip.width * p.stride[2] : whole);
-      }
-  }
-
   // Moves *w on to the next phase of the rows.
   void pixel_tiles(int64_t chunks, int64_t tap_count, int64_t* offsets, const Source& source, const int64_t* places,
                    int64_t units, const T** w, T* to) const {

@@ -110,16 +110,11 @@ class FilterProduct {
     const int64_t last_block = (lane_share + 1) * b.lane_blocks / b.lane_shares;
     const int64_t first_channel = channel_share * b.channels / b.channel_shares;
     const int64_t last_channel = (channel_share + 1) * b.channels / b.channel_shares;
-    const int64_t first_lane = b.block_begin(first_block), last_lane = std::min(b.lanes, b.block_begin(last_block));
-    const int64_t all_tiles =
-        (last_block - first_block) * ceil_div((last_channel - first_channel) * b.filter, int64_t{b.tiles.rows});
-
     const int64_t first_strip = part * b.strips / b.parts, last_strip = (part + 1) * b.strips / b.parts;
     for (int64_t strip = first_strip; strip < last_strip; ++strip) {
       const int64_t pixel = strip * b.pixels / b.strips, pixels = (strip + 1) * b.pixels / b.strips - pixel;
       for (int64_t block = first_block; block < last_block; ++block)
         turn(group, block, pixel, pixels, dense, panels + (b.block_begin(block) - b.block_begin(first_block)) * pixels);
-      int64_t tiles_done = 0;
       for (int64_t channel = first_channel; channel < last_channel; channel += b.channel_block) {
         const int64_t channels = std::min(b.channel_block, last_channel - channel);
         const T* source = find_source(group * b.channels + channel, channels, pixel, pixels, halo, places, offsets);
@@ -136,8 +131,6 @@ class FilterProduct {
             const int64_t tiles = ceil_div(rows, int64_t{b.tiles.rows});
             for (int64_t tile = 0; tile < tiles; ++tile) {
               const int64_t begin_row = tile * rows / tiles, size = (tile + 1) * rows / tiles - begin_row;
-              if (b.straight()) expect(group, block, channel * b.filter + row, rows, tile, tiles);
-              if (strip + 1 < last_strip) ask(group, first_lane, last_lane, strip + 1, tiles_done++, all_tiles);
               b.tiles.tile(static_cast<int>(size), width, pixels, places, source, offsets + row + begin_row, panel,
                            at + begin_row * pitch, pitch, strip > first_strip);
             }
@@ -168,23 +161,6 @@ class FilterProduct {
     gather.fill(layout, tensor, channel, channels, halo);
     place_in_halo(gather, pixel, pixels, channels, halo, places, offsets);
     return gather.halo(halo);
-  }
-
-  // Asks for a tile's share of the next strip's lanes, which are far away in a large batch.
-  void ask(int64_t group, int64_t first_lane, int64_t last_lane, int64_t strip, int64_t tile, int64_t tiles) const {
-    const ImageLayout& layout = b.swapped ? x_layout : y_layout;
-    if (b.strided || layout.layout != Layout::kChannelsFirst) return;
-    const int64_t of_group = group * b.lanes * layout.channel_pitch;
-    const int64_t plane = y_plane(p), lanes = last_lane - first_lane;
-    const int64_t last = first_lane + std::min(tiles, tile + 1) * lanes / tiles;
-    for (int64_t lane = first_lane + std::min(tiles, tile) * lanes / tiles; lane < last; ++lane) {
-      int64_t pixel = strip * b.pixels / b.strips, left = (strip + 1) * b.pixels / b.strips - pixel;
-      for (int64_t count; left > 0; left -= count, pixel += count) {
-        count = std::min(left, plane - pixel % plane);
-        (b.swapped ? x : y)
-            .ask(of_group + pixel / plane * layout.batch_pitch + lane * layout.channel_pitch + pixel % plane, count);
-      }
-    }
   }
 
   // panel[pixel][lane of the block]; lanes beyond the last channel are 0.
@@ -249,16 +225,6 @@ class FilterProduct {
       const int64_t place = gather.offset_of(run, &slab);
       for (int64_t i = 0; i < run.count; ++i) places[run.lane + i] = place + i * gather.point_step();
     });
-  }
-
-  // Asks for a tile's share of the lines that `put` will write: dw is too large to be near.
-  void expect(int64_t group, int64_t block, int64_t row, int64_t rows, int64_t tile, int64_t tiles) const {
-    const int64_t begin = b.block_begin(block), width = b.block_begin(block + 1) - begin;
-    const int64_t count = std::min(width, b.lanes - begin);
-    const int64_t last = (tile + 1) * count / tiles;
-    if (b.swapped) return;
-    for (int64_t lane = tile * count / tiles; lane < last; ++lane)
-      w.expect((group * b.lanes + begin + lane) * b.rows() + row, rows);
   }
 
   // sums[row][lane of the block] to their weights.

@@ -15,12 +15,8 @@ void turn(const WinogradGeometry& g, const GemmKernelsOf<float>& kernels, const 
   if (g.forward)
     return w.transpose(kernels, rows, count * taps, g.lanes, first + (row * g.read + channel) * taps, g.read * taps,
                        dst, g.lanes);
-  constexpr int64_t ahead = 6;  // channels that lie pages apart
-  for (int64_t c = channel; c < channel + count; ++c, dst += taps * g.lanes) {
-    const int64_t from = first + (c * g.written + row) * taps;
-    w.ask(from + ahead * g.written * taps, rows * taps);
-    w.transpose(kernels, rows, taps, g.lanes, from, taps, dst, g.lanes);
-  }
+  for (int64_t c = channel; c < channel + count; ++c, dst += taps * g.lanes)
+    w.transpose(kernels, rows, taps, g.lanes, first + (c * g.written + row) * taps, taps, dst, g.lanes);
 }
 
 }  // namespace
