@@ -7,7 +7,7 @@
 //   for each strip of pixels, one group and a share of its rows (the items that threads share):
 //     find the places where its pixels are read; channels first with padding: copy them to the halo buffer (halo.h)
 //     for each block of rows, at most 4 vectors:
-//       for each block of depth (taps and channels): its weights, at most 16 KiB         in L1
+//       for each block of depth (taps and channels): its weights, at most 32 KiB         in L1
 //         for every 6 pixels: one register tile                                          sums in L2
 //       channels last: the sums are where they belong, finish them; else turn them to rows of pixels, finish, store
 //

@@ -130,7 +130,7 @@ void product_of(const ImplicitBlock<T>& b) {
   const int64_t steps = b.runs * b.steps, bytes = b.next_elements * (int64_t)sizeof(T);
   const char* next = (const char*)b.next_w;
   // Rows far apart: a line of every row in a tile. Otherwise equal shares of all lines.
-  const int64_t row_lines = b.next_pitch ? bytes / line + 1 : 0;
+  const int64_t row_lines = b.next_pitch ? bytes / line + ((uintptr_t)next % line != 0) : 0;
   const int64_t share = b.next_pitch ? 0 : (bytes / line + tiles - 1) / tiles;
   const int64_t advance = b.next_pitch ? b.next_pitch * (int64_t)sizeof(T)
                           : steps      ? (share * line + steps - 1) / steps
