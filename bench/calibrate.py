@@ -4,7 +4,8 @@
 `estimate` predicts the seconds of every algorithm and the cheapest is taken. Here each one that does not refuse is
 timed, in one process with one thread, by interleaved rounds, on both lists of layers and on seeded random problems:
 
-    regret      the time of the automatic choice over that of the best algorithm, less 1: mean and worst of each pass
+    regret      the time of the automatic choice over that of the best algorithm, less 1: mean and worst of each pass,
+                of the lists and of the random problems
     predicted / measured    of each algorithm: its geometric mean says whether the model is fast or slow as a whole,
                 its spread whether it ranks
 
@@ -74,6 +75,9 @@ def random_problems(count: int, seed: int) -> list[str]:
         number = int(np.exp(rng.uniform(0, np.log(512))))
         return max(1, number // 16) * 16 if rng.random() < 0.6 else number
 
+    def pick_mode() -> str:
+        return "" if rng.random() < 0.85 else " " + str(rng.choice(("reflect", "replicate", "circular")))
+
     while len(texts) < count:
         rank = pick(1, 2, 2, 2, 2, 2, 2, 2, 2, 3)
         kind = rng.random()
@@ -91,8 +95,9 @@ def random_problems(count: int, seed: int) -> list[str]:
         taps = " ".join(f"{name}{f}" for name in "trs"[3 - rank :])
         pad = pick(0, (f - 1) * dilation // 2, (f - 1) * dilation // 2)
         layout = "nchw" if rng.random() < 0.75 else "nhwc"
+        mode = pick_mode() if 0 < pad < min(size) else ""
         text = f"fwd n{pick(1, 1, 1, 2, 4, 16, 32)} c{c} {axes} k{k} {taps} stride{stride} pad{pad} dil{dilation}"
-        problem = fc.ConvProblem.parse(f"{text} g{groups} {layout} f32")
+        problem = fc.ConvProblem.parse(f"{text} g{groups} {layout} f32{mode}")
         if 10**4 <= problem.macs <= 5 * 10**8 and problem.bytes <= 64 << 20:
             texts.append(str(problem))
     return texts
@@ -109,7 +114,7 @@ def workload(arguments: argparse.Namespace) -> list[tuple[str, Layer]]:
     if arguments.only:
         texts = [(t, name) for t, name in texts if arguments.only.lower() in f"{t} {name}".lower()]
     pairs = [
-        (pass_, Layer.parse(text, name, "fwd" if pass_ == "one_shot" else pass_))
+        (pass_, Layer.parse(text, name, "fwd" if pass_ == "one_shot" else pass_, any_padding=True))
         for text, name in texts
         for pass_ in arguments.passes.split(",")
     ]
@@ -167,7 +172,7 @@ def read(path: Path, arguments: argparse.Namespace) -> list[Measured]:
     """Times that were saved, with the estimates and the choice of the library as it now is."""
     found = []
     for row in report.load(path)["rows"]:
-        layer = Layer.parse(row["problem"], "", fc.ConvProblem.parse(row["problem"]).pass_)
+        layer = Layer.parse(row["problem"], row.get("name", ""), fc.ConvProblem.parse(row["problem"]).pass_, True)
         if row["pass"] in arguments.passes.split(",") and (not arguments.only or arguments.only in row["problem"]):
             rows = estimates(layer, row["pass"] == "fwd")
             timings = {n: Timing(rows[n], t[1]) for n, t in row["timings"].items() if n in rows}
@@ -186,12 +191,15 @@ def estimates(layer: Layer, planned: bool) -> dict[str, float]:
 
 def regrets_of(found: list[Measured]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
-    for pass_ in (*PASSES, "all"):
-        regrets = [m.regret for m in found if pass_ in (m.pass_, "all")]
+    kinds = {pass_: [m for m in found if m.pass_ == pass_] for pass_ in PASSES}
+    kinds["lists"] = [m for m in found if m.layer.name != "random"]
+    kinds["random"] = [m for m in found if m.layer.name == "random"]
+    for kind, those in {**kinds, "all": found}.items():
+        regrets = [m.regret for m in those]
         if regrets:
             over = sum(r > 0.05 for r in regrets)
             mean = float(np.mean(regrets))
-            summary[pass_] = {"mean": mean, "worst": max(regrets), "over_5_percent": over, "problems": len(regrets)}
+            summary[kind] = {"mean": mean, "worst": max(regrets), "over_5_percent": over, "problems": len(regrets)}
     return summary
 
 
@@ -200,7 +208,7 @@ def print_regrets(found: list[Measured], summary: dict[str, Any], worst: int) ->
         [pass_, f"{100 * s['mean']:.1f} %", f"{100 * s['worst']:.0f} %", str(s["over_5_percent"]), str(s["problems"])]
         for pass_, s in summary.items()
     ]
-    report.print_table("regret of the automatic choice", ["pass", "mean", "worst", "over 5 %", "problems"], body)
+    report.print_table("regret of the automatic choice", ["problems of", "mean", "worst", "over 5 %", "problems"], body)
     body = []
     for m in sorted(found, key=lambda m: -m.regret)[:worst]:
         if m.regret > 0.05:
@@ -269,7 +277,10 @@ def main() -> int:
         return 1
     summary = regrets_of(found)
     if arguments.out:
-        rows = [{"problem": m.layer.text, "pass": m.pass_, "chosen": m.chosen, "timings": m.timings} for m in found]
+        rows = [
+            {"problem": m.layer.text, "name": m.layer.name, "pass": m.pass_, "chosen": m.chosen, "timings": m.timings}
+            for m in found
+        ]
         head = {"format": report.FORMAT, "kind": "calibration", **repository.surroundings("bench.calibrate")}
         head["isa"] = fc.info()["isa"]
         repository.save({**head, "regret": summary, "rows": rows}, arguments.out)

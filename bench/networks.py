@@ -24,6 +24,9 @@ import fastconv as fc
 from bench import repository
 from fastconv.bench import measure, peers, report, summary, timing
 from fastconv.graph import trace_graph
+from fastconv.session.lowering import lowered
+from fastconv.session.operators import conv_problem, shapes_of
+from fastconv.session.passes import optimised
 
 OURS = "fastconv_session"
 # The image of one input: as in the nets' papers, DnCNN's and U-Net's of 256 pixels a side.
@@ -43,6 +46,21 @@ ERROR_LIMIT = 1e-2
 SETTLE_S = 0.06
 
 
+def list_of(names: list[str]) -> str:
+    """The distinct convolutions of one image, as a problem file; of equal ones the first network stays."""
+    seen: dict[str, str] = {}
+    for name in names:
+        model = fc.models.build(name).eval()
+        net = optimised(lowered(model, np.zeros((1, *NETWORKS[name]), np.float32)))
+        shapes = shapes_of(net, net.input_shapes)
+        for node in net.nodes:
+            if node.op == "conv":
+                problem = str(conv_problem(node, shapes[node.inputs[0]], "float32"))
+                seen.setdefault(" ".join(problem.split()[: problem.split().index("f32") + 1]), name)
+    head = "# The convolutions of bench.networks, one image each; written by python -m bench.networks --list FILE.\n"
+    return head + "".join(f"{problem}   # {name}\n" for problem, name in seen.items())
+
+
 def main() -> int:
     p = argparse.ArgumentParser(prog="python -m bench.networks", description="time whole networks")
     defaults = measure.Settings()
@@ -55,7 +73,11 @@ def main() -> int:
     p.add_argument("--min-sample", type=float, default=0.2, help="seconds (default %(default)s)")
     p.add_argument("--isa", help="force fastconv's instruction set")
     p.add_argument("--out", type=Path, help="JSON file (default: bench/results/<date>-networks-<commit>.json)")
+    p.add_argument("--list", type=Path, metavar="FILE", help="write down the distinct convolutions, time nothing")
     a = p.parse_args()
+    if a.list:
+        a.list.write_text(list_of(a.networks.split(",")), encoding="utf-8")
+        return 0
     names = list(peers.NETWORKS) if a.rivals == "all" else [OURS, *(n for n in a.rivals.split(",") if n != OURS)]
     threads, batches = ([int(n) for n in text.split(",")] for text in (a.threads, a.batch))
     settings = measure.Settings(a.rounds, a.min_sample, SETTLE_S, error_limit=ERROR_LIMIT)

@@ -226,7 +226,11 @@ struct Room {
     packed = has_packed || filter || chunk == d.p.n ? 0 : aligned(winograd_packed_bytes(form, d.dense, m));
     bias = data && d.p.epilogue & kEpilogueBias ? bytes_of(d.dense.c) : 0;
     x = bytes_of(chunk * d.image);
-    inner = winograd_workspace_bytes(form, d.of_images(chunk), m, slots, has_packed || packed > 0);
+    // The last images may be fewer, and so the schedule another one.
+    const bool comes_packed = has_packed || packed > 0;
+    const ConvProblem last = d.of_images(d.p.n % std::max<int64_t>(1, chunk));
+    inner = std::max(winograd_workspace_bytes(form, d.of_images(chunk), m, slots, comes_packed),
+                     winograd_workspace_bytes(form, last, m, slots, comes_packed));
   }
 };
 

@@ -42,10 +42,11 @@ class Layer:
     layout: str
     dtype: str
     macs: int
+    padding_mode: str = "zeros"
 
     @staticmethod
-    def parse(text: str, name: str, pass_: str) -> Layer:
-        """A line of a problem file, its pass replaced.
+    def parse(text: str, name: str, pass_: str, any_padding: bool = False) -> Layer:
+        """A line of a problem file, its pass replaced. any_padding: fastconv alone is to compute it.
 
         Raises:
             ProblemError: not a problem.
@@ -54,7 +55,8 @@ class Layer:
         from fastconv import ConvProblem  # only this process reads the text form
 
         p = ConvProblem.parse(text).with_pass(pass_)
-        if p.padding_mode != "zeros" or p.activation != "none" or p.has_bias or p.has_residual:
+        padded = p.padding_mode != "zeros" and not any_padding
+        if padded or p.activation != "none" or p.has_bias or p.has_residual:
             raise ValueError(f"{p}: bench measures plain convolutions; expected zero padding and no epilogue")
         return Layer(
             text=str(p),
@@ -71,6 +73,7 @@ class Layer:
             layout=p.layout,
             dtype=p.dtype,
             macs=p.macs,
+            padding_mode=p.padding_mode,
         )
 
     @staticmethod

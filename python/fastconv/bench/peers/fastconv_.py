@@ -59,7 +59,7 @@ class OneShot:
     def make(self, layer: Layer, arrays: dict[str, Array], **keywords: Any) -> Callable[[], Array]:
         padding = tuple(zip(layer.pad_begin, layer.pad_end, strict=True))
         geometry = (layer.stride, padding, layer.dilation, layer.groups)
-        keywords["layout"] = LAYOUTS[layer.layout]
+        keywords.update(layout=LAYOUTS[layer.layout], padding_mode=layer.padding_mode)
         prefix = f"conv{layer.rank}d"
         if layer.pass_ == "fwd":
             forward = getattr(fc, prefix)
@@ -93,6 +93,7 @@ class Planned(OneShot):
             dilation=layer.dilation,
             groups=layer.groups,
             layout=LAYOUTS[layer.layout],
+            padding_mode=layer.padding_mode,
         )
         return lambda: plan(x)
 
