@@ -19,6 +19,11 @@ SHAPES = ((3, 32, 16), (16, 32, 16), (64, 56, 64), (128, 28, 128), (256, 28, 64)
 FILTERS = {  # with their stride
     (3, 3, 1): ("winograd_f2x2_3x3", "winograd_f4x4_3x3"),
     (3, 3, 2): ("winograd_f4x4_3x3_s2",),
+    (5, 5, 2): ("winograd_f4x4_3x3",),
+    (4, 4, 1): ("winograd_f3x3_4x4",),
+    (7, 7, 2): ("winograd_f3x3_4x4",),
+    (2, 2, 1): ("winograd_f5x5_2x2",),
+    (4, 4, 2): ("winograd_f5x5_2x2",),
     (5, 5, 1): ("winograd_f2x2_5x5",),
     (1, 3, 1): ("winograd_f4_3",),
     (3, 1, 1): ("winograd_f4_3",),

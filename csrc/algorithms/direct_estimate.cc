@@ -43,6 +43,14 @@ void add_gather(const ConvProblem& p, const Machine& m, double peak, Estimate* e
   e->add("products", cells * (rows + 4) * 2 / (0.9 * peak));
   e->add("tiles", groups * real(ceil_div(vectors, 2)) * 40e-9);
   e->add("rows of taps", groups * real(ceil_div(vectors, 2)) * reached * 2e-9);
+  // The padding of a mode is gathered cell by cell, by the tiles at both ends of a row; of gradients, for each copy.
+  if (p.padding_mode != PaddingMode::kZeros && p.pad_begin[2] + p.pad_end[2] > 0) {
+    const double copies = forward                                          ? 1
+                          : p.padding_mode == PaddingMode::kReplicate ? real(p.pad_begin[2] + p.pad_end[2])
+                          : shows_cells(p.padding_mode)               ? 2
+                                                                      : 0;
+    e->add("padding", groups * real(std::min<int64_t>(2, ceil_div(vectors, 2))) * reached * copies * lanes * 0.5e-9);
+  }
   // A tile reads rows of every channel: pages that do not stay near.
   if (read * (forward ? x_plane(p) : y_plane(p)) * int64_t{sizeof(T)} > m.l2_bytes)
     e->add("rows far apart", groups * real(ceil_div(vectors, 2)) * reached * 4e-9);
@@ -65,6 +73,9 @@ void add_filter(const ConvProblem& p, const Machine& m, double peak, Estimate* e
     const double tiles = real(p.groups * pieces * cg * p.filter[0] * p.filter[1] * parts);
     const double all = tiles * lines * real(ceil_div(width, kernels.lanes)) * lanes;
     e->add("filter products", all * (rows * count + rows + count) * 2 / (0.55 * peak));
+    if (p.padding_mode != PaddingMode::kZeros)  // columns of padding, one by one
+      e->add("filter padding",
+             tiles * lines * rows * count * real(ceil_div(p.pad_begin[2] + p.pad_end[2], p.stride[2])) * 1e-9);
     if (p.stride[2] > 2) e->add("filter gathered", all * count * 0.45e-9);
     e->add(tensor_bytes(p) > m.l2_bytes ? "filter rows far apart" : "filter rows", tiles * lines * 5e-9);
     return e->add("filter totals", tiles * 0.35e-6);

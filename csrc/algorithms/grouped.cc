@@ -266,21 +266,22 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   each_grouped_grid(p, [&](const ColumnGrid& grid) {
     const GroupedBands bands(grid, b.band_rows, b.band_columns);
     const double all = images * times(bands.count());
-    e->add("bands", all * 0.2e-6);
+    const auto add = [&](const char* work, double seconds) { e->add(grid.adds ? "border" : work, seconds); };
+    add("bands", all * 0.2e-6);
     if (grid.taps() == 0) return;
     const GroupedPlanes<T> planes(m, grid, bands);
     const double tiles = times(planes.vectors({0, 0, 0, bands.rows, 0, bands.columns}), b.pieces);
     const double loads = rows / vectors / 2 + 1;  // those across two lines of the cache count twice
-    e->add("products",
-           grouped_seconds<T>(1.25 * all * tiles * times(b.channels, grid.taps()) * std::max(rows / 2, loads), p, m));
-    e->add("tiles", all * tiles / vectors * 8e-9);
+    add("products",
+        grouped_seconds<T>(1.25 * all * tiles * times(b.channels, grid.taps()) * std::max(rows / 2, loads), p, m));
+    add("tiles", all * tiles / vectors * 8e-9);
     const double plane_rows = times(grid.axis[0].taps, planes.h.lines, planes.h.length, planes.w.lines);
     const bool apart = grid.axis[2].step > 1;
-    e->add("plane rows", all * times(b.channels) * plane_rows * 3e-9);
-    e->add(last    ? "planes turned"
-           : apart ? "planes apart"
-                   : "planes",
-           all * times(b.channels, planes.channel_pitch) * 0.15e-9);
+    add("plane rows", all * times(b.channels) * plane_rows * 3e-9);
+    add(last    ? "planes turned"
+        : apart ? "planes apart"
+                : "planes",
+        all * times(b.channels, planes.channel_pitch) * 0.15e-9);
   });
   const double written = images * times(b.forward ? y_plane(p) : x_plane(p), b.rows);
   const bool strided = !b.direct && (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsFirst;
