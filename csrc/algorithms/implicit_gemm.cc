@@ -36,7 +36,6 @@ namespace fastconv {
 namespace {
 
 constexpr int64_t kLineBytes = 64;
-constexpr int64_t kAhead = 512 << 10;  // bytes of weights that are asked for before their use, at most
 
 template <class T>
 using Blocking = ImplicitBlocking<T>;
@@ -223,7 +222,7 @@ class Product {
           const bool last = c + count == b.channels && tap + some == tap_count;
           block.next_w = w, block.next_elements = last ? 0 : steps * width;
         } else {
-          ask_ahead(i, at, tap == 0 ? c : b.channels, count, &block);
+          ask_ahead(i.group, at, tap == 0 ? c + count : b.channels, &block);
         }
         b.tiles.product(&block);
         block.accumulate = true;
@@ -236,32 +235,18 @@ class Product {
     implicit_pack_channels(p, *r.machine, b, grid, weights, group, at, c, count, fresh);
   }
 
-  // For unpacked weights, while `count` channels from `c` on are used. Forward, those of the next block of rows, a share
-  // each time: they lie side by side, and of lines in order a prefetcher has most before they are asked for. Else, and in
-  // the last block, those of the next channels.
-  void ask_ahead(const Item& i, int64_t at, int64_t c, int64_t count, ImplicitBlock<T>* block) const {
-    const int64_t depth = b.channels * b.all_taps, packing = weights.is_half() ? 2 : 1;  // halves in an element of T
-    const int64_t first = i.group * b.rows * depth, begin = b.block_begin(at);
+  // For the unpacked weights of the channels from `c` on.
+  void ask_ahead(int64_t group, int64_t at, int64_t c, ImplicitBlock<T>* block) const {
+    const int64_t depth = b.channels * b.all_taps, left = std::min(b.channel_block, b.channels - c);
+    const int64_t first = group * b.rows * depth, packing = weights.is_half() ? 2 : 1;  // halves in an element of T
     block->next_elements = block->next_pitch = 0;
-    if (c >= b.channels) return;
-    const int64_t first_block = i.share * b.row_blocks / b.row_shares;
-    const int64_t last_block = (i.share + 1) * b.row_blocks / b.row_shares;
-    if (b.forward && last_block - first_block > 1 && b.width() * depth * static_cast<int64_t>(sizeof(T)) <= kAhead) {
-      if (at + 1 == last_block) return;
-      const int64_t next = b.block_begin(at + 1), end = std::min(b.block_begin(at + 2), b.rows);
-      const int64_t from = c * (end - next) * b.all_taps;
-      block->next_elements = count * (end - next) * b.all_taps / packing;
-      block->next_w = weights.at((first + next * depth + from) / packing);
-      return;
-    }
-    const int64_t left = std::min(b.channel_block, b.channels - c - count);
     if (left <= 0) return;
     if (b.forward) {
       block->next_elements = left * b.all_taps / packing, block->next_pitch = depth / packing;
-      block->next_w = weights.at((first + begin * depth + (c + count) * b.all_taps) / packing);
+      block->next_w = weights.at((first + b.block_begin(at) * depth + c * b.all_taps) / packing);
     } else if (b.all_taps == 1) {
       block->next_elements = block->width / packing, block->next_pitch = b.rows / packing;
-      block->next_w = weights.at((first + (c + count) * b.rows + begin) / packing);
+      block->next_w = weights.at((first + c * b.rows + b.block_begin(at)) / packing);
     }
   }
 
