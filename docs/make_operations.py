@@ -60,7 +60,7 @@ ALGORITHMS = """## Algorithms of convolution
 
 What each algorithm computes in which passes. **refuses** has its own words for what it does not, of all that was
 asked about ({count} problems): float32, float64, float16, bfloat16; one to three axes; channels first and last; every
-padding mode, with padding 0 and 1; filters of 3 and 1; strides and dilations 1 and 2; groups 1, 2 and as many as
+padding mode, with padding 0 and 1; filters of 1 to 5 and 7; strides and dilations 1 and 2; groups 1, 2 and as many as
 channels. `all` is all of these.
 
 **workspace** is `0` where no such problem in float32 or float64 needs any (halves add their widened copies);
@@ -90,7 +90,7 @@ CHOICES = {
     "axes": ("1", "2", "3"),
     "mode": ("zeros", "constant", "reflect", "replicate", "circular"),
     "padding": ("0", "1"),
-    "filter": ("3", "1"),
+    "filter": ("7", "5", "4", "3", "2", "1"),
     "stride": ("1", "2"),
     "dilation": ("1", "2"),
     "groups": ("1", "2", "channels"),
@@ -101,7 +101,7 @@ def problems() -> Iterator[tuple[dict[str, str], _core.ConvProblem]]:
     """(properties in words, problem)"""
     for values in itertools.product(*CHOICES.values()):
         p = dict(zip(CHOICES, values, strict=True))
-        size = " ".join(f"{axis}8" for axis in "dhw"[-int(p["axes"]) :])
+        size = " ".join(f"{axis}14" for axis in "dhw"[-int(p["axes"]) :])
         taps = " ".join(f"{axis}{p['filter']}" for axis in "trs"[-int(p["axes"]) :])
         groups = 4 if p["groups"] == "channels" else int(p["groups"])
         layout = "nhwc" if p["layout"] == "last" else "nchw"
