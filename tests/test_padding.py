@@ -133,7 +133,8 @@ def test_no_padding_mode_is_left_to_the_reference_or_pays_for_a_copy():
             rows[word] = {row["name"]: row for row in _core.algorithms(p, options) if row["supported"]}
         cheapest = {word: min(row["estimate_s"] for row in rows[word].values()) for word in rows}
         # What is chosen: not every algorithm is good at a plane that is mostly border.
-        assert cheapest[mode] <= 4 * cheapest["zeros"], (pass_, plane, mode, isa)
+        grown = math.prod((n + a + b) / n for n, a, b in zip(p.size, p.pad_begin, p.pad_end, strict=True))
+        assert cheapest[mode] <= 2.5 * grown * cheapest["zeros"], (pass_, plane, mode, isa)
         for name in rows["zeros"].keys() & rows[mode].keys():
             shown, zeros = rows[mode][name], rows["zeros"][name]
             assert zeros["estimate_s"] <= shown["estimate_s"], (pass_, plane, name)

@@ -45,7 +45,7 @@ void add_gather(const ConvProblem& p, const Machine& m, double peak, Estimate* e
   e->add("rows of taps", groups * real(ceil_div(vectors, 2)) * reached * 2e-9);
   // The padding of a mode is gathered cell by cell, by the tiles at both ends of a row; of gradients, for each copy.
   if (p.padding_mode != PaddingMode::kZeros && p.pad_begin[2] + p.pad_end[2] > 0) {
-    const double copies = forward                                          ? 1
+    const double copies = forward                                     ? 1
                           : p.padding_mode == PaddingMode::kReplicate ? real(p.pad_begin[2] + p.pad_end[2])
                           : shows_cells(p.padding_mode)               ? 2
                                                                       : 0;

@@ -12,13 +12,13 @@
 
 namespace fastconv {
 
-constexpr int64_t kStrip = 512;        // grid points, about
+constexpr int64_t kStrip = 512;         // grid points, about
 constexpr int64_t kChannelSteps = 128;  // of a block of weights: 32 KiB of L1, lanes are channels; of dy in place, 64
-constexpr int64_t kPixelSteps = 1024;  // lanes are pixels: 12 KiB
-constexpr int64_t kMostUsed = 64;      // taps of the columns, lanes are pixels
-constexpr int64_t kMostPhases = 8;     // of the columns, lanes are pixels
-constexpr int64_t kMostTogether = 2;   // phases of the rows that are stored together
-constexpr int64_t kItems = 4;          // wanted at least
+constexpr int64_t kPixelSteps = 1024;   // lanes are pixels: 12 KiB
+constexpr int64_t kMostUsed = 64;       // taps of the columns, lanes are pixels
+constexpr int64_t kMostPhases = 8;      // of the columns, lanes are pixels
+constexpr int64_t kMostTogether = 2;    // phases of the rows that are stored together
+constexpr int64_t kItems = 4;           // wanted at least
 constexpr Side kX[kMaxSpatial] = {Side::kAlong, Side::kAlong, Side::kAlong};
 
 template <class T, class Table>
@@ -170,7 +170,11 @@ struct DataBlocking {
     return pixel_lanes ? grid.axis[0].taps * grid.axis[1].taps * used_count : grid.taps();
   }
   int64_t k_block(int64_t tap_count) const {
-    return std::clamp((pixel_lanes ? kPixelSteps : in_place ? kChannelSteps / 2 : kChannelSteps) / tap_count, int64_t{1}, k);
+    return std::clamp((pixel_lanes ? kPixelSteps
+                       : in_place  ? kChannelSteps / 2
+                                   : kChannelSteps) /
+                          tap_count,
+                      int64_t{1}, k);
   }
   int64_t points() const { return strip_rows * width; }
   // From one channel of `turned` to the next: rows of whole vectors and a tile to spare, or grid points.

@@ -314,8 +314,9 @@ bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProb
     snprintf(text, kTextCapacity, "%s needs stride 2, got %lld x %lld", name, static_cast<long long>(p.stride[1]),
              static_cast<long long>(p.stride[2]));
   else if ((form.stride == 2 || phases) && (p.dilation[1] != 1 || p.dilation[2] != 1))
-    snprintf(text, kTextCapacity, "%s needs dilation 1%s, got %lld x %lld", name, phases ? " where it has a stride" : "",
-             static_cast<long long>(p.dilation[1]), static_cast<long long>(p.dilation[2]));
+    snprintf(text, kTextCapacity, "%s needs dilation 1%s, got %lld x %lld", name,
+             phases ? " where it has a stride" : "", static_cast<long long>(p.dilation[1]),
+             static_cast<long long>(p.dilation[2]));
   else if (form.stride == 2 && p.pass == Pass::kBackwardData && !odd)
     snprintf(text, kTextCapacity, "%s computes bwd_data of odd padding, got %lld x %lld", name,
              static_cast<long long>(p.pad_begin[1]), static_cast<long long>(p.pad_begin[2]));

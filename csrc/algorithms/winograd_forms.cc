@@ -60,9 +60,7 @@ constexpr Algorithm algorithm_of(double error_factor, int exact_on_integers, Sam
         const WinogradForm& form = FORM(*p);
         return (winograd_has_phases(form, *p) ? winograd_phases_run : winograd_run)(form, *p, *r);
       },
-      [](const ConvProblem* p) {
-        return winograd_has_phases(FORM(*p), *p) ? TakenHalves::kNone : TakenHalves::kAll;
-      },
+      [](const ConvProblem*) { return TakenHalves::kAll; },
       [](const ConvProblem* p, const Machine* m) {
         const WinogradForm& form = FORM(*p);
         const auto count = winograd_has_phases(form, *p) ? winograd_phases_multiplications : winograd_multiplications;

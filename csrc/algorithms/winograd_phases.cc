@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kRows = 16;  // of a plane of x', moved at a time
 
-int64_t bytes_of(int64_t floats) { return aligned(floats * static_cast<int64_t>(sizeof(float))); }
+int64_t bytes_of(int64_t elements, DType dtype) { return aligned(elements * element_size(dtype)); }
 
 // A strided problem and its counterpart of stride 1. Channels of x' are ordered [group][i][j][channel of the group].
 struct Phased {
@@ -58,7 +58,7 @@ struct Phased {
   // Images whose x' is made at a time: they stay in L2, and every thread has one.
   int64_t chunk(const Machine& m, int slots) const {
     if (p.pass == Pass::kBackwardFilter) return p.n;
-    return std::min(p.n, std::max<int64_t>(slots, m.l2_bytes / 2 / std::max<int64_t>(1, bytes_of(image))));
+    return std::min(p.n, std::max<int64_t>(slots, m.l2_bytes / 2 / std::max<int64_t>(1, bytes_of(image, p.dtype))));
   }
   ConvProblem of_images(int64_t n) const {
     ConvProblem q = dense;
@@ -83,20 +83,23 @@ void each_tap(const Phased& d, int64_t k, const Visit& visit) {
                     to + (depth * q.filter[1] + t1) * q.filter[2] + u1);
       }
 }
-void split_weights(const Phased& d, const Parallel& parallel, const float* w, float* split) {
+// Elements as they are stored: float32, or the bits of halves.
+template <class E>
+void split_weights(const Phased& d, const Parallel& parallel, const E* w, E* split) {
   const int64_t of_k = d.channels * d.all * d.dw_block;
   parallel_for(parallel, d.p.k, [&](int64_t k, int) {
-    std::fill_n(split + k * of_k, of_k, 0.0f);
+    std::fill_n(split + k * of_k, of_k, E(0));
     each_tap(d, k, [&](int64_t from, int64_t to) { split[to] = w[from]; });
   });
 }
-void join_weights(const Phased& d, const Parallel& parallel, const float* split, float* w) {
-  parallel_for(parallel, d.p.k, [&](int64_t k, int) {
-    each_tap(d, k, [&](int64_t to, int64_t from) { w[to] = split[from]; });
-  });
+template <class E>
+void join_weights(const Phased& d, const Parallel& parallel, const E* split, E* w) {
+  parallel_for(parallel, d.p.k,
+               [&](int64_t k, int) { each_tap(d, k, [&](int64_t to, int64_t from) { w[to] = split[from]; }); });
 }
 
 // x' of some images, and dx from dx'.
+template <class E>
 class Images {
  public:
   Images(const Phased& phased, const RunContext& context)
@@ -106,10 +109,15 @@ class Images {
         kernels(gemm_kernels<float>(*r.machine)),
         interleave(r.machine->kernels->implicit_gradient->f32.phase.interleave),
         layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
-        x(static_cast<float*>(r.x)),
-        pad_value(p.padding_mode == PaddingMode::kConstant ? static_cast<float>(r.pad_value) : 0.0f) {}
+        x(static_cast<E*>(r.x)) {
+    const float value = p.padding_mode == PaddingMode::kConstant ? static_cast<float>(r.pad_value) : 0.0f;
+    if constexpr (kHalf)
+      half_kernels(*r.machine, p.dtype).narrow(1, 1, &value, 0, &pad_value, 0);
+    else
+      pad_value = value;
+  }
 
-  void split(int64_t first, int64_t count, float* split) const {
+  void split(int64_t first, int64_t count, E* split) const {
     const bool last = p.x_layout == Layout::kChannelsLast;
     const int64_t together = last ? d.channels : 1, parts = p.c / together;
     const int64_t blocks = ceil_div(d.dense.size[1], kRows);
@@ -124,7 +132,7 @@ class Images {
     });
   }
 
-  void join(int64_t first, int64_t count, const float* split) const {
+  void join(int64_t first, int64_t count, const E* split) const {
     const bool last = p.x_layout == Layout::kChannelsLast;
     const int64_t together = last ? d.channels : 1, parts = p.c / together, blocks = ceil_div(p.size[1], kRows);
     parallel_for(r.parallel, count * parts * d.depths * blocks, [&](int64_t item, int) {
@@ -137,44 +145,48 @@ class Images {
   }
 
  private:
+  static constexpr bool kHalf = sizeof(E) == 2;
+
   int64_t row_of(int64_t n, int64_t depth, int64_t channel, int64_t y) const {
     return n * layout.batch_pitch + channel * layout.channel_step() +
            (depth * p.size[1] + y) * p.size[2] * layout.pixel_step();
   }
 
   // Row `cell` of the planes (i, j) of channels [channel, channel + count), which are of one group.
-  void split_row(int64_t n, int64_t depth, int64_t channel, int64_t count, int64_t i, int64_t cell,
-                 float* split) const {
+  void split_row(int64_t n, int64_t depth, int64_t channel, int64_t count, int64_t i, int64_t cell, E* split) const {
     const int64_t width = d.dense.size[2], pitch = d.depths * d.plane, at = d.coordinate(1, cell, i);
     const int64_t y = at < d.end(1) ? padded_source(p.padding_mode, at, p.size[1]) : kOutside;
     for (int64_t j = 0; j < d.phases[1]; ++j) {
-      float* to = split + d.plane_at(channel / d.channels, i, j, channel % d.channels, depth) + cell * width;
+      E* to = split + d.plane_at(channel / d.channels, i, j, channel % d.channels, depth) + cell * width;
       const int64_t start = d.coordinate(2, 0, j), step = p.stride[2];
       const int64_t shown = at < d.end(1) ? std::clamp(ceil_div(d.end(2) - start, step), int64_t{0}, width) : 0;
       if (y == kOutside) {
         fill(to, 0, shown, count, pitch, pad_value);
-        fill(to, shown, width, count, pitch, 0);
+        fill(to, shown, width, count, pitch, E(0));
         continue;
       }
       const int64_t row = row_of(n, depth, channel, y);
       const auto [first, last] = Inside(start, step, shown, p.size[2]);
-      if (layout.layout == Layout::kChannelsFirst) {
-        kernels.gather_row(width, first, last, x + row + start, step, 0, to, 0, 1);
-      } else {
-        fill(to, last, width, count, pitch, 0);
-        if (first < last)
-          kernels.transpose(last - first, count, last - first,
-                            x + row + (start + first * step) * layout.pixel_step(), step * layout.pixel_step(),
-                            to + first, pitch);
-      }
+      fill(to, shown, width, count, pitch, E(0));
+      gather(x + row + (start + first * step) * layout.pixel_step(), step, last - first, count, to + first, pitch);
       border(row, start, 0, first, count, pitch, to);
       border(row, start, last, shown, count, pitch, to);
     }
   }
-  void fill(float* to, int64_t first, int64_t last, int64_t count, int64_t pitch, float value) const {
+  // Cells `step` apart, of channels side by side in the tensor's layout.
+  void gather(const E* from, int64_t step, int64_t cells, int64_t count, E* to, int64_t pitch) const {
+    if constexpr (!kHalf) {
+      if (layout.layout == Layout::kChannelsFirst) return kernels.gather_row(cells, 0, cells, from, step, 0, to, 0, 1);
+      return kernels.transpose(cells, count, cells, from, step * layout.pixel_step(), to, pitch);
+    }
+    for (int64_t c = 0; c < count; ++c)
+      for (int64_t i = 0; i < cells; ++i)
+        to[c * pitch + i] = from[i * step * layout.pixel_step() + c * layout.channel_step()];
+  }
+  void fill(E* to, int64_t first, int64_t last, int64_t count, int64_t pitch, E value) const {
     for (int64_t c = 0; c < count && first < last; ++c) std::fill(to + c * pitch + first, to + c * pitch + last, value);
   }
-  void border(int64_t row, int64_t start, int64_t first, int64_t last, int64_t count, int64_t pitch, float* to) const {
+  void border(int64_t row, int64_t start, int64_t first, int64_t last, int64_t count, int64_t pitch, E* to) const {
     if (!shows_cells(p.padding_mode)) return fill(to, first, last, count, pitch, pad_value);
     for (int64_t cell = first; cell < last; ++cell) {
       const int64_t at = padded_source(p.padding_mode, start + cell * p.stride[2], p.size[2]);
@@ -183,19 +195,16 @@ class Images {
     }
   }
 
-  void join_row(int64_t n, int64_t depth, int64_t channel, int64_t y, const float* split) const {
+  void join_row(int64_t n, int64_t depth, int64_t channel, int64_t y, const E* split) const {
     const int64_t width = d.dense.size[2], s = p.stride[2], pitch = d.depths * d.plane;
     const int64_t i = (y + p.pad_begin[1]) % p.stride[1], cell = (y + p.pad_begin[1]) / p.stride[1];
-    const float* from =
-        split + d.plane_at(channel / d.channels, i, 0, channel % d.channels, depth) + cell * width;
+    const E* from = split + d.plane_at(channel / d.channels, i, 0, channel % d.channels, depth) + cell * width;
     const int64_t of_phase = d.channels * pitch, row = row_of(n, depth, channel, y), size = p.size[2];
     if (layout.layout == Layout::kChannelsLast) {
       for (int64_t j = 0; j < s; ++j) {
         const int64_t first = std::max<int64_t>(0, ceil_div(p.pad_begin[2] - j, s));  // cell of x'
         const int64_t at = d.coordinate(2, first, j), count = ceil_div(size - at, s);
-        if (count > 0)
-          kernels.transpose(d.channels, count, d.channels, from + j * of_phase + first, pitch,
-                            x + row + at * layout.pixel_step(), s * layout.pixel_step());
+        if (count > 0) turn(count, from + j * of_phase + first, pitch, x + row + at * layout.pixel_step());
       }
       return;
     }
@@ -203,7 +212,15 @@ class Images {
     const int64_t head = std::min(size, (s - p.pad_begin[2] % s) % s), next = (p.pad_begin[2] + head) / s;
     for (int64_t at = 0; at < head; ++at)
       x[row + at] = from[(at + p.pad_begin[2]) % s * of_phase + (at + p.pad_begin[2]) / s];
-    interleave(size - head, s, from + next, of_phase, x + row + head);
+    if constexpr (!kHalf) return interleave(size - head, s, from + next, of_phase, x + row + head);
+    for (int64_t at = head; at < size; ++at) x[row + at] = from[(at - head) % s * of_phase + next + (at - head) / s];
+  }
+  // Rows of a group's channels to pixels a stride apart.
+  void turn(int64_t count, const E* from, int64_t pitch, E* to) const {
+    const int64_t step = p.stride[2] * layout.pixel_step();
+    if constexpr (!kHalf) return kernels.transpose(d.channels, count, d.channels, from, pitch, to, step);
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t c = 0; c < d.channels; ++c) to[i * step + c] = from[c * pitch + i];
   }
 
   const Phased& d;
@@ -212,8 +229,8 @@ class Images {
   const GemmKernelsOf<float>& kernels;
   void (*interleave)(int64_t count, int64_t phases, const float* src, int64_t pitch, float* dst);
   const ImageLayout layout;
-  float* x;
-  const float pad_value;
+  E* x;
+  E pad_value;
 };
 
 // Parts of the workspace, in bytes: w' | packed w' | bias' | x' | the form's own.
@@ -222,10 +239,10 @@ struct Room {
   Room(const WinogradForm& form, const Phased& d, const Machine& m, int slots, bool has_packed) {
     const int64_t chunk = d.chunk(m, slots);
     const bool filter = d.p.pass == Pass::kBackwardFilter, data = d.p.pass == Pass::kBackwardData;
-    w = has_packed ? 0 : bytes_of(d.weights);
+    w = has_packed ? 0 : bytes_of(d.weights, DType::kFloat32);  // or halves
     packed = has_packed || filter || chunk == d.p.n ? 0 : aligned(winograd_packed_bytes(form, d.dense, m));
-    bias = data && d.p.epilogue & kEpilogueBias ? bytes_of(d.dense.c) : 0;
-    x = bytes_of(chunk * d.image);
+    bias = data && d.p.epilogue & kEpilogueBias ? bytes_of(d.dense.c, DType::kFloat32) : 0;
+    x = bytes_of(chunk * d.image, d.p.dtype);
     // The last images may be fewer, and so the schedule another one.
     const bool comes_packed = has_packed || packed > 0;
     const ConvProblem last = d.of_images(d.p.n % std::max<int64_t>(1, chunk));
@@ -269,56 +286,70 @@ int64_t winograd_phases_packed_bytes(const WinogradForm& form, const ConvProblem
   return winograd_packed_bytes(form, Phased(p).dense, m);
 }
 
+namespace {
+
+template <class E>
+int pack_as(const WinogradForm& form, const Phased& d, const Machine& m, const Parallel& parallel, const void* w,
+            void* packed) {
+  const Workspace split(bytes_of(d.weights, d.p.dtype));
+  if (split.failed()) return 1;
+  split_weights(d, parallel, static_cast<const E*>(w), static_cast<E*>(split.data()));
+  return winograd_pack(form, d.dense, m, parallel, split.data(), packed);
+}
+
+template <class E>
+void run_as(const WinogradForm& form, const Phased& d, const Room& room, const RunContext& r, RunContext& inner) {
+  const ConvProblem& p = d.p;
+  const Images<E> images(d, r);
+  E* x = static_cast<E*>(inner.x);
+  if (p.pass == Pass::kBackwardFilter) {
+    images.split(0, p.n, x);
+    winograd_run(form, d.dense, inner);
+    return join_weights(d, r.parallel, static_cast<const E*>(inner.w), static_cast<E*>(r.w));
+  }
+  if (room.w) {
+    const PhaseScope packing(r.phases, Phase::kWeights);
+    split_weights(d, r.parallel, static_cast<const E*>(r.w), static_cast<E*>(inner.w));
+    void* packed = static_cast<char*>(inner.w) + room.w;
+    if (room.packed) {
+      winograd_pack(form, d.dense, *r.machine, r.parallel, inner.w, packed);
+      inner.packed_w = packed;
+    }
+  }
+  const int64_t chunk = d.chunk(*r.machine, r.parallel.slots);
+  for (int64_t n = 0; n < p.n; n += chunk) {
+    const ConvProblem q = d.of_images(std::min(chunk, p.n - n));
+    inner.y = static_cast<E*>(r.y) + n * r.y_batch_pitch;
+    if (r.residual) inner.residual = static_cast<const E*>(r.residual) + n * r.y_batch_pitch;
+    if (p.pass == Pass::kForward) images.split(n, q.n, x);
+    winograd_run(form, q, inner);
+    if (p.pass == Pass::kBackwardData) images.join(n, q.n, x);
+  }
+}
+
+}  // namespace
+
 int winograd_phases_pack(const WinogradForm& form, const ConvProblem& p, const Machine& m, const Parallel& parallel,
                          const void* w, void* packed) {
-  const Phased d(p);
-  const Workspace split(bytes_of(d.weights));
-  if (split.failed()) return 1;
-  split_weights(d, parallel, static_cast<const float*>(w), static_cast<float*>(split.data()));
-  return winograd_pack(form, d.dense, m, parallel, split.data(), packed);
+  return (is_half(p.dtype) ? pack_as<uint16_t> : pack_as<float>)(form, Phased(p), m, parallel, w, packed);
 }
 
 int winograd_phases_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
   const Phased d(p);
-  const Machine& m = *r.machine;
-  const Room room(form, d, m, r.parallel.slots, r.packed_w != nullptr);
+  const Room room(form, d, *r.machine, r.parallel.slots, r.packed_w != nullptr);
   char* at = static_cast<char*>(r.workspace);
-  float* w = reinterpret_cast<float*>(at);
-  void* packed = at += room.w;
-  float* bias = reinterpret_cast<float*>(at += room.packed);
-  float* x = reinterpret_cast<float*>(at += room.bias);
-  const Images images(d, r);
-
   RunContext inner = r;
-  inner.workspace = at + room.x;
-  inner.x = x;
+  inner.w = at;
+  float* bias = reinterpret_cast<float*>(at += room.w + room.packed);
+  inner.x = at += room.bias;
   inner.x_batch_pitch = d.image, inner.x_channel_pitch = d.depths * d.plane;
-  inner.w = w, inner.w_dtype = DType::kFloat32;
+  inner.workspace = at + room.x;
   if (room.bias) {
     for (int64_t c = 0; c < d.dense.c; ++c)
       bias[c] = static_cast<const float*>(r.bias)[c / d.channels / d.all * d.channels + c % d.channels];
     inner.bias = bias;
   }
-  if (p.pass == Pass::kBackwardFilter) {
-    images.split(0, p.n, x);
-    winograd_run(form, d.dense, inner);
-    join_weights(d, r.parallel, w, static_cast<float*>(r.w));
-    return 0;
-  }
-  if (room.w) {
-    const PhaseScope packing(r.phases, Phase::kWeights);
-    split_weights(d, r.parallel, static_cast<const float*>(r.w), w);
-    if (room.packed) winograd_pack(form, d.dense, m, r.parallel, w, packed), inner.packed_w = packed;
-  }
-  const int64_t chunk = d.chunk(m, r.parallel.slots);
-  for (int64_t n = 0; n < p.n; n += chunk) {
-    const ConvProblem q = d.of_images(std::min(chunk, p.n - n));
-    inner.y = static_cast<float*>(r.y) + n * r.y_batch_pitch;
-    if (r.residual) inner.residual = static_cast<const float*>(r.residual) + n * r.y_batch_pitch;
-    if (p.pass == Pass::kForward) images.split(n, q.n, x);
-    winograd_run(form, q, inner);
-    if (p.pass == Pass::kBackwardData) images.join(n, q.n, x);
-  }
+  (is_half(p.dtype) ? run_as<uint16_t> : run_as<float>)(form, d, room, r, inner);
   return 0;
 }
 
