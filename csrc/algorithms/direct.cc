@@ -288,7 +288,7 @@ class Direct {
   T plain_sum(const Axes& a, const Place& at, int64_t row, int64_t point) const {
     const T* factors = weights(at) + row * w_row;
     T sum = 0;
-    for (int64_t channel = 0; channel < channels; ++channel)
+    for (int64_t channel = 0; channel < channels && !std::isnan(sum); ++channel)
       for (int64_t copy = 0; copy < a.d.copies * a.h.copies * a.w.copies; ++copy)
         for (int64_t tap = 0; tap < taps(p); ++tap) {
           const int64_t i = a.d.read(at.o[0], tap / a.w.filter / a.h.filter, copy / a.w.copies / a.h.copies);

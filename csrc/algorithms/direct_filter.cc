@@ -183,7 +183,7 @@ class DirectFilter {
     for (int64_t n = 0; n < p.n; ++n) {
       const T* value = y_of(at, n) + row * ys.channel_pitch;
       for (int64_t o0 = 0; o0 < axis[0].points; ++o0)
-        for (int64_t o1 = 0; o1 < axis[1].points; ++o1)
+        for (int64_t o1 = 0; o1 < axis[1].points && !std::isnan(sum); ++o1)
           for (int64_t o2 = 0; o2 < axis[2].points; ++o2, ++value) {
             const int64_t i = axis[0].read(o0, tap / p.filter[2] / p.filter[1], 0);
             const int64_t j = axis[1].read(o1, tap / p.filter[2] % p.filter[1], 0);

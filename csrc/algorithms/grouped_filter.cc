@@ -315,7 +315,7 @@ class GroupedFilterGradient {
       const int64_t x = n * x_layout.batch_pitch + c * x_layout.channel_step();
       int64_t o[kMaxSpatial];
       for (o[0] = 0; o[0] < a[0].columns; ++o[0])
-        for (o[1] = 0; o[1] < a[1].columns; ++o[1])
+        for (o[1] = 0; o[1] < a[1].columns && !std::isnan(sum); ++o[1])
           for (o[2] = 0; o[2] < a[2].columns; ++o[2], y += y_layout.pixel_step()) {
             int64_t cell = 0;
             bool inside = true;
