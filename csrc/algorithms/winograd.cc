@@ -29,12 +29,13 @@ namespace {
 constexpr int64_t kChunk = 64;            // channels of one chain of multiply-adds
 constexpr int64_t kBlockTiles = 42;       // of a fused block
 constexpr int64_t kJointTiles = 64;       // of a block of the staged schedules
+constexpr int64_t kLeastTiles = 21;       // of one of those, where threads share few
 constexpr int64_t kWholeBytes = 6 << 20;  // of transformed weights that a plan keeps
 constexpr int64_t kPad = 48;              // elements between points, so that they do not share cache sets
 
 enum class Schedule { kFused, kStaged, kFusedWeight };
 
-// How a problem is cut. Nothing here depends on the number of threads, and no bit of a result on anything here.
+// How a problem is cut; no bit of a result depends on it.
 struct Blocking {
   const WinogradKernels& kernels;
   const WinogradGeometry g;
@@ -48,8 +49,8 @@ struct Blocking {
   int64_t depth;     // read channels times depth taps: steps of a sum
   int64_t depth_blocks;
 
-  // `packed`: the weights come from a plan.
-  Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m, bool packed)
+  // `packed`: the weights come from a plan. What is packed does not depend on the threads.
+  Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m, bool packed, int slots = 1)
       : kernels(*m.kernels->winograd), g(form, p, m) {
     cut_pieces(kernels.vectors);
     depth = g.depth_taps * g.read;
@@ -65,6 +66,8 @@ struct Blocking {
     } else {
       schedule = tiles <= kJointTiles && !(packed && keeps_whole) ? Schedule::kFusedWeight : Schedule::kStaged;
       blocks = ceil_div(tiles, kJointTiles);
+      if (schedule == Schedule::kStaged && slots > 1)  // something to share
+        blocks = std::max(blocks, std::min(ceil_div(2 * int64_t{slots}, pieces * g.groups), tiles / kLeastTiles));
       slab = std::min<int64_t>(blocks, 4);
     }
     block = ceil_div(tiles, blocks);
@@ -346,8 +349,12 @@ void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Mac
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
                                  bool packed) {
   if (p.pass == Pass::kBackwardFilter) return winograd_filter_workspace(form, p, m, slots);
-  const Room room(Blocking(form, p, m, packed), packed);
-  return room.shared() + slots * room.each();
+  int64_t most = 0;
+  for (int s = 1; s <= slots; ++s) {  // a call may get fewer threads than it was planned for, and larger blocks
+    const Room room(Blocking(form, p, m, packed, s), packed);
+    most = std::max(most, room.shared() + s * room.each());
+  }
+  return most;
 }
 
 int64_t winograd_multiplications(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
@@ -373,7 +380,7 @@ int winograd_pack(const WinogradForm& form, const ConvProblem& p, const Machine&
 
 int winograd_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
   if (p.pass == Pass::kBackwardFilter) return winograd_filter_run(form, p, r), 0;
-  const Blocking b(form, p, *r.machine, r.packed_w != nullptr);
+  const Blocking b(form, p, *r.machine, r.packed_w != nullptr, r.parallel.slots);
   Run(b, p, r).run();
   return 0;
 }

@@ -55,10 +55,14 @@ struct Phased {
   int64_t end(int axis) const {
     return (output_size(p, axis) - 1) * p.stride[axis] + p.filter[axis] - p.pad_begin[axis];
   }
-  // Images whose x' is made at a time: they stay in L2, and every thread has one.
-  int64_t chunk(const Machine& m, int slots) const {
-    if (p.pass == Pass::kBackwardFilter) return p.n;
-    return std::min(p.n, std::max<int64_t>(slots, m.l2_bytes / 2 / std::max<int64_t>(1, bytes_of(image, p.dtype))));
+  // Images whose x' is made at a time: they stay in L2, every thread has one, and there are tiles for all of them.
+  int64_t chunk(const WinogradForm& form, const Machine& m, int slots) const {
+    constexpr int64_t kTiles = 168;  // four blocks of fused tiles
+    if (p.pass == Pass::kBackwardFilter || p.n == 0) return p.n;
+    const WinogradGeometry g(form, of_images(1), m);
+    const int64_t near = m.l2_bytes / 2 / std::max<int64_t>(1, bytes_of(image, p.dtype));
+    const int64_t wanted = std::max({int64_t{slots}, near, ceil_div(kTiles * slots, std::max<int64_t>(1, g.tiles))});
+    return ceil_div(p.n, ceil_div(p.n, wanted));
   }
   ConvProblem of_images(int64_t n) const {
     ConvProblem q = dense;
@@ -237,7 +241,7 @@ class Images {
 struct Room {
   int64_t w, packed, bias, x, inner;
   Room(const WinogradForm& form, const Phased& d, const Machine& m, int slots, bool has_packed) {
-    const int64_t chunk = d.chunk(m, slots);
+    const int64_t chunk = d.chunk(form, m, slots);
     const bool filter = d.p.pass == Pass::kBackwardFilter, data = d.p.pass == Pass::kBackwardData;
     w = has_packed ? 0 : bytes_of(d.weights, DType::kFloat32);  // or halves
     packed = has_packed || filter || chunk == d.p.n ? 0 : aligned(winograd_packed_bytes(form, d.dense, m));
@@ -274,8 +278,12 @@ void winograd_phases_estimate(const WinogradForm& form, const ConvProblem& p, co
 
 int64_t winograd_phases_workspace(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
                                   bool packed) {
-  const Room room(form, Phased(p), m, slots, packed);
-  return room.w + room.packed + room.bias + room.x + room.inner;
+  int64_t most = 0;
+  for (int s = 1; s <= slots; ++s) {  // with fewer threads there may be more chunks, and packed weights for them
+    const Room room(form, Phased(p), m, s, packed);
+    most = std::max(most, room.w + room.packed + room.bias + room.x + room.inner);
+  }
+  return most;
 }
 
 int64_t winograd_phases_multiplications(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
@@ -316,7 +324,7 @@ void run_as(const WinogradForm& form, const Phased& d, const Room& room, const R
       inner.packed_w = packed;
     }
   }
-  const int64_t chunk = d.chunk(*r.machine, r.parallel.slots);
+  const int64_t chunk = d.chunk(form, *r.machine, r.parallel.slots);
   for (int64_t n = 0; n < p.n; n += chunk) {
     const ConvProblem q = d.of_images(std::min(chunk, p.n - n));
     inner.y = static_cast<E*>(r.y) + n * r.y_batch_pitch;
