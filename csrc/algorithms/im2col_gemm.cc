@@ -47,7 +47,7 @@ int64_t multiplications(const ConvProblem* p, const Machine*) { return column_ge
 
 extern const Algorithm kIm2colGemm;
 const Algorithm kIm2colGemm = {
-    "im2col_gemm", 1.0,  1,   SameBits::kAvx,           why_not,        estimate, workspace_bytes,
+    "im2col_gemm", 1.0,  1,   SameBits::kOne,           why_not,        estimate, workspace_bytes,
     packed_bytes,  pack, run, column_gemm_takes_halves, multiplications};
 
 }  // namespace fastconv
