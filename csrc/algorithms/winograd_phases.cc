@@ -18,11 +18,11 @@ int64_t bytes_of(int64_t elements, DType dtype) { return aligned(elements * elem
 struct Phased {
   const ConvProblem& p;
   ConvProblem dense;
-  int64_t channels;           // of x, of a group
-  int64_t phases[2], all;     // on axes 1 and 2: those that some tap has
-  int64_t plane, depths;      // of x': elements of one depth, depths
-  int64_t image;              // elements
-  int64_t weights, dw_block;  // elements of w'; of one k and one depth tap, [i][j][channel]
+  int64_t channels;         // of x, of a group
+  int64_t phases[2], all;   // on axes 1 and 2: those that some tap has
+  int64_t plane, depths;    // of x': elements of one depth, depths
+  int64_t image;            // elements
+  int64_t weights, filter;  // elements of w'; of one of its channels, all taps
 
   explicit Phased(const ConvProblem& problem) : p(problem), dense(problem) {
     all = 1;
@@ -41,7 +41,7 @@ struct Phased {
     depths = dense.size[0];
     image = dense.c * depths * plane;
     weights = p.k * channels * all * taps(dense);
-    dw_block = taps(dense);
+    filter = taps(dense);
   }
   // The element of x' where a plane of channel `c` of the group begins.
   int64_t plane_at(int64_t group, int64_t i, int64_t j, int64_t c, int64_t depth) const {
@@ -79,7 +79,7 @@ void each_tap(const Phased& d, int64_t k, const Visit& visit) {
     for (int64_t j = 0; j < d.phases[1]; ++j)
       for (int64_t c = 0; c < d.channels; ++c) {
         const int64_t from = (k * d.channels + c) * taps(p);
-        const int64_t to = ((k * d.all + i * d.phases[1] + j) * d.channels + c) * d.dw_block;
+        const int64_t to = ((k * d.all + i * d.phases[1] + j) * d.channels + c) * d.filter;
         for (int64_t depth = 0; depth < p.filter[0]; ++depth)
           for (int64_t t = i, t1 = 0; t < p.filter[1]; t += p.stride[1], ++t1)
             for (int64_t u = j, u1 = 0; u < p.filter[2]; u += p.stride[2], ++u1)
@@ -90,7 +90,7 @@ void each_tap(const Phased& d, int64_t k, const Visit& visit) {
 // Elements as they are stored: float32, or the bits of halves.
 template <class E>
 void split_weights(const Phased& d, const Parallel& parallel, const E* w, E* split) {
-  const int64_t of_k = d.channels * d.all * d.dw_block;
+  const int64_t of_k = d.channels * d.all * d.filter;
   parallel_for(parallel, d.p.k, [&](int64_t k, int) {
     std::fill_n(split + k * of_k, of_k, E(0));
     each_tap(d, k, [&](int64_t from, int64_t to) { split[to] = w[from]; });
