@@ -15,9 +15,10 @@ struct DeviceWatch;
 
 // Work is handed out as numbered items; `slot` < slots is the worker's index for per-worker scratch.
 // Which worker runs which item is unspecified: results must not depend on it.
+inline constexpr int kMostSlots = 256;
 struct Parallel {
   void* pool;
-  int slots;
+  int slots;  // at most kMostSlots
   void (*run)(void* pool, int slots, int64_t items, void (*work)(void* argument, int64_t item, int slot),
               void* argument);
 };

@@ -272,10 +272,9 @@ int default_threads() {
 void set_threads(int threads) { limit.store(threads, std::memory_order_relaxed); }
 
 int granted_threads(int threads) {
-  constexpr int kMost = 256;
-  if (threads <= 0) return std::min(default_threads(), kMost);
+  if (threads <= 0) return std::min(default_threads(), kMostSlots);
   const int most = limit.load(std::memory_order_relaxed);
-  return std::min(threads, most > 0 ? most : kMost);
+  return std::min(threads, most > 0 ? most : kMostSlots);
 }
 
 void use_openmp(OpenMpRegion begin, OpenMpThread thread) {

@@ -31,6 +31,7 @@ constexpr int64_t kBlockTiles = 42;       // of a fused block
 constexpr int64_t kJointTiles = 64;       // of a block of the staged schedules
 constexpr int64_t kLeastTiles = 21;       // of one of those, where threads share few
 constexpr int64_t kWholeBytes = 6 << 20;  // of transformed weights that a plan keeps
+constexpr int64_t kOwnBytes = 1 << 20;    // of those that each thread of a call makes for itself
 constexpr int64_t kPad = 48;              // elements between points, so that they do not share cache sets
 
 enum class Schedule { kFused, kStaged, kFusedWeight };
@@ -41,6 +42,7 @@ struct Blocking {
   const WinogradGeometry g;
   Schedule schedule;
   bool keeps_whole;  // a plan keeps transformed weights, otherwise turned ones
+  bool own_whole;    // a thread transforms its weights itself: sooner done than they move from another core's cache
   int64_t widest;    // vectors of a piece, at most
   int64_t pieces;    // of a group
   int64_t block;     // tiles of a block
@@ -76,6 +78,7 @@ struct Blocking {
     if (blocks > 1 && g.phases[1] > 1 && g.phase_groups * g.column_groups == 1)
       block = ceil_div(ceil_div(tiles, row), blocks) * row;
     blocks = ceil_div(tiles, block);
+    own_whole = schedule == Schedule::kFused && slots > 1 && whole_elements() * 4 <= kOwnBytes;
     // A chunk of U of two vectors of 36 points (295 KiB) stays in L2 beside V and the products; of four it did not.
     if (schedule == Schedule::kFusedWeight) cut_pieces(std::min(g.points > 16 ? 2 : 4, kernels.vectors));
   }
@@ -110,11 +113,12 @@ struct Blocking {
 // Parts of the workspace, in bytes.
 struct Room {
   int64_t whole = 0, joint = 0;                     // of all threads
-  int64_t v = 0, products = 0, u = 0, scratch = 0;  // of one
+  int64_t own = 0, v = 0, products = 0, u = 0, scratch = 0;  // of one
   Room(const Blocking& b, bool packed) {
     const WinogradGeometry& g = b.g;
     const auto bytes = [](int64_t elements) { return aligned(elements * static_cast<int64_t>(sizeof(float))); };
-    if (b.schedule != Schedule::kFusedWeight && !(packed && b.keeps_whole)) whole = bytes(b.whole_elements());
+    if (b.schedule != Schedule::kFusedWeight && !(packed && b.keeps_whole))
+      (b.own_whole ? own : whole) = bytes(b.whole_elements());
     if (b.schedule == Schedule::kFused)
       v = bytes(b.v_elements());
     else
@@ -125,7 +129,7 @@ struct Room {
     scratch = bytes(std::max(WinogradInput::scratch(g, b.block), WinogradOutput::scratch(g)));
   }
   int64_t shared() const { return whole + joint; }
-  int64_t each() const { return v + products + u + scratch; }
+  int64_t each() const { return own + v + products + u + scratch; }
 };
 
 // u for whole pieces.
@@ -160,28 +164,29 @@ class Run {
   void run() {
     if (g.tiles == 0) return;
     if (r.packed_w && !b.keeps_whole) filter.turned = static_cast<const float*>(r.packed_w);
-    if (room.whole > 0) {
-      const PhaseScope transforming(r.phases, Phase::kWeights);
-      transform_whole(b, filter, r.parallel, reinterpret_cast<float*>(workspace));
-      whole = reinterpret_cast<const float*>(workspace);
-    } else if (b.schedule != Schedule::kFusedWeight) {
-      whole = static_cast<const float*>(r.packed_w);
-    }
+    if (room.whole > 0) make_whole(reinterpret_cast<float*>(workspace));
+    whole = static_cast<const float*>(room.whole > 0 ? r.workspace : r.packed_w);
+    bool made[kMostSlots] = {};
     if (b.schedule == Schedule::kFused)
-      parallel_for(r.parallel, b.blocks * g.groups,
-                   [&](int64_t item, int slot) { fused(item / g.groups, item % g.groups, slot); });
+      parallel_for(r.parallel, b.blocks * g.groups, [&](int64_t item, int slot) {
+        const Scratch s = scratch(slot);
+        if (room.own > 0 && !made[slot]) make_whole(s.own);
+        made[slot] = true;
+        fused(item / g.groups, item % g.groups, room.own > 0 ? s.own : whole, s);
+      });
     else
       for (int64_t first = 0; first < b.blocks; first += b.slab) staged(first, std::min(b.slab, b.blocks - first));
   }
 
  private:
   struct Scratch {
-    float *v, *products, *u, *rest;
+    float *own, *v, *products, *u, *rest;
   };
   Scratch scratch(int slot) const {
     char* at = workspace + room.shared() + slot * room.each();
     Scratch s;
-    s.v = reinterpret_cast<float*>(at);
+    s.own = reinterpret_cast<float*>(at);
+    s.v = reinterpret_cast<float*>(at += room.own);
     s.products = reinterpret_cast<float*>(at += room.v);
     s.u = reinterpret_cast<float*>(at += room.products);
     s.rest = reinterpret_cast<float*>(at += room.u);
@@ -189,12 +194,16 @@ class Run {
   }
   int64_t block_tiles(int64_t block) const { return std::min(b.block, g.tiles - block * b.block); }
 
-  void fused(int64_t block, int64_t group, int slot) const {
-    const Scratch s = scratch(slot);
+  void make_whole(float* u) const {
+    const PhaseScope transforming(r.phases, Phase::kWeights);
+    transform_whole(b, filter, r.parallel, u);
+  }
+
+  void fused(int64_t block, int64_t group, const float* u, const Scratch& s) const {
     const int64_t tiles = block_tiles(block);
     for (int64_t i = 0; i < b.depth_blocks; ++i) transform_input(block, group, i, s.v, s.rest);
     for (int64_t piece = 0; piece < b.pieces; ++piece) {
-      multiply(group, piece, tiles, s.v, s.products);
+      multiply(group, piece, tiles, s.v, u, s.products);
       finish(block, tiles, group, piece, s);
     }
   }
@@ -216,7 +225,7 @@ class Run {
       if (b.schedule == Schedule::kFusedWeight)
         multiply_fused(group, piece, tiles, v, s);
       else
-        multiply(group, piece, tiles, v, s.products);
+        multiply(group, piece, tiles, v, whole, s.products);
       finish(first + block, tiles, group, piece, s);
     });
   }
@@ -241,10 +250,10 @@ class Run {
     }
   }
 
-  void multiply(int64_t group, int64_t piece, int64_t tiles, const float* v, float* products) const {
+  void multiply(int64_t group, int64_t piece, int64_t tiles, const float* v, const float* u, float* products) const {
     const PhaseScope multiplying(r.phases, Phase::kProducts);
     const int64_t vectors = b.piece_vector(piece + 1) - b.piece_vector(piece);
-    const float* u = whole + b.piece_offset(group, piece);
+    u += b.piece_offset(group, piece);
     for (int64_t point = 0; point < g.points; ++point)
       for (int64_t tap = 0; tap < g.depth_taps; ++tap)
         for (int64_t c = 0; c < g.read; c += kChunk)

@@ -23,7 +23,7 @@ namespace fastconv {
 namespace {
 
 constexpr int64_t kPad = 80;                         // elements between points, so that they do not share cache sets
-constexpr int64_t kOneSlabBytes = 4 << 20;           // of V and D
+constexpr int64_t kOneSlabBytes = 3 << 20;           // of V and D
 constexpr int64_t kLeastSlab = 48, kMostSlab = 448;  // tiles, of several slabs
 constexpr int64_t kItems = 4;                        // wanted at least
 constexpr int64_t kPartBytes = 5 << 19;              // of all U, where it is there several times
