@@ -4,7 +4,7 @@
 //
 //   V[block of channels][point][tile][lane]   <- input transform
 //   for each piece:
-//     for each point, for each chunk of at most kChunk channels, for some tiles at a time:  one register tile
+//     for each point, for each chunk of at most kWinogradChunk channels, for some tiles at a time:  one register tile
 //       products[vector][point][tile][lane] (+)= V * U[point][channel][vector][lane]
 //     output transform of the piece
 //
@@ -13,127 +13,23 @@
 //   fused-weight   staged, and U of one piece and one chunk is made just before its use: few tiles, and weights that come
 //                  as they are or, of a plan, are large
 //
+// Threads share what they read where it is large: U of the first two, V of the last two. Else each makes all that it
+// needs of it for itself.
+//
 // Sums of a chunk start from zero and are added in ascending order of the chunks in all of them, whatever n is, so that
 // they give the same bits.
-#include "winograd.h"
-
 #include <cstdio>
 
 #include "../parallel.h"
 #include "../phases.h"
+#include "winograd_blocking.h"
 #include "winograd_phases.h"
 
 namespace fastconv {
 namespace {
 
-constexpr int64_t kChunk = 64;            // channels of one chain of multiply-adds
-constexpr int64_t kBlockTiles = 42;       // of a fused block
-constexpr int64_t kJointTiles = 64;       // of a block of the staged schedules
-constexpr int64_t kLeastTiles = 21;       // of one of those, where threads share few
-constexpr int64_t kWholeBytes = 6 << 20;  // of transformed weights that a plan keeps
-constexpr int64_t kOwnBytes = 1 << 20;    // of those that each thread of a call makes for itself
-constexpr int64_t kPad = 48;              // elements between points, so that they do not share cache sets
-
-enum class Schedule { kFused, kStaged, kFusedWeight };
-
-// How a problem is cut; no bit of a result depends on it.
-struct Blocking {
-  const WinogradKernels& kernels;
-  const WinogradGeometry g;
-  Schedule schedule;
-  bool keeps_whole;  // a plan keeps transformed weights, otherwise turned ones
-  bool own_whole;    // a thread transforms its weights itself: sooner done than they move from another core's cache
-  int64_t widest;    // vectors of a piece, at most
-  int64_t pieces;    // of a group
-  int64_t block;     // tiles of a block
-  int64_t blocks;    // of all tiles
-  int64_t slab;      // blocks whose V is made together
-  int64_t depth;     // read channels times depth taps: steps of a sum
-  int64_t depth_blocks;
-
-  // `packed`: the weights come from a plan. What is packed does not depend on the threads.
-  Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m, bool packed, int slots = 1)
-      : kernels(*m.kernels->winograd), g(form, p, m) {
-    cut_pieces(kernels.vectors);
-    depth = g.depth_taps * g.read;
-    depth_blocks = g.depth_taps * g.read_blocks();
-    keeps_whole = whole_elements() * 4 <= kWholeBytes;
-    const int64_t tiles = std::max<int64_t>(1, g.tiles);
-    const int64_t fused_blocks = ceil_div(tiles, kBlockTiles);
-    const bool v_is_small = g.points * depth_blocks * g.lanes * kBlockTiles * 4 <= 2 * m.l2_bytes;
-    if (fused_blocks >= 4 && v_is_small) {
-      schedule = Schedule::kFused;
-      blocks = fused_blocks + fused_blocks % 2;
-      slab = 1;
-    } else {
-      schedule = tiles <= kJointTiles && !(packed && keeps_whole) ? Schedule::kFusedWeight : Schedule::kStaged;
-      blocks = ceil_div(tiles, kJointTiles);
-      if (schedule == Schedule::kStaged && slots > 1)  // something to share
-        blocks = std::max(blocks, std::min(ceil_div(2 * int64_t{slots}, pieces * g.groups), tiles / kLeastTiles));
-      slab = std::min<int64_t>(blocks, 4);
-    }
-    block = ceil_div(tiles, blocks);
-    // The ends of a row of tiles of several phases would be stored a few pixels at a time.
-    const int64_t row = g.row_tiles;
-    if (blocks > 1 && g.phases[1] > 1 && g.phase_groups * g.column_groups == 1)
-      block = ceil_div(ceil_div(tiles, row), blocks) * row;
-    blocks = ceil_div(tiles, block);
-    own_whole = schedule == Schedule::kFused && slots > 1 && whole_elements() * 4 <= kOwnBytes;
-    // A chunk of U of two vectors of 36 points (295 KiB) stays in L2 beside V and the products; of four it did not.
-    if (schedule == Schedule::kFusedWeight) cut_pieces(std::min(g.points > 16 ? 2 : 4, kernels.vectors));
-  }
-
-  void cut_pieces(int vectors) {
-    widest = vectors;
-    pieces = ceil_div(g.written_vectors(), widest);
-  }
-
-  // Vectors of a piece begin here; they are as many as can be equal.
-  int64_t piece_vector(int64_t piece) const { return piece * g.written_vectors() / pieces; }
-  int64_t u_pitch(int64_t vectors, int64_t steps) const { return steps * vectors * g.lanes + kPad; }
-  // V[block of lanes channels][point][tile][lane]: what an input transform writes lies in few pages, an odd number of
-  // cache lines apart.
-  int64_t v_pitch() const { return (ceil_div(block * g.lanes, int64_t{16}) | 1) * 16; }
-  int64_t v_block_pitch() const { return g.points * v_pitch(); }
-  int64_t v_elements() const { return depth_blocks * v_block_pitch(); }
-  // A chunk of U of the fused-weight schedule: [block of lanes channels][value][channel][vector][lane], likewise.
-  int64_t chunk_pitch(int64_t vectors) const { return vectors * g.lanes * g.lanes + 16; }
-  int64_t chunk_block_pitch(int64_t vectors) const { return g.filters * chunk_pitch(vectors); }
-  // Products [vector][point][tile][lane], like V.
-  int64_t products_elements() const { return widest * v_block_pitch(); }
-  // Transformed weights: [group][piece][value of a filter][channel][vector][lane].
-  int64_t piece_offset(int64_t group, int64_t piece) const {
-    return group * group_elements() + g.filters * (piece_vector(piece) * g.lanes * depth + piece * kPad);
-  }
-  int64_t group_elements() const { return g.filters * (g.written_vectors() * g.lanes * depth + pieces * kPad); }
-  int64_t whole_elements() const { return g.groups * group_elements(); }
-  int64_t packed_elements() const { return keeps_whole ? whole_elements() : winograd_turned_elements(g); }
-};
-
-// Parts of the workspace, in bytes.
-struct Room {
-  int64_t whole = 0, joint = 0;                     // of all threads
-  int64_t own = 0, v = 0, products = 0, u = 0, scratch = 0;  // of one
-  Room(const Blocking& b, bool packed) {
-    const WinogradGeometry& g = b.g;
-    const auto bytes = [](int64_t elements) { return aligned(elements * static_cast<int64_t>(sizeof(float))); };
-    if (b.schedule != Schedule::kFusedWeight && !(packed && b.keeps_whole))
-      (b.own_whole ? own : whole) = bytes(b.whole_elements());
-    if (b.schedule == Schedule::kFused)
-      v = bytes(b.v_elements());
-    else
-      joint = b.slab * bytes(g.groups * b.v_elements());
-    products = bytes(b.products_elements());
-    if (b.schedule == Schedule::kFusedWeight)
-      u = bytes(ceil_div(std::min(kChunk, g.read), g.lanes) * b.chunk_block_pitch(b.widest));
-    scratch = bytes(std::max(WinogradInput::scratch(g, b.block), WinogradOutput::scratch(g)));
-  }
-  int64_t shared() const { return whole + joint; }
-  int64_t each() const { return own + v + products + u + scratch; }
-};
-
 // u for whole pieces.
-void transform_whole(const Blocking& b, const WinogradFilter& filter, const Parallel& parallel, float* u) {
+void transform_whole(const WinogradBlocking& b, const WinogradFilter& filter, const Parallel& parallel, float* u) {
   const WinogradGeometry& g = b.g;
   constexpr int64_t kShare = 32;  // channels
   const int64_t shares = ceil_div(g.read, kShare);
@@ -150,7 +46,7 @@ void transform_whole(const Blocking& b, const WinogradFilter& filter, const Para
 
 class Run {
  public:
-  Run(const Blocking& blocking, const ConvProblem& problem, const RunContext& context)
+  Run(const WinogradBlocking& blocking, const ConvProblem& problem, const RunContext& context)
       : b(blocking),
         g(b.g),
         p(problem),
@@ -167,7 +63,7 @@ class Run {
     if (room.whole > 0) make_whole(reinterpret_cast<float*>(workspace));
     whole = static_cast<const float*>(room.whole > 0 ? r.workspace : r.packed_w);
     bool made[kMostSlots] = {};
-    if (b.schedule == Schedule::kFused)
+    if (b.schedule == WinogradSchedule::kFused)
       parallel_for(r.parallel, b.blocks * g.groups, [&](int64_t item, int slot) {
         const Scratch s = scratch(slot);
         if (room.own > 0 && !made[slot]) make_whole(s.own);
@@ -209,20 +105,27 @@ class Run {
   }
 
   void staged(int64_t first, int64_t blocks) const {
+    const int64_t of_group = b.v_elements(), of_block = (room.v + room.joint) / b.slab / 4;
+    const auto place = [&](float* v, int64_t block, int64_t group) { return v + block * of_block + group * of_group; };
     float* joint = reinterpret_cast<float*>(workspace + room.whole);
-    const int64_t of_group = b.v_elements(), of_block = room.joint / b.slab / 4;
-    parallel_for(r.parallel, blocks * g.groups * b.depth_blocks, [&](int64_t item, int slot) {
-      const int64_t i = item % b.depth_blocks, group = item / b.depth_blocks % g.groups;
-      const int64_t block = item / b.depth_blocks / g.groups;
-      transform_input(first + block, group, i, joint + block * of_block + group * of_group, scratch(slot).rest);
-    });
+    if (room.joint > 0)
+      parallel_for(r.parallel, blocks * g.groups * b.depth_blocks, [&](int64_t item, int slot) {
+        const int64_t i = item % b.depth_blocks, group = item / b.depth_blocks % g.groups;
+        const int64_t block = item / b.depth_blocks / g.groups;
+        transform_input(first + block, group, i, place(joint, block, group), scratch(slot).rest);
+      });
+    uint64_t made[kMostSlots] = {};  // of each thread's V: which blocks of which groups
     // Blocks of one piece follow each other: they share its weights.
     parallel_for(r.parallel, g.groups * b.pieces * blocks, [&](int64_t item, int slot) {
       const int64_t block = item % blocks, piece = item / blocks % b.pieces, group = item / blocks / b.pieces;
       const Scratch s = scratch(slot);
-      const float* v = joint + block * of_block + group * of_group;
+      float* v = place(room.joint > 0 ? joint : s.v, block, group);
+      const uint64_t bit = uint64_t{room.v > 0} << (block * g.groups + group);
+      for (int64_t i = 0; i < b.depth_blocks && (made[slot] & bit) != bit; ++i)
+        transform_input(first + block, group, i, v, s.rest);
+      made[slot] |= bit;
       const int64_t tiles = block_tiles(first + block);
-      if (b.schedule == Schedule::kFusedWeight)
+      if (b.schedule == WinogradSchedule::kFusedWeight)
         multiply_fused(group, piece, tiles, v, s);
       else
         multiply(group, piece, tiles, v, whole, s.products);
@@ -256,8 +159,8 @@ class Run {
     u += b.piece_offset(group, piece);
     for (int64_t point = 0; point < g.points; ++point)
       for (int64_t tap = 0; tap < g.depth_taps; ++tap)
-        for (int64_t c = 0; c < g.read; c += kChunk)
-          multiply_chunk(vectors, tiles, tap, c, std::min(kChunk, g.read - c), v + point * b.v_pitch(),
+        for (int64_t c = 0; c < g.read; c += kWinogradChunk)
+          multiply_chunk(vectors, tiles, tap, c, std::min(kWinogradChunk, g.read - c), v + point * b.v_pitch(),
                          u + g.filter_of(point) * b.u_pitch(vectors, b.depth) + (tap * g.read + c) * vectors * g.lanes,
                          vectors * g.lanes * g.lanes, products + point * b.v_pitch());
   }
@@ -266,8 +169,8 @@ class Run {
     const int64_t vector = b.piece_vector(piece), vectors = b.piece_vector(piece + 1) - vector;
     const int64_t pitch = b.chunk_pitch(vectors), block_pitch = b.chunk_block_pitch(vectors);
     for (int64_t tap = 0; tap < g.depth_taps; ++tap)
-      for (int64_t c = 0; c < g.read; c += kChunk) {
-        const int64_t channels = std::min(kChunk, g.read - c);
+      for (int64_t c = 0; c < g.read; c += kWinogradChunk) {
+        const int64_t channels = std::min(kWinogradChunk, g.read - c);
         {
           const PhaseScope transforming(r.phases, Phase::kWeights);
           for (int64_t i = 0; i < channels; i += g.lanes)
@@ -275,7 +178,8 @@ class Run {
                              s.u + i / g.lanes * block_pitch, pitch);
         }
         const PhaseScope multiplying(r.phases, Phase::kProducts);
-        const int64_t next = std::min(kChunk, g.read - c - channels);  // turned weights come from memory: ask early
+        const int64_t next =
+            std::min(kWinogradChunk, g.read - c - channels);  // turned weights come from memory: ask early
         for (int64_t point = 0; point < g.points; ++point) {
           filter.prefetch(group, vector, vectors, c + channels, next, point);
           multiply_chunk(vectors, tiles, tap, c, channels, v + point * b.v_pitch(), s.u + g.filter_of(point) * pitch,
@@ -291,11 +195,11 @@ class Run {
                      b.v_block_pitch(), s.rest);
   }
 
-  const Blocking& b;
+  const WinogradBlocking& b;
   const WinogradGeometry& g;
   const ConvProblem& p;
   const RunContext& r;
-  const Room room;
+  const WinogradRoom room;
   char* workspace;
   const WinogradInput input;
   const WinogradOutput output;
@@ -343,15 +247,17 @@ bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProb
 
 void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e) {
   if (p.pass == Pass::kBackwardFilter) return winograd_filter_estimate(form, p, m, e);
-  const Blocking b(form, p, m, p.pass == Pass::kForward);
+  const WinogradBlocking b(form, p, m, p.pass == Pass::kForward);
   const WinogradGeometry& g = b.g;
   const int64_t vectors = g.written_vectors();
   e->add("start", 4e-6);
   e->add("products", 2.4 * times(g.points, g.tiles, g.groups, b.depth, vectors, g.lanes) / m.flops_f32);
-  e->add("calls", 20e-9 * times(g.points, g.groups, b.pieces, b.blocks, g.depth_taps, ceil_div(g.read, kChunk)));
+  e->add("calls",
+         20e-9 * times(g.points, g.groups, b.pieces, b.blocks, g.depth_taps, ceil_div(g.read, kWinogradChunk)));
   e->add(g.forward ? "weights" : "weights turned", 20e-9 * times(b.depth, vectors, g.groups));
   e->add("filters", 1e-9 * times(g.filters, b.depth, vectors, g.groups));
-  if (b.schedule == Schedule::kFusedWeight) e->add("filters made", 1e-9 * times(g.filters, b.depth, vectors, g.groups));
+  if (b.schedule == WinogradSchedule::kFusedWeight)
+    e->add("filters made", 1e-9 * times(g.filters, b.depth, vectors, g.groups));
   g.add_transforms(p, times(b.depth_blocks, g.groups), times(vectors, g.groups), e);
 }
 
@@ -360,7 +266,7 @@ int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p,
   if (p.pass == Pass::kBackwardFilter) return winograd_filter_workspace(form, p, m, slots);
   int64_t most = 0;
   for (int s = 1; s <= slots; ++s) {  // a call may get fewer threads than it was planned for, and larger blocks
-    const Room room(Blocking(form, p, m, packed, s), packed);
+    const WinogradRoom room(WinogradBlocking(form, p, m, packed, s), packed);
     most = std::max(most, room.shared() + s * room.each());
   }
   return most;
@@ -373,12 +279,12 @@ int64_t winograd_multiplications(const WinogradForm& form, const ConvProblem& p,
 
 int64_t winograd_packed_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m) {
   if (p.pass == Pass::kBackwardFilter) return 0;
-  return Blocking(form, p, m, true).packed_elements() * static_cast<int64_t>(sizeof(float));
+  return WinogradBlocking(form, p, m, true).packed_elements() * static_cast<int64_t>(sizeof(float));
 }
 
 int winograd_pack(const WinogradForm& form, const ConvProblem& p, const Machine& m, const Parallel& parallel,
                   const void* w, void* packed) {
-  const Blocking b(form, p, m, true);
+  const WinogradBlocking b(form, p, m, true);
   const Stored<float> weights(m, p.dtype, w);
   if (b.keeps_whole)
     transform_whole(b, {p, gemm_kernels<float>(m), b.g, weights, nullptr}, parallel, static_cast<float*>(packed));
@@ -389,7 +295,7 @@ int winograd_pack(const WinogradForm& form, const ConvProblem& p, const Machine&
 
 int winograd_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
   if (p.pass == Pass::kBackwardFilter) return winograd_filter_run(form, p, r), 0;
-  const Blocking b(form, p, *r.machine, r.packed_w != nullptr, r.parallel.slots);
+  const WinogradBlocking b(form, p, *r.machine, r.packed_w != nullptr, r.parallel.slots);
   Run(b, p, r).run();
   return 0;
 }
