@@ -9,7 +9,8 @@
 // Depth taps are further channels c. Where one slab holds all tiles, U of a block of k and c stays in cache and is
 // turned to filters at once; 36 times C K elements are never written. Where there are more, U is added to in memory,
 // and a slab is as small as the traffic of that allows. A small U is there several times: a part of the slabs each,
-// which one thread takes from beginning to end without waiting for others.
+// which one thread takes from beginning to end without waiting for others. Of the only slab, threads make what they need
+// of V and D for themselves: that is sooner done than it moves from another core's cache.
 //
 // Slabs, their parts, and the chunks of them that a register tile sums in one chain, come from the problem alone:
 // chunks are added in ascending order whoever computes them, parts in a fixed tree. Here a slab may join images, so that
@@ -28,7 +29,8 @@ constexpr int64_t kLeastSlab = 48, kMostSlab = 448;  // tiles, of several slabs
 constexpr int64_t kItems = 4;                        // wanted at least
 constexpr int64_t kPartBytes = 5 << 19;              // of all U, where it is there several times
 constexpr int64_t kLeastParts = 4, kParts = 8;
-constexpr int64_t kChunk = 112;  // tiles of one chain: V of four blocks stays in L1
+constexpr int64_t kMostOwn = 64;  // blocks of V and D: bits of a word
+constexpr int64_t kChunk = 112;   // tiles of one chain: V of four blocks stays in L1
 
 struct Blocking {
   WinogradGeometry g;
@@ -38,8 +40,10 @@ struct Blocking {
   int64_t slabs, slab;           // slab: tiles
   int64_t parts;                 // slabs are cut into
   int64_t row_block, row_items;  // rows of a block whose U stays in cache; blocks of them
+  bool own;                      // V and D are each thread's
 
-  Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m)
+  // Threads decide where V and D lie, nothing else.
+  Blocking(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots = 1)
       : g(form, p, m), kernels(*m.kernels->winograd_gradient), adjoints(kernels.*form.adjoints) {
     v_blocks = g.depth_taps * g.read_blocks();
     d_blocks = g.written_vectors();
@@ -64,6 +68,7 @@ struct Blocking {
     parts =
         std::clamp(kPartBytes / (g.filters * u_point() * int64_t{sizeof(float)}), int64_t{1}, std::min(kParts, slabs));
     if (parts < kLeastParts) parts = 1;
+    own = parts > 1 || (slabs == 1 && slots > 1 && v_blocks + d_blocks <= kMostOwn);
   }
 
   bool keeps_u() const { return slabs > 1; }
@@ -77,13 +82,14 @@ struct Blocking {
 
 // Parts of the workspace, in bytes.
 struct Room {
-  int64_t v, d;             // of one thread where there are parts, else of all
+  int64_t v, d;             // of one thread or of all
   int64_t u;                // of a part, or of all threads
   int64_t u_part, scratch;  // of one thread
   int64_t parts;
+  bool own;
   explicit Room(const Blocking& b);
-  int64_t shared() const { return u * parts + (parts > 1 ? 0 : v + d); }
-  int64_t each() const { return u_part + scratch + (parts > 1 ? v + d : 0); }
+  int64_t shared() const { return u * parts + (own ? 0 : v + d); }
+  int64_t each() const { return u_part + scratch + (own ? v + d : 0); }
 };
 
 // y as D[point][block of lanes channels][tile][lane].
@@ -136,6 +142,7 @@ Room::Room(const Blocking& b) {
   u_part = b.keeps_u() ? 0 : bytes(b.g.filters * b.part_point());
   scratch = bytes(std::max(WinogradInput::scratch(b.g, b.slab), WinogradGradient::scratch(b.g)));
   parts = b.parts;
+  own = b.own;
 }
 
 class FilterRun {
@@ -159,13 +166,12 @@ class FilterRun {
       if (b.parts > 1) {
         parallel_for(r.parallel, b.parts, [&](int64_t part, int slot) { add_part(group, part, slot); });
       } else {
-        const Place at = place(0, 0);
         for (int64_t slab = 0; slab < b.slabs; ++slab) {
-          transform(r.parallel, at, group, slab);
+          if (!b.own) transform(place(0, 0), group, slab);
           if (b.keeps_u())
-            add(at, slab);
+            add(place(0, 0), slab);
           else
-            finish_part(at, w);
+            finish_part(group, w);
         }
       }
       if (b.keeps_u()) finish(w);
@@ -178,14 +184,14 @@ class FilterRun {
   };
   Place place(int64_t part, int slot) const {
     float* u = static_cast<float*>(r.workspace) + part * room.u / 4;
-    float* v = b.parts > 1 ? scratch(slot) + room.scratch / 4 : u + room.u / 4;
+    float* v = b.own ? scratch(slot) + room.scratch / 4 : u + room.u / 4;
     return {v, v + room.v / 4, u};
   }
   float* scratch(int slot) const { return reinterpret_cast<float*>(each + slot * room.each() + room.u_part); }
   int64_t tiles_of(int64_t slab) const { return std::min(b.slab, g.tiles - slab * b.slab); }
 
-  void transform(const Parallel& parallel, const Place& at, int64_t group, int64_t slab) const {
-    parallel_for(parallel, b.v_blocks + b.d_blocks,
+  void transform(const Place& at, int64_t group, int64_t slab) const {
+    parallel_for(r.parallel, b.v_blocks + b.d_blocks,
                  [&](int64_t i, int slot) { transform_block(at, group, slab, i, scratch(slot)); });
   }
   void transform_block(const Place& at, int64_t group, int64_t slab, int64_t i, float* rest) const {
@@ -271,12 +277,20 @@ class FilterRun {
   }
 
   // The only slab: a block of U from products to filters.
-  void finish_part(const Place& at, int64_t w) const {
+  void finish_part(int64_t group, int64_t w) const {
+    uint64_t made[kMostSlots] = {};  // which blocks of a thread's own V and D
     parallel_for(r.parallel, b.row_items * b.v_groups, [&](int64_t item, int slot) {
       float* part = reinterpret_cast<float*>(each + slot * room.each());
       const int64_t i = item % b.v_groups, row = item / b.v_groups * b.row_block;
       const int64_t rows = std::min(b.row_block, g.written - row);
       const int64_t block = i * b.v_blocks / b.v_groups, blocks = (i + 1) * b.v_blocks / b.v_groups - block;
+      const Place at = place(0, slot);
+      const auto make = [&](int64_t from, int64_t to) {
+        for (; b.own && from < to; ++from)
+          if (!(made[slot] >> from & 1)) transform_block(at, group, 0, from, scratch(slot)), made[slot] |= 1ull << from;
+      };
+      make(block, block + blocks);
+      make(b.v_blocks + row / g.lanes, b.v_blocks + ceil_div(row + rows, g.lanes));
       if (g.points == g.filters)
         multiply(at, g.tiles, 0, g.points, row, rows, block, blocks, part, b.part_point(), blocks * g.lanes, false);
       for (int64_t value = 0; value < g.filters && g.points > g.filters; ++value)
@@ -339,12 +353,12 @@ void winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, co
 }
 
 int64_t winograd_filter_workspace(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots) {
-  const Room room(Blocking(form, p, m));
+  const Room room(Blocking(form, p, m, slots));
   return room.shared() + slots * room.each();
 }
 
 void winograd_filter_run(const WinogradForm& form, const ConvProblem& p, const RunContext& r) {
-  const Blocking b(form, p, *r.machine);
+  const Blocking b(form, p, *r.machine, r.parallel.slots);
   FilterRun(b, p, r).run();
 }
 
