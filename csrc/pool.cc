@@ -77,7 +77,7 @@ struct Pieces {
     const int64_t row_bytes = std::max<int64_t>(1, plane_bytes / rows / column_items);
     rows_per_item = std::clamp<int64_t>(kItemBytes / row_bytes, 1, rows);
     row_items = ceil_div(rows, rows_per_item);
-    planes_per_item = row_items * column_items > 1 ? 1 : std::clamp<int64_t>(kItemBytes / plane_bytes, 1, planes);
+    planes_per_item = row_items > 1 ? 1 : std::clamp<int64_t>(kItemBytes * column_items / plane_bytes, 1, planes);
   }
   int64_t count() const { return ceil_div(planes, planes_per_item) * row_items * column_items; }
 

@@ -70,10 +70,11 @@ const char* axis_name(int axis) { return axis == 0 ? "d" : axis == 1 ? "h" : "w"
 // Sizes beyond this are refused, so that no product below can overflow int64.
 constexpr int64_t kLargest = int64_t{1} << 40;
 
-bool check_range(char* text, const char* field, int64_t value, int64_t least) {
-  if (value < least || value > kLargest)
-    return refuse(text, "%s is %" PRId64 "; expected %" PRId64 " to 2^40", field, value, least);
-  return true;
+// `axis`: of which one the field is, or null. Nothing is formatted where all is well: that took longer than the check.
+bool check_range(char* text, const char* field, int64_t value, int64_t least, const char* axis = nullptr) {
+  if (value >= least && value <= kLargest) return true;
+  return refuse(text, "%s%s%s is %" PRId64 "; expected %" PRId64 " to 2^40", field, axis ? " of axis " : "",
+                axis ? axis : "", value, least);
 }
 
 // True when the product of the factors stays below 2^62.
@@ -93,7 +94,6 @@ struct Axis {
 };
 
 bool check_axis(const Axis& a, char* text) {
-  char field[48];
   const char* name = axis_name(a.index);
   if (!a.used) {
     if (a.size == 1 && a.filter == 1 && a.stride == 1 && a.dilation == 1 && a.pad_begin == 0 && a.pad_end == 0)
@@ -106,10 +106,8 @@ bool check_axis(const Axis& a, char* text) {
     int64_t value, least;
   } fields[] = {{"size", a.size, 1},         {a.filter_name, a.filter, 1},  {"stride", a.stride, 1},
                 {"dilation", a.dilation, 1}, {"pad_begin", a.pad_begin, 0}, {"pad_end", a.pad_end, 0}};
-  for (const auto& f : fields) {
-    snprintf(field, sizeof field, "%s of axis %s", f.what, name);
-    if (!check_range(text, field, f.value, f.least)) return false;
-  }
+  for (const auto& f : fields)
+    if (!check_range(text, f.what, f.value, f.least, name)) return false;
   if (!product_fits({a.filter, a.dilation}) || a.filter * a.dilation > kLargest)
     return refuse(text, "%s times dilation of axis %s is beyond 2^40", a.filter_name, name);
   return true;
@@ -198,9 +196,7 @@ bool check_windows(const PoolProblem& p, int i, char* text) {
 }
 
 bool check_adaptive(const PoolProblem& p, int i, bool used, char* text) {
-  char field[48];
-  snprintf(field, sizeof field, "output of axis %s", axis_name(i));
-  if (!check_range(text, field, p.output[i], 1)) return false;
+  if (!check_range(text, "output", p.output[i], 1, axis_name(i))) return false;
   if (p.window[i] != 1 || p.stride[i] != 1 || p.dilation[i] != 1 || p.pad_begin[i] || p.pad_end[i] ||
       (!used && p.output[i] != 1))
     return refuse(text, "axis %s has a window, or more outputs than it is used for; expected 1 in adaptive pooling",

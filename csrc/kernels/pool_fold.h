@@ -81,6 +81,9 @@ FC_INLINE void for_windows(const PoolGeometry& g, int64_t begin, int64_t end, co
   for (int64_t o = begin; o < end; ++o) visit(o, taps_of(g, 2, o));
 }
 
+// a / stride for a >= 0: most strides need no division, which takes as long as a short row of a gradient.
+FC_INLINE int64_t over_stride(int64_t a, int64_t stride) { return stride == 1 ? a : stride == 2 ? a >> 1 : a / stride; }
+
 // Outputs [begin, end) of an axis may have a tap in input positions [first, last).
 struct Range {
   int64_t begin, end;
@@ -89,7 +92,8 @@ FC_INLINE Range outputs_over(const PoolGeometry& g, int axis, int64_t first, int
   const int64_t out = g.out[axis], stride = g.stride[axis];
   if (g.adaptive) return {first * out / g.size[axis], (last * out + g.size[axis] - 1) / g.size[axis]};
   const int64_t low = first + g.pad_begin[axis] - (g.window[axis] - 1) * g.dilation[axis];
-  const int64_t begin = low > 0 ? (low + stride - 1) / stride : 0, end = (last - 1 + g.pad_begin[axis]) / stride + 1;
+  const int64_t begin = low > 0 ? over_stride(low + stride - 1, stride) : 0;
+  const int64_t end = over_stride(last - 1 + g.pad_begin[axis], stride) + 1;
   return {begin, end < out ? end : out};
 }
 
@@ -160,16 +164,27 @@ void fill(T* row, int64_t count, T value) {
   for (int64_t i = 0; i < count; ++i) row[i] = value;
 }
 
-// What the averages of the outputs [begin, end) of a row divide by, and 1 over it; 1 up to a whole vector. The rows'
-// part changes at the edges of a plane only.
+// What the averages of the outputs [begin, end) of a row divide by, and 1 over it: element o - first is output o's. 1
+// for outputs that there are not, from `first` on and up to two vectors behind the last. The rows' part changes at the
+// edges of a plane only.
 template <class T>
 struct Divisors {
   T *value, *reciprocal;
+  int64_t first;
 
-  Divisors(const PoolGeometry& g, int64_t begin, int64_t end, const Scratch<T>& scratch)
-      : value(scratch.rows[1]), reciprocal(scratch.rows[2]), columns_(scratch.rows[3]), count_(end - begin) {
-    fill(columns_, count_ + Vec<T>::lanes, T(1));
-    for (int64_t o = begin; o < end; ++o) columns_[o - begin] = (T)taps_of(g, 2, o).counted;
+  Divisors(const PoolGeometry& g, int64_t begin, int64_t end, int64_t from, const Scratch<T>& scratch)
+      : value(scratch.rows[1]),
+        reciprocal(scratch.rows[2]),
+        first(from),
+        columns_(scratch.rows[3]),
+        count_(end - from + 2 * Vec<T>::lanes) {
+    fill(columns_, count_, T(1));
+    for (int64_t o = begin; o < end; ++o) {
+      const bool inner = !g.adaptive && o >= g.inner_begin[2] && o < g.inner_end[2];
+      const int64_t equal = !inner ? 1 : (g.inner_end[2] < end ? g.inner_end[2] : end) - o;
+      fill(columns_ + o - first, equal, (T)taps_of(g, 2, o).counted);
+      o += equal - 1;
+    }
   }
   __attribute__((always_inline)) void set(int64_t rows) {
     if (rows == rows_) return;

@@ -259,7 +259,7 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
   const Scratch<T> scratch(g, memory);
   const Under under(g, part);
   const Lanes* const those = lanes_of(g, under, scratch);
-  Divisors<T> divisors(g, part.column_begin, part.column_end, scratch);
+  Divisors<T> divisors(g, part.column_begin, part.column_end, part.column_begin, scratch);
   fill(scratch.rows[0], g.row_elements, T(0));
   for (int64_t first = part.row_begin; first < part.row_end;) {
     const RowTable table(g, first, part.row_end, scratch.numbers);

@@ -5,7 +5,7 @@
 // the same taps, so that each such phase is a sum of shifted rows: the output rows over a row of dx are divided and
 // folded into one row in L1, and the phase's column i gets output start + i - shift[t] for each of its taps t. With a
 // stride of 1 or 2 the phases stay in registers, and two of them are interleaved there. Rows of dx under the same
-// output rows (windows that do not overlap) are stored together.
+// output rows (windows that do not overlap) are stored together. Short rows: see pool_short_rows.h.
 //
 // Extremes: the outputs over the part add, ascending, to where their winners were. Five instructions for an output; a
 // gather by comparisons of offsets took 1.1 to 2.8 times as long in all of nine shapes.
@@ -18,92 +18,8 @@ namespace {
 
 #include "pool_fold.h"
 #include "pool_mend.h"
-
-// The output rows over the rows [begin, end) of dx, found once for all planes of a part: of each its row and the rows'
-// part of its divisor.
-struct Over {
-  int64_t row, counted;
-};
-struct OverTable {
-  struct Entry {
-    int64_t count, rows;  // rows: this one and those behind it under the same output rows
-    const Over* over;
-  };
-  Entry* entries;
-  int64_t begin, end;
-
-  OverTable(const PoolGeometry& g, int64_t first, int64_t last_row, void* memory)
-      : entries(static_cast<Entry*>(memory)), begin(first) {
-    end = last_row < first + g.table_rows ? last_row : first + g.table_rows;
-    Over* next = reinterpret_cast<Over*>(entries + (end - begin));
-    int64_t head = begin;  // the first of the rows under the same output rows
-    for (int64_t row = begin; row < end; ++row) {
-      Entry& e = entries[row - begin];
-      e = {0, 1, next};
-      for_rows_over(g, row, [&](int64_t over, int64_t divisor, int64_t) {
-        *next++ = {over, divisor};
-        ++e.count;
-      });
-      const Entry& before = entries[head - begin];
-      bool same = row > head && e.count == before.count;
-      for (int64_t i = 0; same && i < e.count; ++i) same = e.over[i].row == before.over[i].row;
-      if (same)
-        ++entries[head - begin].rows;
-      else
-        head = row;
-    }
-  }
-  const Entry& operator[](int64_t row) const { return entries[row - begin]; }
-};
-static_assert(sizeof(Over) <= kPoolSourceNumbers * 8 && sizeof(OverTable::Entry) == kPoolSourceNumbers * 8, "");
-
-// Which taps the columns first + j + i * stride of dx have, for one j < stride.
-struct Phase {
-  int64_t start, columns, taps;
-  int64_t *tap, *shift;
-
-  Phase(const PoolGeometry& g, const PoolPart& part, int64_t j, int64_t* numbers) {
-    const int64_t stride = g.stride[2], column = part.column_begin + j + g.pad_begin[2];
-    start = column / stride;
-    columns =
-        part.column_end > part.column_begin + j ? (part.column_end - part.column_begin - j + stride - 1) / stride : 0;
-    taps = 0, tap = numbers, shift = numbers + g.window[2];
-    for (int64_t t = 0; t < g.window[2]; ++t)
-      if (t * g.dilation[2] % stride == column % stride) tap[taps] = t, shift[taps++] = t * g.dilation[2] / stride;
-  }
-};
-
-// Interleaves a and b and stores the first `count` to each of so many rows.
-template <class T>
-FC_INLINE void store_pairs(T* p, V<T> a, V<T> b, int64_t count, int64_t rows, int64_t pitch) {
-  constexpr int lanes = Vec<T>::lanes;
-  I<T> low{}, high{};
-#pragma GCC unroll 16
-  for (int i = 0; i < lanes; ++i) {
-    low[i] = i / 2 + (i & 1) * lanes;
-    high[i] = low[i] + lanes / 2;
-  }
-  const V<T> first = __builtin_shuffle(a, b, low), second = __builtin_shuffle(a, b, high);
-  const uint32_t low_bits = bits_of_lanes<T>(0, count), high_bits = bits_of_lanes<T>(0, count - lanes);
-  for (int64_t row = 0; row < rows; ++row, p += pitch)
-    store_bits(p, first, low_bits), store_bits(p + lanes, second, high_bits);
-}
-
-// Calls give(phase, i) for vectors of columns of each phase, and stores what it returns to so many rows of dx.
-template <class T, class Give>
-FC_INLINE void store_phases(const Phase& even, const Phase& odd, int64_t stride, int64_t columns, int64_t rows,
-                            int64_t pitch, T* out, const Give& give) {
-  constexpr int lanes = Vec<T>::lanes;
-  if (stride == 1)
-    for (int64_t i = 0; i < columns; i += lanes) {
-      const V<T> v = give(even, i);
-      const uint32_t bits = bits_of_lanes<T>(0, columns - i);
-      for (int64_t row = 0; row < rows; ++row) store_bits(out + row * pitch + i, v, bits);
-    }
-  else
-    for (int64_t i = 0; 2 * i < columns; i += lanes)
-      store_pairs<T>(out + 2 * i, give(even, i), give(odd, i), columns - 2 * i, rows, pitch);
-}
+#include "pool_over.h"
+#include "pool_short_rows.h"
 
 // folded[o] for the outputs [begin, end): the sum of what they give to each cell of a row of dx.
 template <class T>
@@ -117,7 +33,7 @@ FC_INLINE void fold_rows(const PoolGeometry& g, const OverTable::Entry& entry, c
     for (int64_t o = outputs.begin; o < outputs.end; o += lanes) {
       const V<T> share =
           quotient<T>(load_bits(from + o, bits_of_lanes<T>(0, outputs.end - o)),
-                      load(divisors->value + o - outputs.begin), load(divisors->reciprocal + o - outputs.begin));
+                      load(divisors->value + o - divisors->first), load(divisors->reciprocal + o - divisors->first));
       store(folded + o, r ? load(folded + o) + share : share);
     }
   }
@@ -130,7 +46,8 @@ void average_of_equal_windows(const PoolGeometry& g, const PoolPart& part, const
   int64_t* const taps = scratch.numbers + g.numbers - 4 * g.window[2];
   const Phase even(g, part, 0, taps), odd(g, part, 1, taps + 2 * g.window[2]);
   const Range outputs = outputs_over(g, 2, column, part.column_end);
-  Divisors<T> divisors(g, outputs.begin, outputs.end, scratch);
+  const TapLanes<T> lanes_of_taps(even, odd, stride, columns, outputs);
+  Divisors<T> divisors(g, outputs.begin, outputs.end, lanes_of_taps.lowest, scratch);
   // Zeros on both sides of the folded row stand for outputs that do not exist or do not reach this part.
   fill(scratch.rows[0], g.row_elements, T(0));
   T* const folded = scratch.rows[0] + (g.window[2] - 1) * g.dilation[2] / stride - (column + g.pad_begin[2]) / stride;
@@ -141,30 +58,45 @@ void average_of_equal_windows(const PoolGeometry& g, const PoolPart& part, const
     zero += s - s;
     return s;
   };
+  const auto give_row = [&](int64_t plane, int64_t row, const OverTable::Entry& entry) {
+    T* const out = dx + plane * part.x_plane + row * g.size[2] + column;
+    const T* const from = dy + plane * part.y_plane;
+    fold_rows(g, entry, outputs, &divisors, from, folded);
+    if (stride <= 2) {
+      for (int64_t i = 0; i * stride < columns; i += Vec<T>::lanes)
+        store_columns<T>(sum_of_taps(even, i), stride == 2 ? sum_of_taps(odd, i) : V<T>{}, stride, columns, i,
+                         entry.rows, g.size[2], out);
+    } else {
+      T* const sum = scratch.rows[4];
+      for (int64_t j = 0; j < stride && j < columns; ++j) {
+        const Phase phase(g, part, j, taps);
+        for (int64_t i = 0; i < phase.columns; i += Vec<T>::lanes) store(sum + i, sum_of_taps(phase, i));
+        for (int64_t i = 0; i < phase.columns; ++i) out[j + i * stride] = sum[i];
+      }
+      for (int64_t i = 1; i < entry.rows; ++i) memcpy(out + i * g.size[2], out, columns * sizeof(T));
+    }
+  };
   for (int64_t first = part.row_begin; first < part.row_end;) {
     const OverTable table(g, first, part.row_end, scratch.numbers);
     first = table.end;
-    for (int64_t plane = 0; plane < part.planes; ++plane)
+    for (int64_t plane = 0, planes; plane < part.planes; plane += planes) {
+      planes = lanes_of_taps.usable && part.planes - plane >= kPlanesAtOnce ? kPlanesAtOnce : 1;
       for (int64_t row = table.begin; row < table.end; row += table[row].rows) {
-        T* const out = dx + plane * part.x_plane + row * g.size[2] + column;
-        const int64_t rows = table[row].rows;
-        fold_rows(g, table[row], outputs, &divisors, dy + plane * part.y_plane, folded);
-        if (stride <= 2) {
-          store_phases<T>(even, odd, stride, columns, rows, g.size[2], out, sum_of_taps);
+        const OverTable::Entry& entry = table[row];
+        if (lanes_of_taps.usable && divided_alike(entry)) {
+          divisors.set(entry.over[0].counted);
+          zero += give_short_rows<T>(g, part, entry, divisors, lanes_of_taps, planes, dy + plane * part.y_plane,
+                                     dx + plane * part.x_plane + row * g.size[2] + column);
         } else {
-          T* const sum = scratch.rows[4];
-          for (int64_t j = 0; j < stride && j < columns; ++j) {
-            const Phase phase(g, part, j, taps);
-            for (int64_t i = 0; i < phase.columns; i += Vec<T>::lanes) store(sum + i, sum_of_taps(phase, i));
-            for (int64_t i = 0; i < phase.columns; ++i) out[j + i * stride] = sum[i];
-          }
-          for (int64_t i = 1; i < rows; ++i) memcpy(out + i * g.size[2], out, columns * sizeof(T));
+          for (int64_t i = 0; i < planes; ++i) give_row(plane + i, row, entry);
         }
         if (!any_not_finite<T>(zero)) continue;
-        for (int64_t i = 0; i < rows; ++i)
-          mend_mean_gradient(g, part, row + i, dy + plane * part.y_plane, dx + plane * part.x_plane);
+        for (int64_t i = plane; i < plane + planes; ++i)
+          for (int64_t j = 0; j < entry.rows; ++j)
+            mend_mean_gradient(g, part, row + j, dy + i * part.y_plane, dx + i * part.x_plane);
         zero = V<T>{};
       }
+    }
   }
 }
 
@@ -218,6 +150,8 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* dy, T* dx, vo
     average_of_windows(g, part, dy, dx);
 }
 
+constexpr int64_t kClearedBytes = 2 << 10;
+
 // How far the taps of a window lie behind its first one, which may be in the padding.
 struct TapPlaces {
   int64_t in_plane[256], in_row[256], rows;
@@ -246,26 +180,40 @@ void extreme(const PoolGeometry& g, const PoolPart& part, const T* dy, const uin
   const Range ws = outputs_over(g, 2, part.column_begin, part.column_end);
   const bool whole = columns == width && begin == 0 && end == g.size[0] * g.size[1] * width;
   const int64_t stride = g.stride[2];
+  // Outputs whose windows lie in the part's columns.
+  const int64_t reach = (g.window[2] - 1) * g.dilation[2], room = part.column_end - 1 - reach + g.pad_begin[2];
+  Range inner = {(part.column_begin + g.pad_begin[2] + stride - 1) / stride, room < 0 ? 0 : room / stride + 1};
+  inner.end = inner.end > ws.end ? ws.end : inner.end > ws.begin ? inner.end : ws.begin;
+  inner.begin = inner.begin < inner.end ? inner.begin : inner.end;
+  // Small planes that lie side by side are cleared together, as many as stay in L1.
+  const int64_t joint = whole && part.x_plane == end ? 1 + kClearedBytes / (end * (int64_t)sizeof(T)) : 1;
   for (int64_t plane = 0; plane < part.planes; ++plane) {
-    for (int64_t row = part.row_begin; row < (columns == width ? part.row_begin + 1 : part.row_end); ++row)
-      memset(dx + row * width + part.column_begin, 0, (columns == width ? end - begin : columns) * sizeof(T));
+    if (joint > 1) {
+      const int64_t rest = part.planes - plane;
+      if (plane % joint == 0) memset(dx, 0, (rest < joint ? rest : joint) * end * sizeof(T));
+    } else {
+      for (int64_t row = part.row_begin; row < (columns == width ? part.row_begin + 1 : part.row_end); ++row)
+        memset(dx + row * width + part.column_begin, 0, (columns == width ? end - begin : columns) * sizeof(T));
+    }
     for (int64_t d = ds.begin; d < ds.end; ++d)
       for (int64_t h = hs.begin; h < hs.end; ++h) {
         const int64_t line = (d * g.out[1] + h) * g.out[2];
         const int64_t first_row = (d * g.stride[0] - g.pad_begin[0]) * g.size[1] + h * g.stride[1] - g.pad_begin[1];
         const int64_t start = first_row * width - g.pad_begin[2];
-        const bool inside = columns == width && first_row >= part.row_begin && first_row + places.rows < part.row_end;
-        if (whole || inside) {
-          for (int64_t o = ws.begin; o < ws.end; ++o)
-            dx[start + o * stride + places.in_plane[offsets[line + o]]] += dy[line + o];
-          continue;
-        }
-        for (int64_t o = ws.begin; o < ws.end; ++o) {
-          const int64_t tap = offsets[line + o], at = start + o * stride + places.in_plane[tap];
-          const int64_t column = o * stride - g.pad_begin[2] + places.in_row[tap];
-          if (at >= begin && at < end && column >= part.column_begin && column < part.column_end)
-            dx[at] += dy[line + o];
-        }
+        const bool inside = whole || (first_row >= part.row_begin && first_row + places.rows < part.row_end);
+        const auto give_checked = [&](int64_t from, int64_t to) {
+          for (int64_t o = from; o < to; ++o) {
+            const int64_t tap = offsets[line + o], at = start + o * stride + places.in_plane[tap];
+            const int64_t column = o * stride - g.pad_begin[2] + places.in_row[tap];
+            if (at >= begin && at < end && column >= part.column_begin && column < part.column_end)
+              dx[at] += dy[line + o];
+          }
+        };
+        const Range safe = inside ? columns == width ? ws : inner : Range{ws.begin, ws.begin};
+        give_checked(ws.begin, safe.begin);
+        for (int64_t o = safe.begin; o < safe.end; ++o)
+          dx[start + o * stride + places.in_plane[offsets[line + o]]] += dy[line + o];
+        give_checked(safe.end, ws.end);
       }
     dy += part.y_plane, offsets += part.y_plane, dx += part.x_plane;
   }

@@ -45,8 +45,9 @@ FC_INLINE void fold_planes(int64_t planes, const Visit& visit, const Combine& co
   constexpr int lanes = Vec<T>::lanes;
   for (int64_t first = 0; first < planes; first += lanes) {
     const int64_t count = planes - first < lanes ? planes - first : lanes;
-    V<T> all[lanes] = {};
+    V<T> all[lanes];
     for (int64_t i = 0; i < count; ++i) all[i] = visit(first + i);
+    for (int64_t i = count; i < lanes; ++i) all[i] = V<T>{};
     store(first, fold_square<T>(all, combine), count);
   }
 }
@@ -129,6 +130,7 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
   for (int64_t row = part.row_begin; row < part.row_end; ++row) {
     int64_t row_count, width;
     const int64_t counted = runs_under(g, row, rows, &row_count, &width);
+    V<T> zero{};  // until a mean is infinite or NaN
     for_windows(g, part.column_begin, part.column_end, [&](int64_t o, const Taps& taps) {
       const int64_t cells = taps.count * width;
       const uint32_t rest = bits_of_lanes<T>(0, cells % lanes);
@@ -146,10 +148,11 @@ void average(const PoolGeometry& g, const PoolPart& part, const T* x, T* y, void
       const auto add = [](V<T> a, V<T> b) __attribute__((always_inline)) { return a + b; };
       fold_planes<T>(part.planes, sum_of, add, [&](int64_t plane, V<T> sums, int64_t count) {
         const V<T> means = sums / splat(divisor);
+        zero += means - means;
         for (int64_t i = 0; i < count; ++i) y[(plane + i) * part.y_plane + row * g.out[2] + o] = means[i];
       });
     });
-    for (int64_t plane = 0; plane < part.planes; ++plane) {
+    for (int64_t plane = 0; plane < part.planes && any_not_finite<T>(zero); ++plane) {
       T* const means = y + plane * part.y_plane;
       if (finite_outputs(g, part, row, means)) continue;
       int64_t all;

@@ -40,17 +40,19 @@ struct Variant {
   double norm;  // p
 };
 
-constexpr int kProblems = 60, kLarge = 6, kUsual = 4;
+constexpr int kProblems = 60, kLarge = 6, kUsual = 6, kPlanes = 4;
 
-// The windows of most networks, over more than one vector of columns.
+// The windows of most networks, over more than one vector of columns; then lines of several segments. There are more
+// channels than kernels take at once.
 PoolProblem usual_problem(int number) {
-  constexpr int64_t window[kUsual] = {2, 3, 3, 3}, stride[kUsual] = {2, 2, 2, 1}, pad[kUsual] = {0, 0, 1, 1};
+  constexpr int64_t window[kUsual] = {2, 3, 3, 3, 3, 4}, stride[kUsual] = {2, 2, 2, 1, 2, 1};
+  constexpr int64_t pad[kUsual] = {0, 0, 1, 1, 0, 2};
   PoolProblem p{};
-  p.spatial_rank = 2, p.n = 1, p.c = 3;
+  p.spatial_rank = number < kPlanes ? 2 : 1, p.n = 1, p.c = 9;
   for (int i = 0; i < kMaxSpatial; ++i) {
     p.size[i] = p.window[i] = p.stride[i] = p.dilation[i] = 1;
-    if (i == 0) continue;
-    p.size[i] = 23 + 14 * i, p.window[i] = window[number], p.stride[i] = stride[number];
+    if (i < kMaxSpatial - p.spatial_rank) continue;
+    p.size[i] = number < kPlanes ? 23 + 14 * i : 4100, p.window[i] = window[number], p.stride[i] = stride[number];
     p.pad_begin[i] = p.pad_end[i] = pad[number];
   }
   return p;
