@@ -39,6 +39,43 @@ FC_INLINE void fold_rows(const PoolGeometry& g, const OverTable::Entry& entry, c
   }
 }
 
+// Column i of a phase.
+template <class T>
+FC_INLINE V<T> sum_of_taps(const Phase& phase, const T* folded, int64_t i) {
+  V<T> s{};
+  for (int64_t t = 0; t < phase.taps; ++t) s += load(folded + phase.start + i - phase.shift[t]);
+  return s;
+}
+
+// Rows of dx from a folded row, with a stride of 1 or 2; then one with any. Returns zeros, or NaNs where a sum is not
+// finite.
+template <class T, int STRIDE>
+FC_INLINE V<T> give_phases(const Phase& even, const Phase& odd, int64_t columns, const T* folded, int64_t rows,
+                           int64_t pitch, T* out) {
+  V<T> zero{};
+  for (int64_t i = 0; i * STRIDE < columns; i += Vec<T>::lanes) {
+    const V<T> a = sum_of_taps(even, folded, i), b = STRIDE == 2 ? sum_of_taps(odd, folded, i) : V<T>{};
+    zero += (a - a) + (b - b);
+    store_columns<T>(a, b, STRIDE, columns, i, rows, pitch, out);
+  }
+  return zero;
+}
+template <class T>
+V<T> give_every_phase(const PoolGeometry& g, const PoolPart& part, const T* folded, int64_t* numbers, T* sum, T* out) {
+  const int64_t stride = g.stride[2], columns = part.column_end - part.column_begin;
+  V<T> zero{};
+  for (int64_t j = 0; j < stride && j < columns; ++j) {
+    const Phase phase(g, part, j, numbers);
+    for (int64_t i = 0; i < phase.columns; i += Vec<T>::lanes) {
+      const V<T> s = sum_of_taps(phase, folded, i);
+      zero += s - s;
+      store(sum + i, s);
+    }
+    for (int64_t i = 0; i < phase.columns; ++i) out[j + i * stride] = sum[i];
+  }
+  return zero;
+}
+
 template <class T>
 void average_of_equal_windows(const PoolGeometry& g, const PoolPart& part, const T* dy, T* dx, void* memory) {
   const Scratch<T> scratch(g, memory);
@@ -51,31 +88,15 @@ void average_of_equal_windows(const PoolGeometry& g, const PoolPart& part, const
   // Zeros on both sides of the folded row stand for outputs that do not exist or do not reach this part.
   fill(scratch.rows[0], g.row_elements, T(0));
   T* const folded = scratch.rows[0] + (g.window[2] - 1) * g.dilation[2] / stride - (column + g.pad_begin[2]) / stride;
-  V<T> zero{};  // until a sum is infinite or NaN
-  const auto sum_of_taps = [&](const Phase& phase, int64_t i) __attribute__((always_inline)) {
-    V<T> s{};
-    for (int64_t t = 0; t < phase.taps; ++t) s += load(folded + phase.start + i - phase.shift[t]);
-    zero += s - s;
-    return s;
-  };
-  const auto give_row = [&](int64_t plane, int64_t row, const OverTable::Entry& entry) {
-    T* const out = dx + plane * part.x_plane + row * g.size[2] + column;
-    const T* const from = dy + plane * part.y_plane;
+  const auto give_row = [&](const OverTable::Entry& entry, const T* from, T* out) {
     fold_rows(g, entry, outputs, &divisors, from, folded);
-    if (stride <= 2) {
-      for (int64_t i = 0; i * stride < columns; i += Vec<T>::lanes)
-        store_columns<T>(sum_of_taps(even, i), stride == 2 ? sum_of_taps(odd, i) : V<T>{}, stride, columns, i,
-                         entry.rows, g.size[2], out);
-    } else {
-      T* const sum = scratch.rows[4];
-      for (int64_t j = 0; j < stride && j < columns; ++j) {
-        const Phase phase(g, part, j, taps);
-        for (int64_t i = 0; i < phase.columns; i += Vec<T>::lanes) store(sum + i, sum_of_taps(phase, i));
-        for (int64_t i = 0; i < phase.columns; ++i) out[j + i * stride] = sum[i];
-      }
-      for (int64_t i = 1; i < entry.rows; ++i) memcpy(out + i * g.size[2], out, columns * sizeof(T));
-    }
+    if (stride == 1) return give_phases<T, 1>(even, odd, columns, folded, entry.rows, g.size[2], out);
+    if (stride == 2) return give_phases<T, 2>(even, odd, columns, folded, entry.rows, g.size[2], out);
+    const V<T> zero = give_every_phase<T>(g, part, folded, taps, scratch.rows[4], out);
+    for (int64_t i = 1; i < entry.rows; ++i) memcpy(out + i * g.size[2], out, columns * sizeof(T));
+    return zero;
   };
+  V<T> zero{};  // until a sum is infinite or NaN
   for (int64_t first = part.row_begin; first < part.row_end;) {
     const OverTable table(g, first, part.row_end, scratch.numbers);
     first = table.end;
@@ -88,7 +109,8 @@ void average_of_equal_windows(const PoolGeometry& g, const PoolPart& part, const
           zero += give_short_rows<T>(g, part, entry, divisors, lanes_of_taps, planes, dy + plane * part.y_plane,
                                      dx + plane * part.x_plane + row * g.size[2] + column);
         } else {
-          for (int64_t i = 0; i < planes; ++i) give_row(plane + i, row, entry);
+          for (int64_t i = plane; i < plane + planes; ++i)
+            zero += give_row(entry, dy + i * part.y_plane, dx + i * part.x_plane + row * g.size[2] + column);
         }
         if (!any_not_finite<T>(zero)) continue;
         for (int64_t i = plane; i < plane + planes; ++i)
