@@ -140,16 +140,17 @@ class Run {
                     b.v_pitch(), rest);
   }
 
-  // One chunk of one point: channels [channel, channel + channels) of a depth tap. u begins with the chunk.
+  // One chunk of one point: channels [channel, channel + channels) of a depth tap. u begins with the chunk, the next one
+  // follows it where `next` says so.
   void multiply_chunk(int64_t vectors, int64_t tiles, int64_t tap, int64_t channel, int64_t channels, const float* v,
-                      const float* u, int64_t u_block_pitch, float* products) const {
+                      const float* u, int64_t u_block_pitch, bool next, float* products) const {
     const int64_t pitch = b.v_block_pitch();
     const float* from = v + (tap * g.read_blocks() + channel / g.lanes) * pitch;
     const int64_t parts = ceil_div(tiles, int64_t{b.kernels.tile_rows[vectors]});
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t tile = part * tiles / parts, rows = (part + 1) * tiles / parts - tile;
       b.kernels.multiply(static_cast<int>(rows), static_cast<int>(vectors), channels, from + tile * g.lanes, pitch, u,
-                         u_block_pitch, products + tile * g.lanes, b.v_block_pitch(), tap > 0 || channel > 0);
+                         u_block_pitch, next, products + tile * g.lanes, b.v_block_pitch(), tap > 0 || channel > 0);
     }
   }
 
@@ -162,7 +163,7 @@ class Run {
         for (int64_t c = 0; c < g.read; c += kWinogradChunk)
           multiply_chunk(vectors, tiles, tap, c, std::min(kWinogradChunk, g.read - c), v + point * b.v_pitch(),
                          u + g.filter_of(point) * b.u_pitch(vectors, b.depth) + (tap * g.read + c) * vectors * g.lanes,
-                         vectors * g.lanes * g.lanes, products + point * b.v_pitch());
+                         vectors * g.lanes * g.lanes, b.far_whole, products + point * b.v_pitch());
   }
 
   void multiply_fused(int64_t group, int64_t piece, int64_t tiles, const float* v, const Scratch& s) const {
@@ -183,7 +184,7 @@ class Run {
         for (int64_t point = 0; point < g.points; ++point) {
           filter.prefetch(group, vector, vectors, c + channels, next, point);
           multiply_chunk(vectors, tiles, tap, c, channels, v + point * b.v_pitch(), s.u + g.filter_of(point) * pitch,
-                         block_pitch, s.products + point * b.v_pitch());
+                         block_pitch, false, s.products + point * b.v_pitch());
         }
       }
   }

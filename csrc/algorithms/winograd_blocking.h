@@ -9,18 +9,16 @@
 
 namespace fastconv {
 
-inline constexpr int64_t kWinogradChunk = 64;  // channels of one chain of multiply-adds
-
 enum class WinogradSchedule { kFused, kStaged, kFusedWeight };
 
 // How a problem is cut; no bit of a result depends on it.
 struct WinogradBlocking {
-  static constexpr int64_t kBlockTiles = 42;       // of a fused block
-  static constexpr int64_t kJointTiles = 64;       // of a block of the staged schedules
-  static constexpr int64_t kLeastTiles = 21;       // of any block, where threads share few
-  static constexpr int64_t kWholeBytes = 6 << 20;  // of transformed weights that a plan keeps
-  static constexpr int64_t kMostOwn = 64;          // blocks of groups: bits of a word
-  static constexpr int64_t kPad = 48;              // elements between points, so that they do not share cache sets
+  static constexpr int64_t kBlockTiles = 42;        // of a fused block
+  static constexpr int64_t kJointTiles = 64;        // of a block of the staged schedules
+  static constexpr int64_t kLeastTiles = 21;        // of any block, where threads share few
+  static constexpr int64_t kWholeBytes = 17 << 20;  // of transformed weights that a plan keeps
+  static constexpr int64_t kMostOwn = 64;           // blocks of groups: bits of a word
+  static constexpr int64_t kPad = 48;               // elements between points, so that they do not share cache sets
 
   const WinogradKernels& kernels;
   const WinogradGeometry g;
@@ -29,6 +27,7 @@ struct WinogradBlocking {
   // Threads share what they read where it is large; else each transforms all it needs itself, which is sooner done than
   // it moves from another core's cache.
   bool own_whole, own_v;
+  bool far_whole;  // transformed weights come from beyond L2
   int64_t widest;  // vectors of a piece, at most
   int64_t pieces;  // of a group
   int64_t block;   // tiles of a block
@@ -44,6 +43,7 @@ struct WinogradBlocking {
     depth = g.depth_taps * g.read;
     depth_blocks = g.depth_taps * g.read_blocks();
     keeps_whole = whole_elements() * 4 <= kWholeBytes;
+    far_whole = whole_elements() * 4 > m.l2_bytes / 2;
     const int64_t tiles = std::max<int64_t>(1, g.tiles);
     const int64_t fused_blocks = ceil_div(tiles, kBlockTiles);
     const bool v_is_small = g.points * depth_blocks * g.lanes * kBlockTiles * 4 <= 2 * m.l2_bytes;

@@ -32,15 +32,18 @@ struct WinogradTransformTable {  // winograd_transform.cc
   WinogradTransforms down_3x3, up_3x3;  // 3 x 3 of stride 2: 4 x 4 pixels of y, or 8 x 8 of x in backward-data
 };
 
+inline constexpr int64_t kWinogradChunk = 64;  // channels of one chain of multiply-adds
+
 struct WinogradKernels {  // winograd_tile.cc
   int lanes;
   int vectors;       // of written channels in a register tile, at most
   int tile_rows[5];  // tiles in a register tile of so many vectors, at most
   // products[v * vector_pitch + t * L ..] (+)= sum over c < channels of input[c / L][t][c % L] * u[c][vectors][L] for
   // tiles t < rows and vectors v; blocks of L channels are block_pitch and u_block_pitch apart. The sum is one chain in
-  // ascending c from zero; `accumulate` adds it to what is there.
+  // ascending c from zero; `accumulate` adds it to what is there. `next`: the next chunk of u,
+  // kWinogradChunk channels behind, comes from beyond L1 and is asked for.
   void (*multiply)(int rows, int vectors, int64_t channels, const float* input, int64_t block_pitch, const float* u,
-                   int64_t u_block_pitch, float* products, int64_t vector_pitch, bool accumulate);
+                   int64_t u_block_pitch, bool next, float* products, int64_t vector_pitch, bool accumulate);
   // dst[row * dst_pitch + column] = src[column * L + row] + bias[row] + residual[row * dst_pitch + column], negative
   // ones made zero by `relu`, for row < rows <= L and column < columns; bias and residual may be null. Whole
   // squares of src are read.

@@ -23,7 +23,7 @@ constexpr int most_rows(int vectors) {
   return vectors == 1 ? 12 : 6;
 }
 
-template <int ROWS, int VECTORS>
+template <int ROWS, int VECTORS, bool NEXT>
 void multiply_tile(int64_t channels, const float* __restrict input, int64_t block_pitch, const float* __restrict u,
                    int64_t u_block_pitch, float* __restrict products, int64_t vector_pitch, bool accumulate) {
   V<float> sum[ROWS][VECTORS] = {};
@@ -35,7 +35,10 @@ void multiply_tile(int64_t channels, const float* __restrict input, int64_t bloc
     for (; at < end; ++at, w += VECTORS * L) {
       V<float> column[VECTORS];
 #pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) column[v] = load(w + v * L);
+      for (int v = 0; v < VECTORS; ++v) {
+        column[v] = load(w + v * L);
+        if constexpr (NEXT) __builtin_prefetch(w + (kWinogradChunk * VECTORS + v) * L, 0, 2);
+      }
 #pragma GCC unroll 16
       for (int r = 0; r < ROWS; ++r) {
         const V<float> factor = splat(at[r * L]);
@@ -54,14 +57,14 @@ void multiply_tile(int64_t channels, const float* __restrict input, int64_t bloc
     }
 }
 
-template <int VECTORS>
+template <int VECTORS, bool NEXT>
 void multiply_rows(int rows, int64_t channels, const float* input, int64_t block_pitch, const float* u,
                    int64_t u_block_pitch, float* products, int64_t vector_pitch, bool accumulate) {
-#define FC_CASE(n)                                                                                             \
-  case n:                                                                                                      \
-    if constexpr (n <= most_rows(VECTORS))                                                                     \
-      return multiply_tile<n, VECTORS>(channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, \
-                                       accumulate);                                                            \
+#define FC_CASE(n)                                                                                                   \
+  case n:                                                                                                            \
+    if constexpr (n <= most_rows(VECTORS))                                                                           \
+      return multiply_tile<n, VECTORS, NEXT>(channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, \
+                                             accumulate);                                                            \
     break;
   switch (rows) {
     FC_CASE(1)
@@ -84,17 +87,25 @@ void multiply_rows(int rows, int64_t channels, const float* input, int64_t block
 #undef FC_CASE
 }
 
+template <bool NEXT>
+void multiply_vectors(int rows, int vectors, int64_t channels, const float* input, int64_t block_pitch, const float* u,
+                      int64_t u_block_pitch, float* products, int64_t vector_pitch, bool accumulate) {
+#define FC_CASE(n)                                                                                                \
+  if constexpr (n <= kVectors)                                                                                    \
+    if (vectors == n)                                                                                             \
+      return multiply_rows<n, NEXT>(rows, channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, \
+                                    accumulate);
+  FC_CASE(1)
+  FC_CASE(2)
+  FC_CASE(3)
+  FC_CASE(4)
+#undef FC_CASE
+}
+
 void multiply(int rows, int vectors, int64_t channels, const float* input, int64_t block_pitch, const float* u,
-              int64_t u_block_pitch, float* products, int64_t vector_pitch, bool accumulate) {
-  if (vectors == 1)
-    return multiply_rows<1>(rows, channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, accumulate);
-  if (vectors == 2)
-    return multiply_rows<2>(rows, channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, accumulate);
-  if constexpr (kVectors > 2) {
-    if (vectors == 3)
-      return multiply_rows<3>(rows, channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, accumulate);
-    return multiply_rows<4>(rows, channels, input, block_pitch, u, u_block_pitch, products, vector_pitch, accumulate);
-  }
+              int64_t u_block_pitch, bool next, float* products, int64_t vector_pitch, bool accumulate) {
+  (next ? multiply_vectors<true> : multiply_vectors<false>)(rows, vectors, channels, input, block_pitch, u,
+                                                            u_block_pitch, products, vector_pitch, accumulate);
 }
 
 void store_rows(int64_t rows, int64_t columns, const float* src, float* dst, int64_t dst_pitch, const float* bias,
