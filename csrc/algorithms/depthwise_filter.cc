@@ -69,6 +69,20 @@ struct TapTile {
   }
 };
 
+// A kernel call of every channel: `x` and `y` are where it begins in their planes, `sums` in the channel's sums.
+template <class T>
+struct TapCall {
+  void (*kernel)(const DepthwiseTaps<T>*);
+  int64_t x, y, sums;
+  DepthwiseTaps<T> at;
+};
+
+// Some rows of a strip and their calls [begin, end). All rows, but where x and y are widened a few at a time.
+struct Segment {
+  int64_t strip, first, last;
+  size_t begin, end;
+};
+
 template <class T>
 class Filter {
  public:
@@ -90,6 +104,15 @@ class Filter {
       count -= (count + 1) % 2;
       tiles.emplace_back(grid.axis[2], t, count, kernels.lanes);
       t += count;
+    }
+    for (int64_t strip = 0; strip < cut.strips; ++strip) {
+      const int64_t all = grid.axis[1].columns, end = (strip + 1) * all / cut.strips;
+      for (int64_t row = strip * all / cut.strips, last; row < end; row = last) {
+        last = x.is_half() ? std::min(end, row + stage.rows) : end;
+        const size_t begin = calls.size();
+        list_calls(row, last);
+        segments.push_back({strip, row, last, begin, calls.size()});
+      }
     }
   }
 
@@ -132,60 +155,71 @@ class Filter {
       }
   }
 
+  int64_t sums_of(int rows, const TapTile<T>& tile) const { return rows * tile.taps * kernels.lanes; }
+
   // Every unit, a strip of rows of an image, is read by all tiles while it is near.
   void compute(int64_t k, int64_t first_unit, int64_t last_unit, T* dw, T* sums) const {
     T* room = sums;
-    each_tile([&](int64_t, int64_t, int, const TapTile<T>&, int64_t) {
-      std::fill_n(room, kMostSums, T(0));
+    each_tile([&](int64_t, int64_t, int rows, const TapTile<T>& tile, int64_t) {
+      std::fill_n(room, sums_of(rows, tile), T(0));
       room += kMostSums;
     });
     for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-      const int64_t n = unit / cut.strips, strip = unit % cut.strips, all = grid.axis[1].columns;
-      const int64_t first = strip * all / cut.strips, last = (strip + 1) * all / cut.strips;
+      const int64_t n = unit / cut.strips;
       const int64_t of_x = n * r.x_batch_pitch + k / (p.k / p.groups) * r.x_channel_pitch;
       const int64_t of_y = n * r.y_batch_pitch + k * r.y_channel_pitch;
-      if (!x.is_half()) {
-        add_rows(first, last, x.at(of_x), y.at(of_y), sums);
-        continue;
-      }
-      for (int64_t row = first; row < last; row += stage.rows) {
-        const int64_t end = std::min(last, row + stage.rows);
-        const auto [from, to] = stage.read_rows(row, end);
-        const int64_t x_width = grid.axis[2].size, y_width = grid.axis[2].columns, cells = (to - from) * x_width;
-        const int64_t pixels = (end - row) * y_width;
-        T* y_room = room + stage.read;
-        {
-          const PhaseScope widening(r.phases, Phase::kConversions);
-          x.gather_row(gemm, cells, 0, cells, of_x + from * x_width, 1, 0, room, 0, 1);
-          y.gather_row(gemm, pixels, 0, pixels, of_y + row * y_width, 1, 0, y_room, 0, 1);
-        }
-        add_rows(row, end, room - from * x_width, y_room - row * y_width, sums);
-      }
+      for (const Segment& segment : segments)
+        if (segment.strip == unit % cut.strips) add_segment(segment, of_x, of_y, room, sums);
     }
     each_tile([&](int64_t t0, int64_t t1, int rows, const TapTile<T>& tile, int64_t number) {
       const int count = static_cast<int>(tile.taps);
+      T* to = dw + (t0 * p.filter[1] + t1) * p.filter[2] + tile.first;
+      const auto total = direct_kernels<T>(*r.machine).filter_total;
+      if (count == p.filter[2]) return total(rows * count, sums + number * kMostSums, to);
       T totals[kMostSums];
-      direct_kernels<T>(*r.machine).filter_total(rows * count, sums + number * kMostSums, totals);
-      for (int i = 0; i < rows; ++i)
-        std::copy(totals + i * count, totals + (i + 1) * count,
-                  dw + ((t0 * p.filter[1] + t1 + i) * p.filter[2] + tile.first));
+      total(rows * count, sums + number * kMostSums, totals);
+      for (int i = 0; i < rows; ++i) std::copy(totals + i * count, totals + (i + 1) * count, to + i * p.filter[2]);
     });
   }
 
-  // The rows [first, last) of y in every plane along the depth. Pointers are to row 0.
-  void add_rows(int64_t first, int64_t last, const T* image, const T* gradient, T* sums) const {
+  // `room` is for halves, made wider.
+  void add_segment(const Segment& segment, int64_t of_x, int64_t of_y, T* room, T* sums) const {
+    const T *image, *gradient;
+    if (x.is_half()) {
+      const auto [from, to] = stage.read_rows(segment.first, segment.last);
+      const int64_t x_width = grid.axis[2].size, y_width = grid.axis[2].columns, cells = (to - from) * x_width;
+      const int64_t pixels = (segment.last - segment.first) * y_width;
+      T* y_room = room + stage.read;
+      const PhaseScope widening(r.phases, Phase::kConversions);
+      x.gather_row(gemm, cells, 0, cells, of_x + from * x_width, 1, 0, room, 0, 1);
+      y.gather_row(gemm, pixels, 0, pixels, of_y + segment.first * y_width, 1, 0, y_room, 0, 1);
+      image = room - from * x_width, gradient = y_room - segment.first * y_width;
+    } else {
+      image = x.at(of_x), gradient = y.at(of_y);
+    }
     const PhaseScope multiplying(r.phases, Phase::kProducts);
+    for (size_t i = segment.begin; i < segment.end; ++i) {
+      const TapCall<T>& call = calls[i];
+      DepthwiseTaps<T> at = call.at;
+      at.x = image + call.x, at.y = gradient + call.y, at.sums = sums + call.sums;
+      call.kernel(&at);
+    }
+  }
+
+  // The calls for rows [first, last) of y in every plane along the depth.
+  void list_calls(int64_t first, int64_t last) {
     const ColumnAxis &depth = grid.axis[0], &a = grid.axis[1], &b = grid.axis[2];
     each_tile([&](int64_t t0, int64_t t1, int filter_rows, const TapTile<T>& tile, int64_t number) {
-      const auto kernel = kernels.taps(stride, filter_rows, static_cast<int>(tile.taps));
-      DepthwiseTaps<T> at{};
+      TapCall<T> call{};
+      call.kernel = kernels.taps(stride, filter_rows, static_cast<int>(tile.taps));
+      call.sums = number * kMostSums;
+      DepthwiseTaps<T>& at = call.at;
       at.x_row = shared.pitch * b.size;
       at.y_row = shared.residues * b.columns;
       at.columns = b.columns;
       at.x_of = tile.x_of.data();
       at.bits = tile.bits.data();
       at.left = tile.left, at.right = tile.right;
-      at.sums = sums + number * kMostSums;
       for (int64_t o = 0; o < depth.columns; ++o) {
         const int64_t plane = o * depth.step + depth.offset + t0 * depth.offset_step;
         if (plane < 0 || plane >= depth.size) continue;
@@ -193,9 +227,9 @@ class Filter {
           at.rows = rows;
           shared.set_limits(a, begin, &at);
           if (x.is_half()) at.last_row = std::min(at.last_row, (rows - 1) * stride + filter_rows);
-          at.x = image + (plane * a.size + begin) * b.size;
-          at.y = gradient + (o * a.columns + point) * b.columns;
-          kernel(&at);
+          call.x = (plane * a.size + begin) * b.size;
+          call.y = (o * a.columns + point) * b.columns;
+          calls.push_back(call);
         });
       }
     });
@@ -212,6 +246,8 @@ class Filter {
   const DepthwiseStage stage;
   const Stored<T> x, y;
   std::vector<TapTile<T>> tiles;
+  std::vector<TapCall<T>> calls;
+  std::vector<Segment> segments;
 };
 
 }  // namespace
