@@ -259,8 +259,8 @@ class Planes {
     const int64_t pitch = forward ? r.y_channel_pitch : r.x_channel_pitch;
     for (int64_t i = 0; i < written_size[0]; ++i) {
       T* at = (forward ? y : x).at(to + i * plane);
-      compute_slice(slices[static_cast<size_t>(i)], (forward ? x : y).at(read_at(n, channel)), at, channel, channels,
-                    row, last_row);
+      compute_slice(slices[static_cast<size_t>(i)], (forward ? x : y).at(read_at(n, channel)),
+                    forward ? r.x_channel_pitch : r.y_channel_pitch, at, pitch, channel, channels, row, last_row);
       for (int64_t c = 0; store.more && !adds_border(p) && c < channels; ++c) {
         const int64_t first = row * width + c * pitch;
         finish(at + first, r.residual ? residual.at(to + i * plane + first) : nullptr, last_row - row);
@@ -283,19 +283,20 @@ class Planes {
                       forward ? r.x_channel_pitch : r.y_channel_pitch, room, cells, channels);
       if (r.residual) residual.gather_row(gemm, pixels, 0, pixels, to, 1, pitch, addends, pixels, channels);
     }
-    for (int64_t c = 0; c < channels; ++c) {
+    {
       const PhaseScope multiplying(r.phases, Phase::kProducts);
-      T* written = made + c * pixels;
-      compute_slice(slices[0], room + c * cells - first * read_width, written - row * width, channel + c, 1, row,
+      compute_slice(slices[0], room - first * read_width, cells, made - row * width, pixels, channel, channels, row,
                     last_row);
-      if (store.more) finish(written, r.residual ? addends + c * pixels : nullptr, last_row - row);
+      for (int64_t c = 0; store.more && c < channels; ++c)
+        finish(made + c * pixels, r.residual ? addends + c * pixels : nullptr, last_row - row);
     }
     const PhaseScope narrowing(r.phases, Phase::kConversions);
     (forward ? y : x).put_rows(gemm, channels, pixels, made, pixels, to, pitch);
   }
 
-  void compute_slice(const Slice& slice, const T* read, T* written, int64_t channel, int64_t channels, int64_t row,
-                     int64_t last_row) const {
+  // Channels are so far apart in what is read, and in what is written.
+  void compute_slice(const Slice& slice, const T* read, int64_t read_pitch, T* written, int64_t written_pitch,
+                     int64_t channel, int64_t channels, int64_t row, int64_t last_row) const {
     const T* w = static_cast<const T*>(r.w) + (forward ? channel : channel * multiplier) * taps(p);
     const T* bias = r.bias ? static_cast<const T*>(r.bias) + channel : nullptr;
     const bool whole_plane = row == 0 && last_row == written_size[1];
@@ -308,8 +309,8 @@ class Planes {
       at.group = slice.groups.data() + call.group;
       at.bias = at.accumulate ? nullptr : bias;
       at.channels = channels;
-      at.x_channel = forward ? r.x_channel_pitch : r.y_channel_pitch;
-      at.y_channel = forward ? r.y_channel_pitch : r.x_channel_pitch;
+      at.x_channel = read_pitch;
+      at.y_channel = written_pitch;
       at.w_channel = taps(p);
       const bool last = i + 1 == slice.calls.size() || !slice.calls[i + 1].plane.accumulate;
       at.clamps = last && store.clamps;
