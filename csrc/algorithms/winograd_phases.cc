@@ -217,7 +217,11 @@ class Images {
     for (int64_t at = 0; at < head; ++at)
       x[row + at] = from[(at + p.pad_begin[2]) % s * of_phase + (at + p.pad_begin[2]) / s];
     if constexpr (!kHalf) return interleave(size - head, s, from + next, of_phase, x + row + head);
-    for (int64_t at = head; at < size; ++at) x[row + at] = from[(at - head) % s * of_phase + next + (at - head) / s];
+    for (int64_t j = 0; j < std::min(s, size - head); ++j) {
+      const E* phase = from + j * of_phase + next;
+      E* to = x + row + head + j;
+      for (int64_t c = 0, count = ceil_div(size - head - j, s); c < count; ++c) to[c * s] = phase[c];
+    }
   }
   // Rows of a group's channels to pixels a stride apart.
   void turn(int64_t count, const E* from, int64_t pitch, E* to) const {
