@@ -336,7 +336,7 @@ class FilterRun {
 
 }  // namespace
 
-// Of the register tile: see kernels/winograd_gradient.cc. Memory holds U of several slabs.
+// Of the register tile: see kernels/winograd_gradient.cc. Memory holds U of several slabs, where L2 does not.
 void winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e) {
   const Blocking b(form, p, m);
   const WinogradGeometry& g = b.g;
@@ -347,7 +347,7 @@ void winograd_filter_estimate(const WinogradForm& form, const ConvProblem& p, co
   e->add("filter tiles",
          8 * times(g.points, b.slabs, g.groups, b.v_blocks, b.d_blocks, g.lanes, g.lanes) / m.flops_f32);
   e->add("filters turned", times(g.filters) * filters * 2e-9);
-  if (b.keeps_u() && b.parts == 1)
+  if (b.keeps_u() && b.parts == 1 && times(g.filters, b.u_point(), sizeof(float)) > times(m.l2_bytes))
     e->add("sums", times(b.slabs, g.filters, g.lanes, 8) * filters / (3 * m.bytes_per_second));
   g.add_transforms(p, times(b.v_blocks, g.groups), times(b.d_blocks, g.groups), e);
 }
