@@ -138,3 +138,12 @@ def test_a_plan_may_be_updated_while_others_call_it(problem):
     finally:
         stop.set()
         swapper.join()
+
+
+def test_the_filter_gradient_of_one_channel_is_cut_for_threads():
+    def sums(problem):
+        return next(a for a in fc.algorithms(problem) if a["name"] == "implicit_gemm")["estimated_work"]["sums"]
+
+    # As many parts as with eight channels, which have eight times the sums.
+    one, eight = (sums(f"bwd_filter n64 c{c} h28 w28 k32 r5 s5 stride1 pad2 dil1 g1 nchw f32") for c in (1, 8))
+    assert 8 * one == pytest.approx(eight)

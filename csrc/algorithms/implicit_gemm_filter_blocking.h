@@ -79,13 +79,19 @@ struct FilterBlocking {
       return std::clamp(m.l2_bytes / 2 / width, kFilterLeastStrip, kFilterStrip);
     };
     const int64_t weights = groups * vectors * tiles.lanes * channels * filter;
-    copy_cycles = -1;
+    tile_cycles = static_cast<double>(pixels * groups) * tile_cost(lanes, channels);
+    double least = -1;
     const auto try_shares = [&](int64_t part_count, int64_t lane_count, int64_t channel_count) {
       const double points = static_cast<double>(pixels * groups);
       const double cycles = points * ((in_place ? 0 : copied) * kCopied * static_cast<double>(channels * lane_count) +
                                       kTurned * static_cast<double>(lanes * channel_count)) +
                             kSummed * static_cast<double>(swapped && part_count == 1 ? 0 : part_count * weights);
-      if (copy_cycles >= 0 && cycles >= copy_cycles) return;
+      // One channel cannot be shared: threads that find no item wait.
+      const int64_t items = std::min(part_count * lane_count * channel_count * groups, kFilterItems);
+      const double waiting =
+          channels > 1 ? 0 : tile_cycles * (1.0 / static_cast<double>(items) - 1.0 / static_cast<double>(kFilterItems));
+      if (least >= 0 && cycles + waiting >= least) return;
+      least = cycles + waiting;
       copy_cycles = cycles;
       parts = part_count, lane_shares = lane_count, channel_shares = channel_count;
     };
@@ -99,7 +105,6 @@ struct FilterBlocking {
     }
     // As equal as can be: every part has as many strips.
     strips = ceil_div(std::max<int64_t>(1, pixels), parts * strip_for(lane_shares)) * parts;
-    tile_cycles = static_cast<double>(pixels * groups) * tile_cost(lanes, channels);
 
     const int64_t share = ceil_div(channels, channel_shares);
     channel_block =

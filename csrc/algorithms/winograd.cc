@@ -262,14 +262,18 @@ void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Mac
   g.add_transforms(p, times(b.depth_blocks, g.groups), times(vectors, g.groups), e);
 }
 
+int64_t winograd_workspace_of(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
+                              bool packed) {
+  if (p.pass == Pass::kBackwardFilter) return winograd_filter_workspace(form, p, m, slots);
+  const WinogradRoom room(WinogradBlocking(form, p, m, packed, slots), packed);
+  return room.shared() + slots * room.each();
+}
+
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
                                  bool packed) {
-  if (p.pass == Pass::kBackwardFilter) return winograd_filter_workspace(form, p, m, slots);
   int64_t most = 0;
-  for (int s = 1; s <= slots; ++s) {  // a call may get fewer threads than it was planned for, and larger blocks
-    const WinogradRoom room(WinogradBlocking(form, p, m, packed, s), packed);
-    most = std::max(most, room.shared() + s * room.each());
-  }
+  for (int s = 1; s <= slots; ++s)  // a call may get fewer threads than it was planned for, and larger blocks
+    most = std::max(most, winograd_workspace_of(form, p, m, s, packed));
   return most;
 }
 

@@ -315,6 +315,8 @@ void winograd_filter_run(const WinogradForm& form, const ConvProblem& p, const R
 // ---- winograd.cc ----------------------------------------------------------------------------------------------
 bool winograd_why_not(const char* name, const WinogradForm& form, const ConvProblem& p, const Machine& m, char* text);
 void winograd_estimate(const WinogradForm& form, const ConvProblem& p, const Machine& m, Estimate* e);
+// Of exactly so many threads; of that many or fewer.
+int64_t winograd_workspace_of(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots, bool packed);
 int64_t winograd_workspace_bytes(const WinogradForm& form, const ConvProblem& p, const Machine& m, int slots,
                                  bool packed);
 int64_t winograd_multiplications(const WinogradForm& form, const ConvProblem& p, const Machine& m);  // of all passes

@@ -122,34 +122,37 @@ class Images {
   }
 
   void split(int64_t first, int64_t count, E* split) const {
-    const bool last = p.x_layout == Layout::kChannelsLast;
-    const int64_t together = last ? d.channels : 1, parts = p.c / together;
-    const int64_t blocks = ceil_div(d.dense.size[1], kRows);
-    parallel_for(r.parallel, count * parts * d.depths * blocks, [&](int64_t item, int) {
-      const PhaseScope moving(r.phases, Phase::kInput);
-      const int64_t row = item % blocks * kRows, depth = item / blocks % d.depths;
-      const int64_t channel = item / blocks / d.depths % parts * together, n = item / blocks / d.depths / parts;
-      const int64_t end = std::min(row + kRows, d.dense.size[1]);
+    each_rows(count, d.dense.size[1], Phase::kInput, [&](const Rows& rows, int64_t cell, int64_t end) {
       for (int64_t i = 0; i < d.phases[0]; ++i)
-        for (int64_t cell = row; cell < end; ++cell)
-          split_row(first + n, depth, channel, together, i, cell, split + n * d.image);
+        for (int64_t at = cell; at < end; ++at)
+          split_row(first + rows.n, rows.depth, rows.channel, rows.channels, i, at, split + rows.n * d.image);
     });
   }
 
   void join(int64_t first, int64_t count, const E* split) const {
-    const bool last = p.x_layout == Layout::kChannelsLast;
-    const int64_t together = last ? d.channels : 1, parts = p.c / together, blocks = ceil_div(p.size[1], kRows);
-    parallel_for(r.parallel, count * parts * d.depths * blocks, [&](int64_t item, int) {
-      const PhaseScope moving(r.phases, Phase::kOutput);
-      const int64_t row = item % blocks * kRows, depth = item / blocks % d.depths;
-      const int64_t channel = item / blocks / d.depths % parts * together, n = item / blocks / d.depths / parts;
-      for (int64_t y = row; y < std::min(row + kRows, p.size[1]); ++y)
-        join_row(first + n, depth, channel, y, split + n * d.image);
+    each_rows(count, p.size[1], Phase::kOutput, [&](const Rows& rows, int64_t row, int64_t end) {
+      for (int64_t y = row; y < end; ++y)
+        join_row(first + rows.n, rows.depth, rows.channel, y, split + rows.n * d.image);
     });
   }
 
  private:
   static constexpr bool kHalf = sizeof(E) == 2;
+
+  struct Rows {
+    int64_t n, depth, channel, channels;
+  };
+  // visit(rows, begin, end) for some of `all` rows at a time, of one channel or, channels last, of a group's.
+  template <class Visit>
+  void each_rows(int64_t count, int64_t all, Phase phase, const Visit& visit) const {
+    const int64_t together = p.x_layout == Layout::kChannelsLast ? d.channels : 1, parts = p.c / together;
+    const int64_t blocks = ceil_div(all, kRows);
+    parallel_for(r.parallel, count * parts * d.depths * blocks, [&](int64_t item, int) {
+      const PhaseScope moving(r.phases, phase);
+      const int64_t row = item % blocks * kRows, plane = item / blocks, part = plane / d.depths;
+      visit(Rows{part / parts, plane % d.depths, part % parts * together, together}, row, std::min(row + kRows, all));
+    });
+  }
 
   int64_t row_of(int64_t n, int64_t depth, int64_t channel, int64_t y) const {
     return n * layout.batch_pitch + channel * layout.channel_step() +
@@ -254,8 +257,8 @@ struct Room {
     // The last images may be fewer, and so the schedule another one.
     const bool comes_packed = has_packed || packed > 0;
     const ConvProblem last = d.of_images(d.p.n % std::max<int64_t>(1, chunk));
-    inner = std::max(winograd_workspace_bytes(form, d.of_images(chunk), m, slots, comes_packed),
-                     winograd_workspace_bytes(form, last, m, slots, comes_packed));
+    inner = std::max(winograd_workspace_of(form, d.of_images(chunk), m, slots, comes_packed),
+                     winograd_workspace_of(form, last, m, slots, comes_packed));
   }
 };
 
