@@ -138,6 +138,7 @@ void depthwise_planes_run(const ConvProblem& problem, const RunContext& context)
 
 bool depthwise_filter_serves(const ConvProblem& problem);
 int64_t depthwise_filter_bytes(const ConvProblem& problem, const Machine& machine, int slots);  // of workspace
+int64_t depthwise_filter_call_bytes(const ConvProblem& problem, const Machine& machine);        // of its lists
 template <class T>
 void depthwise_filter_run(const ConvProblem& problem, const RunContext& context);
 

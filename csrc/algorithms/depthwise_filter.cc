@@ -134,13 +134,23 @@ class Filter {
     if (adds_border(p)) depthwise_border_run<T>(p, r, nullptr, 0);
   }
 
-  // Sums of all tiles, and a strip of x and of y where those are halves.
-  static int64_t slot_bytes(const ConvProblem& p, const Machine& m) {
+  static int64_t tile_count(const ConvProblem& p, const Machine& m) {
     const DepthwiseTapsKernelsOf<T>& kernels = taps_kernels<T>(m);
     const int64_t whole = p.filter[2] / kernels.most_taps, rest = p.filter[2] % kernels.most_taps;
     const int64_t across = whole + (rest == 0 ? 0 : rest % 2 == 1 ? 1 : 2);  // tiles have odd widths
-    const int64_t tiles = p.filter[0] * ceil_div(p.filter[1], int64_t{kernels.most_filter_rows}) * across;
-    return aligned(tiles * kMostSums * sizeof(T)) + DepthwiseStage(p).bytes();
+    return p.filter[0] * ceil_div(p.filter[1], int64_t{kernels.most_filter_rows}) * across;
+  }
+  // Sums of all tiles, and a strip of x and of y where those are halves.
+  static int64_t slot_bytes(const ConvProblem& p, const Machine& m) {
+    return aligned(tile_count(p, m) * kMostSums * sizeof(T)) + DepthwiseStage(p).bytes();
+  }
+  // Of the lists of calls and segments, at most.
+  static int64_t call_bytes(const ConvProblem& p, const Machine& m) {
+    const int64_t strips = Cut(p).strips, rows = output_size(p, 1);
+    const int64_t segments = strips + (is_half(p.dtype) ? rows / DepthwiseStage(p).rows : 0);
+    const SharedRows shared(forward_grid(p).axis[1], static_cast<int>(p.stride[2]));
+    const int64_t calls = segments * tile_count(p, m) * output_size(p, 0) * std::min(shared.residues, rows);
+    return calls * static_cast<int64_t>(sizeof(TapCall<T>)) + segments * static_cast<int64_t>(sizeof(Segment));
   }
 
  private:
@@ -259,6 +269,10 @@ bool depthwise_filter_serves(const ConvProblem& p) {
   const ColumnAxis columns = phase_axis(p, 2, 0);
   if (columns.step > 2 || (columns.step == 2 && columns.offset_step != 1 && columns.taps > 1)) return false;
   return SharedRows(phase_axis(p, 1, 0), columns.step).fits;
+}
+
+int64_t depthwise_filter_call_bytes(const ConvProblem& p, const Machine& m) {
+  return p.dtype == DType::kFloat64 ? Filter<double>::call_bytes(p, m) : Filter<float>::call_bytes(p, m);
 }
 
 int64_t depthwise_filter_bytes(const ConvProblem& p, const Machine& m, int slots) {

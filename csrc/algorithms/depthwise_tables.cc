@@ -30,7 +30,9 @@ int64_t depthwise_table_bytes(const ConvProblem& p, const Machine& m, int slots)
     return border_bytes(p) + masks + kGrowth * taps * (kStep + 4) + (slices + 1) * slice;
   }
   // x_of, bits and the tile itself
-  if (depthwise_filter_serves(p)) return border_bytes(p) + kGrowth * taps * 96 + kGrowth * taps * 8 + masks;
+  if (depthwise_filter_serves(p))
+    return border_bytes(p) + kGrowth * taps * 96 + kGrowth * taps * 8 + masks +
+           kGrowth * depthwise_filter_call_bytes(p, m);
   if (depthwise_pixels_serve(p))
     return border_bytes(p) + kGrowth * (columns + p.stride[2]) * kColumn +
            slots * kGrowth * (groups * kGroup + columns * kColumn);
