@@ -274,7 +274,7 @@ void set_threads(int threads) { limit.store(threads, std::memory_order_relaxed);
 int granted_threads(int threads) {
   if (threads <= 0) return std::min(default_threads(), kMostSlots);
   const int most = limit.load(std::memory_order_relaxed);
-  return std::min(threads, most > 0 ? most : kMostSlots);
+  return std::min({threads, most > 0 ? most : kMostSlots, kMostSlots});
 }
 
 void use_openmp(OpenMpRegion begin, OpenMpThread thread) {

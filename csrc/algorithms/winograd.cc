@@ -120,7 +120,7 @@ class Run {
       const int64_t block = item % blocks, piece = item / blocks % b.pieces, group = item / blocks / b.pieces;
       const Scratch s = scratch(slot);
       float* v = place(room.joint > 0 ? joint : s.v, block, group);
-      const uint64_t bit = uint64_t{room.v > 0} << (block * g.groups + group);
+      const uint64_t bit = room.v > 0 ? uint64_t{1} << (block * g.groups + group) : 0;
       for (int64_t i = 0; i < b.depth_blocks && (made[slot] & bit) != bit; ++i)
         transform_input(first + block, group, i, v, s.rest);
       made[slot] |= bit;
@@ -179,8 +179,8 @@ class Run {
                              s.u + i / g.lanes * block_pitch, pitch);
         }
         const PhaseScope multiplying(r.phases, Phase::kProducts);
-        const int64_t next =
-            std::min(kWinogradChunk, g.read - c - channels);  // turned weights come from memory: ask early
+        // Turned weights come from memory: ask early.
+        const int64_t next = std::min(kWinogradChunk, g.read - c - channels);
         for (int64_t point = 0; point < g.points; ++point) {
           filter.prefetch(group, vector, vectors, c + channels, next, point);
           multiply_chunk(vectors, tiles, tap, c, channels, v + point * b.v_pitch(), s.u + g.filter_of(point) * pitch,
