@@ -125,11 +125,11 @@ def needs_scipy() -> object:
     return sparse
 
 
-def fit(data: Data, count: int) -> np.ndarray:
+def fit(data: Data, free: Sequence[bool]) -> np.ndarray:
     from scipy.optimize import minimize
 
-    logs = np.zeros(count)
-    bounds = [(np.log(LEAST), np.log(MOST))] * count
+    logs = np.zeros(len(free))
+    bounds = [(np.log(LEAST), np.log(MOST)) if this else (0.0, 0.0) for this in free]
     for temperature, weight in STAGES:
         found = minimize(
             data.loss, logs, (temperature, weight), "L-BFGS-B", True, bounds=bounds, options={"maxiter": 400}
@@ -165,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m bench.fit", description=__doc__.splitlines()[0])
     p.add_argument("files", nargs="+", type=Path, help="results of bench.calibrate")
     p.add_argument("--hold-out", action="store_true", help="leave out every fifth problem and judge by those")
+    p.add_argument("--only", default="", metavar="TEXT", help="kinds of work that begin so; the others keep their prices")
     p.add_argument("--write", action="store_true", help="renew csrc/prices_ISA.h")
     options = p.parse_args(arguments)
     timed = load(options.files)
@@ -178,13 +179,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if held:
         parts["held out"] = [t for t in timed if t.problem.split(" ", 1)[1] in held]
     data = {title: Data(part, keys) for title, part in parts.items()}
-    logs = fit(data["fitted"], len(keys))
+    free = {key: i for key, i in keys.items() if key[1].startswith(options.only)}
+    logs = fit(data["fitted"], [key in free for key in keys])
     for title, part in parts.items():
         show("before", part, data[title], np.zeros(len(keys)))
         show(title, part, data[title], logs)
     if options.write:
         now = present()
-        write(now | {key: now.get(key, 1.0) * float(np.exp(logs[i])) for key, i in keys.items()})
+        write(now | {key: now.get(key, 1.0) * float(np.exp(logs[i])) for key, i in free.items()})
     return 0
 
 

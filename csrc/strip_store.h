@@ -3,6 +3,7 @@
 #pragma once
 
 #include "algorithm.h"
+#include "border.h"
 #include "im2col.h"
 
 namespace fastconv {

@@ -3,6 +3,7 @@
 // passes, both layouts, every padding mode. Halves are widened as they are gathered.
 #include <cstdio>
 
+#include "col2im.h"
 #include "column_gemm.h"
 
 namespace fastconv {
@@ -16,32 +17,42 @@ bool why_not(const ConvProblem* p, const Machine*, char* text) {
 }
 
 void estimate(const ConvProblem* p, const Machine* m, Estimate* e) {
-  p->pass == Pass::kBackwardFilter ? column_filter_estimate(*p, *m, e) : column_gemm_estimate(*p, *m, e);
+  if (p->pass == Pass::kBackwardFilter)
+    column_filter_estimate(*p, *m, e);
+  else if (takes_col2im(*p))
+    col2im_estimate(*p, *m, e);
+  else
+    column_gemm_estimate(*p, *m, e);
 }
 
 int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {
   if (p->pass == Pass::kBackwardFilter) return column_filter_workspace(*p, *m, slots);
-  return column_gemm_workspace(*p, *m, slots, packed);
+  return takes_col2im(*p) ? col2im_workspace(*p, *m, slots, packed) : column_gemm_workspace(*p, *m, slots, packed);
 }
 
 int64_t packed_bytes(const ConvProblem* p, const Machine*) {
-  return p->pass == Pass::kBackwardFilter ? 0 : column_gemm_packed_bytes(*p);
+  if (p->pass == Pass::kBackwardFilter) return 0;
+  return takes_col2im(*p) ? col2im_packed_bytes(*p) : column_gemm_packed_bytes(*p);
 }
 
 int pack(const ConvProblem* p, const RunContext* r, void* packed) {
-  column_gemm_pack(*p, *r->machine, r->parallel, r->w, packed);
+  (takes_col2im(*p) ? col2im_pack : column_gemm_pack)(*p, *r->machine, r->parallel, r->w, packed);
   return 0;
 }
 
 int run(const ConvProblem* p, const RunContext* r) {
   if (p->pass == Pass::kBackwardFilter)
     column_filter_run(*p, *r);
+  else if (takes_col2im(*p))
+    col2im_run(*p, *r);
   else
     column_gemm_run(*p, *r);
   return 0;
 }
 
-int64_t multiplications(const ConvProblem* p, const Machine*) { return column_gemm_multiplications(*p); }
+int64_t multiplications(const ConvProblem* p, const Machine*) {
+  return takes_col2im(*p) ? col2im_multiplications(*p) : column_gemm_multiplications(*p);
+}
 
 }  // namespace
 

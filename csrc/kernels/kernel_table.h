@@ -78,6 +78,7 @@ struct ConvertKernels {
   HalfKernels f16, bf16;
 };
 
+struct Col2imKernels;     // col2im_kernels.h
 struct DepthwiseKernels;  // depthwise_kernels.h
 struct DepthwisePixelKernels;
 struct DepthwisePlaneKernels;
@@ -105,6 +106,7 @@ struct KernelTable {
   const char* isa;
   int vector_bytes;
   const GemmKernels* gemm;
+  const Col2imKernels* col2im;
   const DepthwiseKernels* depthwise;
   const DepthwisePixelKernels* depthwise_pixels;
   const DepthwisePlaneKernels* depthwise_planes;

@@ -21,6 +21,7 @@ extern const DepthwiseTapsKernels kDepthwiseTapsKernels;
 
 namespace fastconv::FC_ISA {
 
+extern const Col2imKernels kCol2imKernels;
 extern const ConvertKernels kConvertKernels;
 extern const GemmKernels kGemmKernels;
 extern const DepthwiseKernels kDepthwiseKernels;
@@ -50,6 +51,7 @@ extern const KernelTable kTable;
 const KernelTable kTable = {FC_STRING(FC_ISA),
                             kVectorBytes,
                             &kGemmKernels,
+                            &kCol2imKernels,
                             &kDepthwiseKernels,
                             &FC_DEPTHWISE::kDepthwisePixelKernels,
                             &FC_DEPTHWISE::kDepthwisePlaneKernels,

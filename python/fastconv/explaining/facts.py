@@ -10,7 +10,8 @@ PHASES = ("start", "conversions", "weights", "input", "products", "output", "sum
 _KINDS = {
     "start": ("start", "filter start", "phases start"),
     "conversions": ("conversions",),
-    "weights": ("weights", "weights packed", "weights turned", "packing", "filters", "filters made", "phases packed"),
+    "weights": ("weights", "weights packed", "weights turned", "packing", "filters", "filters made", "phases packed",
+                "col2im packing"),
     "input": (
         "input tiles", "input cells", "input pixels", "input rows", "input rows of pixels", "columns",
         "columns turned", "halo", "halo lines", "halo rows", "halo turned", "rows of panels", "gathered",
@@ -18,11 +19,13 @@ _KINDS = {
         "planes turned", "planes apart", "gradients", "gradients turned", "gradients to pixels", "gradient rows",
         "filter columns", "filter halo", "filter halo lines", "filter halo turned", "filter plane rows",
         "filter planes turned", "filter planes apart", "phases halo", "phases halo lines", "phases halo turned",
+        "col2im columns", "col2im turned",
     ),
     "output": (
         "output tiles", "output cells", "output pixels", "output rows", "output rows of pixels", "moved",
         "moved apart", "moved to pixels", "stored", "stored in place", "spread", "scattered", "turned",
         "pixels of phases", "rows of phases", "rows of units", "filters turned", "weights straight",
+        "col2im rows", "col2im sums", "col2im joined", "col2im stored", "col2im to pixels",
     ),
     "sums": ("sums", "filter totals", "pieces"),
     "memory": ("memory", "bytes", "filter bytes", "tensors", "slabs"),
