@@ -133,10 +133,74 @@ void copy_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
   }
 }
 
+// visit(image, pixel at the corner of the patch, lane, how many patches side by side)
+template <class Visit>
+void each_patches(const ColumnGrid& grid, int64_t column, int64_t columns, const Visit& visit) {
+  const ColumnAxis* a = grid.axis;
+  each_run(grid, column, columns, [&](const Run& run) {
+    const int64_t line = run.o[0] * a[0].step * a[1].size + run.o[1] * a[1].step;
+    visit(run.n, line * a[2].size + run.o[2] * a[2].step, run.lane, run.count);
+  });
+}
+// visit(first tap, pixels from the corner) of a patch's rows
+template <class Visit>
+void each_patch_row(const ColumnGrid& grid, const Visit& visit) {
+  const ColumnAxis* a = grid.axis;
+  for (int64_t row = 0; row < a[0].taps * a[1].taps; ++row)
+    visit(row * a[2].taps, (row / a[1].taps * a[1].size + row % a[1].taps) * a[2].size);
+}
+
+// A patch's row of taps is turned straight into the rows of the panel.
+template <class T>
+void turn_patches(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const ImageLayout& layout,
+                  const Stored<T>& image, int64_t column, int64_t columns, int64_t channel, int64_t channels, T* dst) {
+  constexpr int64_t kMostLanes = 64, kMostRows = 64;  // nr is at most 64
+  const ColumnAxis& across = grid.axis[2];
+  const int64_t nr = kernels.nr, taps = grid.taps();
+  const bool first = layout.layout == Layout::kChannelsFirst;
+  for (int64_t at = 0; at < columns; at += nr, dst += channels * taps * nr) {
+    const int64_t count = std::min(nr, columns - at);
+    if (first && !image.is_half() && across.taps >= kernels.piece) {
+      int64_t places[kMostLanes];
+      each_patches(grid, column + at, count, [&](int64_t n, int64_t pixel, int64_t lane, int64_t some) {
+        for (int64_t i = 0; i < some; ++i) places[lane + i] = n * layout.batch_pitch + pixel + i * across.step;
+      });
+      int64_t offsets[kMostRows], rows = 0, done = 0;
+      const auto turn = [&]() {
+        kernels.turn_pieces(count, places, rows, offsets, across.taps, image.at(channel * layout.channel_pitch),
+                            dst + done * across.taps * nr, nr);
+        done += rows, rows = 0;
+      };
+      for (int64_t c = 0; c < channels; ++c)
+        each_patch_row(grid, [&](int64_t, int64_t pixels) {
+          offsets[rows++] = c * layout.channel_pitch + pixels;
+          if (rows == kMostRows) turn();
+        });
+      turn();
+      continue;
+    }
+    each_patches(grid, column + at, count, [&](int64_t n, int64_t pixel, int64_t lane, int64_t some) {
+      each_patch_row(grid, [&](int64_t tap, int64_t pixels) {
+        const int64_t from =
+            n * layout.batch_pitch + channel * layout.channel_step() + (pixel + pixels) * layout.pixel_step();
+        T* to = dst + tap * nr + lane;
+        if (first)
+          for (int64_t c = 0; c < channels; ++c)
+            image.transpose(kernels, some, across.taps, some, from + c * layout.channel_pitch, across.step,
+                            to + c * taps * nr, nr);
+        else
+          for (int64_t t = 0; t < across.taps; ++t)
+            image.transpose(kernels, some, channels, some, from + t * layout.channel_pitch,
+                            across.step * layout.channel_pitch, to + t * nr, taps * nr);
+      });
+    });
+  }
+}
+
 }  // namespace
 
 int64_t gather_scratch(const ColumnGrid& grid, int64_t columns, int64_t channels, int nr) {
-  if (grid.taps() <= 1) return 0;
+  if (grid.taps() <= 1 || grid.is_cut_in_patches()) return 0;
   return HaloGather<float>::scratch(grid, columns, channels, nr);
 }
 
@@ -146,6 +210,8 @@ void pack_columns(const GemmKernelsOf<T>& kernels, const ColumnGrid& grid, const
                   T* scratch) {
   if (grid.taps() == 0) return;
   if (grid.taps() == 1) return copy_columns(kernels, grid, layout, image, column, columns, channel, channels, dst);
+  if (grid.is_cut_in_patches())
+    return turn_patches(kernels, grid, layout, image, column, columns, channel, channels, dst);
   const HaloGather<T> gather(kernels, grid, column, columns);
   gather.fill(layout, image, channel, channels, scratch);
   gather.expand(column, columns, channels, scratch, dst);

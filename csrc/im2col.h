@@ -45,7 +45,13 @@ struct ColumnGrid {
       if (a.out_first != 0 || a.columns != a.out_size || a.out_step != 1) return false;
     return true;
   }
-  // Besides, one tap reads exactly the pixel of the same coordinate.
+  // Windows side by side: every pixel that is read belongs to one column and one tap.
+  bool is_cut_in_patches() const {
+    for (const ColumnAxis& a : axis)
+      if (a.offset != 0 || a.offset_step != 1 || a.step != a.taps || a.columns * a.step > a.size) return false;
+    return !adds;
+  }
+  // is_dense, and one tap reads exactly the pixel of the same coordinate.
   bool reads_as_written() const {
     for (const ColumnAxis& a : axis)
       if (a.step != 1 || a.offset != 0 || a.size != a.out_size || a.taps != 1) return false;

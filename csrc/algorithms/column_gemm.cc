@@ -338,6 +338,7 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
     if (b.all_taps == 1)
       return e->add(reads_last ? "columns turned" : "columns",
                     read * times(length) * (reads_last ? turned : 1) * 0.2e-9);
+    if (grid.is_cut_in_patches()) return e->add("patches", read * times(length, taps) * 0.3e-9);
     const HaloCounts halo(grid, length, Strides::kTakenApart);
     e->add("halo lines", read * halo.lines * 3e-9);
     e->add(reads_last ? "halo turned" : "halo", read * halo.elements * (reads_last ? turned : 1) * 0.2e-9);

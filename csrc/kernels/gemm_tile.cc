@@ -359,11 +359,12 @@ void reduce(int64_t count, int64_t parts, const T* src, int64_t pitch, T* sum) {
 const GemmKernels kGemmKernels = {
     {kRows, kVectors * Vec<float>::lanes, kVectors * Vec<float>::lanes + kOneMore<float>, Vec<float>::lanes,
      tile<float>, moving_tile<float>, kTurns<float> ? kFewColumns : 0, kFewPieces, few_tile<float>, transpose<float>,
-     gather_row<float>, expand<float, kVectors>, epilogue<float>, reduce<float>, fma_burst<float>},
+     kPiece<float>, turn_pieces<float>, gather_row<float>, expand<float, kVectors>, epilogue<float>, reduce<float>,
+     fma_burst<float>},
     {kRows, kVectors * Vec<double>::lanes, kVectors * Vec<double>::lanes + kOneMore<double>, Vec<double>::lanes,
      tile<double>, moving_tile<double>, kTurns<double> ? kFewColumns : 0, kFewPieces, few_tile<double>,
-     transpose<double>, gather_row<double>, expand<double, kVectors>, epilogue<double>, reduce<double>,
-     fma_burst<double>},
+     transpose<double>, kPiece<double>, turn_pieces<double>, gather_row<double>, expand<double, kVectors>,
+     epilogue<double>, reduce<double>, fma_burst<double>},
 };
 
 }  // namespace fastconv::FC_ISA

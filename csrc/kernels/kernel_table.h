@@ -44,6 +44,11 @@ struct GemmKernelsOf {
   // dst[column * dst_pitch + row] = src[row * src_pitch + column] for row < rows, 0 for rows <= row < width.
   void (*transpose)(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t src_pitch, T* dst,
                     int64_t dst_pitch);
+  // dst[(row * taps + tap) * pitch + lane] = src[places[lane] + offsets[row] + tap], lane < count, in whole vectors;
+  // taps >= piece.
+  int piece;
+  void (*turn_pieces)(int64_t count, const int64_t* places, int64_t rows, const int64_t* offsets, int64_t taps,
+                      const T* src, T* dst, int64_t pitch);
   // A row of a packed panel gathered from an image row: for lane in [0, count):
   // dst[lane] = first <= lane < last ? src[lane * step] : 0.  src[lane * step] is touched for those lanes only.
   // Repeated `repeats` times: dst += dst_pitch, src += src_pitch (the channels of a convolution).

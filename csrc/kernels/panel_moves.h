@@ -47,6 +47,27 @@ void transpose(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t 
   }
 }
 
+// Pieces that lie anywhere become the lanes of `taps` vectors, as many at a time as 16 bytes hold; the last ones overlap.
+template <class T>
+void turn_pieces(int64_t count, const int64_t* places, int64_t rows, const int64_t* offsets, int64_t taps, const T* src,
+                 T* dst, int64_t pitch) {
+  constexpr int lanes = Vec<T>::lanes, piece = kPiece<T>;
+  for (int64_t first = 0; first < count; first += lanes) {
+    const T* lane[lanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) lane[i] = src + places[first + i < count ? first + i : count - 1];
+    T* to = dst + first;
+    for (int64_t row = 0; row < rows; ++row, to += taps * pitch)
+      for (int64_t next = 0; next < taps; next += piece) {
+        const int64_t tap = next + piece <= taps ? next : taps - piece, at = offsets[row] + tap;
+        V<T> v[piece];
+        load_columns<T>([&](int i) { return lane[i] + at; }, v);
+#pragma GCC unroll 4
+        for (int j = 0; j < piece; ++j) store(to + (tap + j) * pitch, v[j]);
+      }
+  }
+}
+
 // N elements by the fewest loads and stores; the last ones overlap.
 template <class T, int N, class Chunk, int kChunk>
 FC_INLINE void copy_chunks(T* dst, const T* src) {

@@ -19,7 +19,7 @@ _KINDS = {
         "planes turned", "planes apart", "gradients", "gradients turned", "gradients to pixels", "gradient rows",
         "filter columns", "filter halo", "filter halo lines", "filter halo turned", "filter plane rows",
         "filter planes turned", "filter planes apart", "phases halo", "phases halo lines", "phases halo turned",
-        "col2im columns", "col2im turned",
+        "patches", "col2im columns", "col2im turned",
     ),
     "output": (
         "output tiles", "output cells", "output pixels", "output rows", "output rows of pixels", "moved",
