@@ -123,19 +123,19 @@ void band(const GroupedBand<T>* b) {
 
 template <class T, int ROWS, int COLUMNS>
 void filter_tile(const GroupedFilter<T>& f) {
-  constexpr int lanes = Vec<T>::lanes, count = ROWS * COLUMNS, squares = (count + lanes - 1) / lanes;
-  V<T> sum[squares * lanes] = {};
+  constexpr int lanes = Vec<T>::lanes, count = ROWS * COLUMNS;
+  V<T> sum[count] = {};
   const T* column[COLUMNS];
 #pragma GCC unroll 16
   for (int c = 0; c < COLUMNS; ++c) column[c] = f.x + f.offsets[c];
-  const int64_t row = f.y_row;
-  for (int64_t block = 0; block < f.blocks; ++block)
-    for (int64_t line = 0; line < f.lines; ++line) {
-      const T* y = f.y + block * f.y_block + line * f.y_line;
-      const T* ahead = f.ahead + block * f.y_block + line * f.y_line;
-      const int64_t begin = block * f.x_block + line * f.x_line;
-      for (int64_t i = begin; i < begin + f.vectors * lanes; i += lanes, y += lanes, ahead += lanes) {
-        __builtin_prefetch(ahead, 0, 2);
+  const int64_t row = f.y_row, of_line = f.vectors * lanes;
+  const int64_t x_gap = f.x_line - of_line, y_gap = f.y_line - of_line, distance = f.ahead - f.y;
+  for (int64_t block = 0; block < f.blocks; ++block) {
+    const T* y = f.y + block * f.y_block;
+    int64_t i = block * f.x_block;
+    for (int64_t line = f.lines; line > 0; --line, i += x_gap, y += y_gap)
+      for (const int64_t end = i + of_line; i < end; i += lanes, y += lanes) {
+        __builtin_prefetch(y + distance, 0, 2);
         V<T> factor[ROWS];
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; ++r) factor[r] = load(y + r * row);
@@ -146,10 +146,16 @@ void filter_tile(const GroupedFilter<T>& f) {
           for (int r = 0; r < ROWS; ++r) sum[r * COLUMNS + c] += factor[r] * x;
         }
       }
-    }
+  }
+  constexpr int squares = (count + lanes - 1) / lanes;
   T total[squares * lanes];
 #pragma GCC unroll 16
-  for (int s = 0; s < squares; ++s) store(total + s * lanes, sum_square<T>(sum + s * lanes));
+  for (int s = 0; s < squares; ++s) {
+    V<T> square[lanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) square[i] = s * lanes + i < count ? sum[s * lanes + i] : V<T>{};
+    store(total + s * lanes, sum_square<T>(square));
+  }
   for (int r = 0; r < ROWS; ++r)
     for (int c = 0; c < COLUMNS; ++c) f.w[r * f.w_row + c] += total[r * COLUMNS + c];
 }
