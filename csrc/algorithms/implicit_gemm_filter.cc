@@ -131,8 +131,10 @@ class FilterProduct {
             const int64_t tiles = ceil_div(rows, int64_t{b.tiles.rows});
             for (int64_t tile = 0; tile < tiles; ++tile) {
               const int64_t begin_row = tile * rows / tiles, size = (tile + 1) * rows / tiles - begin_row;
-              b.tiles.tile(static_cast<int>(size), width, pixels, places, source, offsets + row + begin_row, panel,
-                           at + begin_row * pitch, pitch, strip > first_strip);
+              const bool ends = row + begin_row + 2 * size > channels * b.filter;
+              b.tiles.tile(static_cast<int>(size), width, pixels, places, source, offsets + row + begin_row,
+                           offsets + (ends ? 0 : row + begin_row + size), panel, at + begin_row * pitch, pitch,
+                           strip > first_strip);
             }
             if (b.straight()) put(group, block, channel * b.filter + row, rows, chunk);
           }

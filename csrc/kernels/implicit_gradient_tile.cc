@@ -26,8 +26,8 @@ constexpr int kRows = 6;
 constexpr int kVectors = kVectorRegisters == 32 ? 4 : 2;
 
 template <class T, int ROWS, int VECTORS>
-void tile_of(int64_t pixels, const int64_t* places, const T* x, const int64_t* offsets, const T* __restrict panel,
-             T* __restrict sums, int64_t pitch, bool accumulate) {
+void tile_of(int64_t pixels, const int64_t* places, const T* x, const int64_t* offsets, const int64_t* next,
+             const T* __restrict panel, T* __restrict sums, int64_t pitch, bool accumulate) {
   constexpr int lanes = Vec<T>::lanes;
   constexpr int turns = 2 * VECTORS <= kVectors ? 2 : 1;
   V<T> sum[turns][ROWS][VECTORS] = {};
@@ -45,10 +45,23 @@ void tile_of(int64_t pixels, const int64_t* places, const T* x, const int64_t* o
       for (int v = 0; v < VECTORS; ++v) sum[turn][i][v] += factor * column[v];
     }
   };
+  // A line of each row of the next tile with every line of these, where loads are not what is scarce; and of its sums,
+  // if few pixels leave as many stores as multiply-adds can hide.
+  constexpr bool asks = VECTORS > 2;
+  constexpr int64_t of_line = 64 / (int64_t)sizeof(T);
+  const bool stores = pixels <= 4 * of_line;
   int64_t pixel = 0;
-  for (; pixel + 2 <= pixels; pixel += 2, panel += 2 * VECTORS * lanes) {
-    step(0, places[pixel], panel);
-    step(turns - 1, places[pixel + 1], panel + VECTORS * lanes);
+  while (pixel + 2 <= pixels) {
+#pragma GCC unroll 8
+    for (int i = 0; asks && i < ROWS; ++i) {
+      __builtin_prefetch(x + next[i] + places[pixel], 0, 3);
+      if (stores) __builtin_prefetch(sums + (ROWS + i) * pitch + pixel / of_line % VECTORS * lanes, 1, 3);
+    }
+    const int64_t end = asks && pixel + of_line < pixels ? pixel + of_line : pixels;
+    for (; pixel + 2 <= end; pixel += 2, panel += 2 * VECTORS * lanes) {
+      step(0, places[pixel], panel);
+      step(turns - 1, places[pixel + 1], panel + VECTORS * lanes);
+    }
   }
   if (pixel < pixels) step(0, places[pixel], panel);
 #pragma GCC unroll 8
@@ -63,34 +76,35 @@ void tile_of(int64_t pixels, const int64_t* places, const T* x, const int64_t* o
 }
 
 template <class T, int VECTORS>
-void tile_rows(int rows, int64_t pixels, const int64_t* places, const T* x, const int64_t* offsets, const T* panel,
-               T* sums, int64_t pitch, bool accumulate) {
+void tile_rows(int rows, int64_t pixels, const int64_t* places, const T* x, const int64_t* offsets, const int64_t* next,
+               const T* panel, T* sums, int64_t pitch, bool accumulate) {
   switch (rows) {
     case 1:
-      return tile_of<T, 1, VECTORS>(pixels, places, x, offsets, panel, sums, pitch, accumulate);
+      return tile_of<T, 1, VECTORS>(pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
     case 2:
-      return tile_of<T, 2, VECTORS>(pixels, places, x, offsets, panel, sums, pitch, accumulate);
+      return tile_of<T, 2, VECTORS>(pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
     case 3:
-      return tile_of<T, 3, VECTORS>(pixels, places, x, offsets, panel, sums, pitch, accumulate);
+      return tile_of<T, 3, VECTORS>(pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
     case 4:
-      return tile_of<T, 4, VECTORS>(pixels, places, x, offsets, panel, sums, pitch, accumulate);
+      return tile_of<T, 4, VECTORS>(pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
     case 5:
-      return tile_of<T, 5, VECTORS>(pixels, places, x, offsets, panel, sums, pitch, accumulate);
+      return tile_of<T, 5, VECTORS>(pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
     default:
-      return tile_of<T, 6, VECTORS>(pixels, places, x, offsets, panel, sums, pitch, accumulate);
+      return tile_of<T, 6, VECTORS>(pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
   }
 }
 
 template <class T>
 void tile(int rows, int64_t width, int64_t pixels, const int64_t* places, const T* x, const int64_t* offsets,
-          const T* panel, T* sums, int64_t pitch, bool accumulate) {
+          const int64_t* next, const T* panel, T* sums, int64_t pitch, bool accumulate) {
   constexpr int lanes = Vec<T>::lanes;
-  if (width == lanes) return tile_rows<T, 1>(rows, pixels, places, x, offsets, panel, sums, pitch, accumulate);
+  if (width == lanes) return tile_rows<T, 1>(rows, pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
   if (kVectors == 2 || width == 2 * lanes)
-    return tile_rows<T, 2>(rows, pixels, places, x, offsets, panel, sums, pitch, accumulate);
+    return tile_rows<T, 2>(rows, pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
   if constexpr (kVectors > 2) {
-    if (width == 3 * lanes) return tile_rows<T, 3>(rows, pixels, places, x, offsets, panel, sums, pitch, accumulate);
-    return tile_rows<T, 4>(rows, pixels, places, x, offsets, panel, sums, pitch, accumulate);
+    if (width == 3 * lanes)
+      return tile_rows<T, 3>(rows, pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
+    return tile_rows<T, 4>(rows, pixels, places, x, offsets, next, panel, sums, pitch, accumulate);
   }
 }
 
