@@ -7,6 +7,8 @@
 namespace fastconv {
 namespace {
 
+constexpr int64_t kAhead = 4;  // channels
+
 // dst[channel][tap][lane] of `count` channels read, for the rows of one vector of written channels.
 void turn(const WinogradGeometry& g, const GemmKernelsOf<float>& kernels, const Stored<float>& w, int64_t group,
           int64_t vector, int64_t channel, int64_t count, float* dst) {
@@ -15,8 +17,13 @@ void turn(const WinogradGeometry& g, const GemmKernelsOf<float>& kernels, const 
   if (g.forward)
     return w.transpose(kernels, rows, count * taps, g.lanes, first + (row * g.read + channel) * taps, g.read * taps,
                        dst, g.lanes);
-  for (int64_t c = channel; c < channel + count; ++c, dst += taps * g.lanes)
-    w.transpose(kernels, rows, taps, g.lanes, first + (c * g.written + row) * taps, taps, dst, g.lanes);
+  for (int64_t c = channel; c < channel + count; ++c, dst += taps * g.lanes) {
+    const int64_t from = first + (c * g.written + row) * taps;
+    // A channel's weights lie pages from the next one's: none of them comes by itself.
+    if (!w.is_half())
+      for (int64_t i = 0; i < rows * taps; i += 16) __builtin_prefetch(w.at(from + kAhead * g.written * taps + i));
+    w.transpose(kernels, rows, taps, g.lanes, from, taps, dst, g.lanes);
+  }
 }
 
 }  // namespace
