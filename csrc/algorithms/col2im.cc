@@ -27,6 +27,8 @@ namespace {
 
 typedef Col2imBlocking Blocking;
 
+constexpr int64_t kPackedDepth = 32;  // rows of w whose lines stay near while all pieces take their share
+
 // dst[group][chunk][plane of the filter][piece][k][rows of the piece]
 template <class T>
 void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, const Stored<T>& w, T* dst) {
@@ -38,13 +40,17 @@ void pack_as(const ConvProblem& p, const Machine& m, const Parallel& parallel, c
     const int64_t first = b.first_channel(chunk), rows = (b.first_channel(chunk + 1) - first) * b.taps;
     T* to = dst + (group * of_k + first * b.depths * b.taps + plane * rows) * b.depth;
     const int64_t pieces = ceil_div(rows, b.mr);
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-      const int64_t begin = b.piece_begin(piece, pieces, rows), end = b.piece_begin(piece + 1, pieces, rows);
-      for (int64_t row = begin, some; row < end; row += some) {
-        const int64_t channel = first + row / b.taps, tap = row % b.taps;
-        some = b.depths == 1 ? end - row : std::min(end - row, b.taps - tap);
-        w.gather_row(kernels, some, 0, some, group * b.depth * of_k + (channel * b.depths + plane) * b.taps + tap, 1,
-                     of_k, to + begin * b.depth + row - begin, end - begin, b.depth);
+    for (int64_t k = 0, some_k; k < b.depth; k += some_k) {
+      some_k = std::min(kPackedDepth, b.depth - k);
+      for (int64_t piece = 0; piece < pieces; ++piece) {
+        const int64_t begin = b.piece_begin(piece, pieces, rows), end = b.piece_begin(piece + 1, pieces, rows);
+        for (int64_t row = begin, some; row < end; row += some) {
+          const int64_t channel = first + row / b.taps, tap = row % b.taps;
+          some = b.depths == 1 ? end - row : std::min(end - row, b.taps - tap);
+          const int64_t from = (group * b.depth + k) * of_k + (channel * b.depths + plane) * b.taps + tap;
+          w.gather_row(kernels, some, 0, some, from, 1, of_k, to + begin * b.depth + k * (end - begin) + row - begin,
+                       end - begin, some_k);
+        }
       }
     }
   });

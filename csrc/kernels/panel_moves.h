@@ -212,10 +212,43 @@ void gather_row(int64_t count, int64_t first, int64_t last, const T* src, int64_
   }
 }
 
+// Rows of a panel that are one run of FIRST vectors, or, where SECOND is not 0, two.
+template <class T, int VECTORS, int FIRST, int SECOND>
+void expand_runs(int64_t channels, int64_t channel_pitch, int64_t taps, const int64_t* tap_offsets,
+                 const int64_t* run_lanes, const int64_t* run_offsets, const T* halo, T* panel) {
+  constexpr int lanes = Vec<T>::lanes;
+  const int64_t second = SECOND ? run_lanes[1] : 0, from = SECOND ? run_offsets[1] : 0;
+  for (; channels > 0; --channels, halo += channel_pitch)
+    for (int64_t tap = 0; tap < taps; ++tap, panel += VECTORS * lanes) {
+      const T* src = halo + tap_offsets[tap];
+#pragma GCC unroll 4
+      for (int i = 0; i < FIRST; ++i) store(panel + i * lanes, load(src + run_offsets[0] + i * lanes));
+#pragma GCC unroll 4
+      for (int i = 0; i < SECOND; ++i) store(panel + second + i * lanes, load(src + from + i * lanes));
+    }
+}
+
 template <class T, int VECTORS>  // of a row of a panel
 void expand(int64_t channels, int64_t channel_pitch, int64_t taps, const int64_t* tap_offsets, int runs,
             const int64_t* run_lanes, const int64_t* run_offsets, const T* halo, T* panel) {
   constexpr int lanes = Vec<T>::lanes, nr = VECTORS * lanes;
+#define FC_RUNS(first, second)                                                                                  \
+  return expand_runs<T, VECTORS, first, second>(channels, channel_pitch, taps, tap_offsets, run_lanes, run_offsets, \
+                                                halo, panel)
+  if (runs == 1) FC_RUNS(VECTORS, 0);
+  if (runs == 2) {
+    const int64_t first = (run_lanes[1] + lanes - 1) / lanes, second = (nr - run_lanes[1] + lanes - 1) / lanes;
+    if (first == 1 && second == VECTORS) FC_RUNS(1, VECTORS);
+    if (first == VECTORS) FC_RUNS(VECTORS, 1);
+    if constexpr (VECTORS > 2) {
+      if (second == 1) FC_RUNS(2, 1);
+      if (first == 1) FC_RUNS(1, 2);
+      FC_RUNS(2, 2);
+    } else {
+      FC_RUNS(1, 1);
+    }
+  }
+#undef FC_RUNS
   for (; channels > 0; --channels, halo += channel_pitch)
     for (int64_t tap = 0; tap < taps; ++tap, panel += nr) {
       const T* src = halo + tap_offsets[tap];
