@@ -38,7 +38,7 @@ struct Blocking {
   const WinogradAdjoints& adjoints;
   int64_t v_blocks, d_blocks, v_groups;
   int64_t slabs, slab;           // slab: tiles
-  int64_t parts;                 // slabs are cut into
+  int64_t parts, unit;           // tiles are cut into, in units
   int64_t row_block, row_items;  // rows of a block whose U stays in cache; blocks of them
   bool own;                      // V and D are each thread's
 
@@ -56,8 +56,7 @@ struct Blocking {
       slab = std::min(tiles, std::clamp(wanted, kLeastSlab, kMostSlab));
     }
     // Equal slabs, in whole planes or whole rows of a strip: the parts of a row would be loaded twice.
-    const int64_t unit =
-        g.plane_tiles > 0 && g.plane_tiles <= slab ? g.plane_tiles : std::max<int64_t>(1, g.strip(0, 0).tiles);
+    unit = g.plane_tiles > 0 && g.plane_tiles <= slab ? g.plane_tiles : std::max<int64_t>(1, g.strip(0, 0).tiles);
     slabs = ceil_div(tiles, slab);
     slab = std::min(tiles, ceil_div(ceil_div(tiles, slabs), unit) * unit);
     slabs = ceil_div(tiles, slab);
@@ -72,6 +71,11 @@ struct Blocking {
   }
 
   bool keeps_u() const { return slabs > 1; }
+  // The larger parts come first, so that two and four threads have equal shares.
+  int64_t part_begin(int64_t part) const {
+    const int64_t units = ceil_div(g.tiles, unit), more = std::min(part, units % parts);
+    return std::min(g.tiles, (units / parts * part + more) * unit);
+  }
   int64_t u_width() const { return v_blocks * g.lanes; }
   int64_t v_point() const { return v_blocks * slab * g.lanes + kPad; }
   int64_t d_point() const { return d_blocks * slab * g.lanes + kPad; }
@@ -167,9 +171,10 @@ class FilterRun {
         parallel_for(r.parallel, b.parts, [&](int64_t part, int slot) { add_part(group, part, slot); });
       } else {
         for (int64_t slab = 0; slab < b.slabs; ++slab) {
-          if (!b.own) transform(place(0, 0), group, slab);
+          const Tiles tiles{slab * b.slab, std::min(b.slab, g.tiles - slab * b.slab)};
+          if (!b.own) transform(place(0, 0), group, tiles);
           if (b.keeps_u())
-            add(place(0, 0), slab);
+            add(place(0, 0), tiles);
           else
             finish_part(group, w);
         }
@@ -188,28 +193,32 @@ class FilterRun {
     return {v, v + room.v / 4, u};
   }
   float* scratch(int slot) const { return reinterpret_cast<float*>(each + slot * room.each() + room.u_part); }
-  int64_t tiles_of(int64_t slab) const { return std::min(b.slab, g.tiles - slab * b.slab); }
+  struct Tiles {
+    int64_t first, count;
+  };
 
-  void transform(const Place& at, int64_t group, int64_t slab) const {
+  void transform(const Place& at, int64_t group, const Tiles& tiles) const {
     parallel_for(r.parallel, b.v_blocks + b.d_blocks,
-                 [&](int64_t i, int slot) { transform_block(at, group, slab, i, scratch(slot)); });
+                 [&](int64_t i, int slot) { transform_block(at, group, tiles, i, scratch(slot)); });
   }
-  void transform_block(const Place& at, int64_t group, int64_t slab, int64_t i, float* rest) const {
+  void transform_block(const Place& at, int64_t group, const Tiles& tiles, int64_t i, float* rest) const {
     const PhaseScope transforming(r.phases, Phase::kInput);
-    const int64_t first = slab * b.slab, tiles = tiles_of(slab);
     if (i < b.v_blocks)
-      return input.transform(first, tiles, group, i / g.read_blocks(), i % g.read_blocks(), at.v + i * b.slab * g.lanes,
-                             b.v_point(), rest);
+      return input.transform(tiles.first, tiles.count, group, i / g.read_blocks(), i % g.read_blocks(),
+                             at.v + i * b.slab * g.lanes, b.v_point(), rest);
     i -= b.v_blocks;
-    gradient.transform(first, tiles, group, i, at.d + i * b.slab * g.lanes, b.d_point(), rest);
+    gradient.transform(tiles.first, tiles.count, group, i, at.d + i * b.slab * g.lanes, b.d_point(), rest);
   }
 
   void add_part(int64_t group, int64_t part, int slot) const {
     const Place at = place(part, slot);
-    const int64_t begin = part * b.slabs / b.parts, end = (part + 1) * b.slabs / b.parts;
-    for (int64_t slab = begin; slab < end; ++slab) {
-      for (int64_t i = 0; i < b.v_blocks + b.d_blocks; ++i) transform_block(at, group, slab, i, scratch(slot));
-      for (int64_t item = 0; item < g.filters * b.row_items; ++item) add_block(at, slab, item, slab > begin);
+    const int64_t begin = b.part_begin(part), units = ceil_div(b.part_begin(part + 1) - begin, b.unit);
+    const int64_t slabs = ceil_div(units * b.unit, b.slab);
+    for (int64_t slab = 0; slab < slabs; ++slab) {
+      const int64_t first = begin + slab * units / slabs * b.unit, last = begin + (slab + 1) * units / slabs * b.unit;
+      const Tiles tiles{first, std::min(last, g.tiles) - first};
+      for (int64_t i = 0; i < b.v_blocks + b.d_blocks; ++i) transform_block(at, group, tiles, i, scratch(slot));
+      for (int64_t item = 0; item < g.filters * b.row_items; ++item) add_block(at, tiles, item, slab > 0);
     }
   }
 
@@ -241,15 +250,16 @@ class FilterRun {
   }
 
   // One slab of several.
-  void add(const Place& at, int64_t slab) const {
-    parallel_for(r.parallel, g.filters * b.row_items, [&](int64_t item, int) { add_block(at, slab, item, slab > 0); });
+  void add(const Place& at, const Tiles& tiles) const {
+    parallel_for(r.parallel, g.filters * b.row_items,
+                 [&](int64_t item, int) { add_block(at, tiles, item, tiles.first > 0); });
   }
-  void add_block(const Place& at, int64_t slab, int64_t item, bool accumulate) const {
+  void add_block(const Place& at, const Tiles& tiles, int64_t item, bool accumulate) const {
     const int64_t value = item / b.row_items, row = item % b.row_items * b.row_block;
     const int64_t rows = std::min(b.row_block, g.written - row);
     for (int64_t i = 0; i < b.v_groups; ++i) {
       const int64_t block = i * b.v_blocks / b.v_groups, blocks = (i + 1) * b.v_blocks / b.v_groups - block;
-      multiply_value(at, tiles_of(slab), value, row, rows, block, blocks,
+      multiply_value(at, tiles.count, value, row, rows, block, blocks,
                      at.u + value * b.u_point() + row * b.u_width() + block * g.lanes, b.u_width(), accumulate);
     }
   }
@@ -287,7 +297,8 @@ class FilterRun {
       const Place at = place(0, slot);
       const auto make = [&](int64_t from, int64_t to) {
         for (; b.own && from < to; ++from)
-          if (!(made[slot] >> from & 1)) transform_block(at, group, 0, from, scratch(slot)), made[slot] |= 1ull << from;
+          if (!(made[slot] >> from & 1))
+            transform_block(at, group, {0, g.tiles}, from, scratch(slot)), made[slot] |= 1ull << from;
       };
       make(block, block + blocks);
       make(b.v_blocks + row / g.lanes, b.v_blocks + ceil_div(row + rows, g.lanes));
