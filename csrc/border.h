@@ -6,7 +6,8 @@
 // has phases and grids like those of x, with few taps, because few reach outside. On every axis its cells are shown
 // back to front, all one, or in order, so that the pixels they stand for are linear in the grid point as well.
 //
-// No padded gradient is ever built; three ways use the blocks, each in an order that is the problem's alone:
+// No padded gradient is built but of few channels (algorithms/col2im_border.h); three ways use the blocks, each in an
+// order that is the problem's alone:
 //   each_border_run   product by product                             depthwise
 //   fold_border       y is added into the columns of x itself,       matrix products of stride 1, where every tap is in
 //                     so that no product is computed twice           every column

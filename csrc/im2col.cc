@@ -78,6 +78,12 @@ ColumnGrid identity_grid(const ConvProblem& p) {
   return grid;
 }
 
+ColumnGrid pixels_of_x(const ConvProblem& p) {
+  ColumnGrid grid;
+  for (int a = 0; a < kMaxSpatial; ++a) grid.axis[a] = {p.size[a], p.size[a], 1, 0, 1, 1, 0, 1, p.size[a], 0, 1};
+  return grid;
+}
+
 namespace {
 
 // One tap: columns are copied straight from the image. Channels go in small blocks, so that a channel's columns are

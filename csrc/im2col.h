@@ -90,8 +90,9 @@ void each_backward_data_grid(const ConvProblem& p, const Visit& visit) {
   each_backward_data_grid(p, kX, visit);
 }
 
-// The pixels of y themselves, one tap: the other factor of a filter gradient.
+// The pixels of y themselves, one tap: the other factor of a filter gradient. And those of x.
 ColumnGrid identity_grid(const ConvProblem& problem);
+ColumnGrid pixels_of_x(const ConvProblem& problem);
 
 // Where a tensor's elements lie.
 struct ImageLayout {

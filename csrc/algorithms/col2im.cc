@@ -20,6 +20,7 @@
 #include "../parallel.h"
 #include "../phases.h"
 #include "col2im_blocking.h"
+#include "col2im_border.h"
 #include "col2im_sums.h"
 
 namespace fastconv {
@@ -260,8 +261,10 @@ bool is_double(const ConvProblem& p) { return p.dtype == DType::kFloat64; }
 
 int64_t col2im_packed_bytes(const ConvProblem& p) { return p.k * (p.c / p.groups) * taps(p) * computed_size(p.dtype); }
 
-int64_t col2im_workspace(const ConvProblem& p, const Machine& m, int slots, bool packed) {
-  return is_double(p) ? workspace_as<double>(p, m, slots, packed) : workspace_as<float>(p, m, slots, packed);
+int64_t col2im_workspace(const ConvProblem& problem, const Machine& m, int slots, bool packed) {
+  const ConvProblem p = col2im_padded(problem);
+  const int64_t beside = col2im_border_bytes(problem, slots);
+  return beside + (is_double(p) ? workspace_as<double>(p, m, slots, packed) : workspace_as<float>(p, m, slots, packed));
 }
 
 void col2im_pack(const ConvProblem& p, const Machine& m, const Parallel& parallel, const void* w, void* packed) {
@@ -271,8 +274,11 @@ void col2im_pack(const ConvProblem& p, const Machine& m, const Parallel& paralle
     pack_as(p, m, parallel, Stored<float>(m, p.dtype, w), static_cast<float*>(packed));
 }
 
-void col2im_run(const ConvProblem& p, const RunContext& r) {
+void col2im_run(const ConvProblem& problem, const RunContext& context) {
+  const ConvProblem p = col2im_padded(problem);
+  const RunContext r = col2im_into_padded(problem, p, context);
   is_double(p) ? run_as<double>(p, r) : run_as<float>(p, r);
+  if (shows_cells(problem.padding_mode)) col2im_fold(problem, p, context);
 }
 
 }  // namespace fastconv

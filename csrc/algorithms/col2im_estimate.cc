@@ -4,6 +4,7 @@
 #include "../machine.h"
 #include "col2im.h"
 #include "col2im_blocking.h"
+#include "col2im_border.h"
 
 namespace fastconv {
 namespace {
@@ -41,19 +42,26 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
 
 }  // namespace
 
+// Of an image's padded gradient, at most: packed weights must not depend on n.
+constexpr int64_t kMostPadded = 256 << 10;
+
 bool takes_col2im(const ConvProblem& p) {
-  if (p.pass != Pass::kBackwardData || shows_cells(p.padding_mode) || y_plane(p) == 0) return false;
+  if (p.pass != Pass::kBackwardData || y_plane(p) == 0) return false;
+  if (shows_cells(p.padding_mode) && p.c * x_plane(col2im_padded(p)) > kMostPadded) return false;
   const bool strided = p.stride[0] > 1 || p.stride[1] > 1 || p.stride[2] > 1;
   return strided || (taps(p) > 1 && p.c <= p.k);
 }
 
 // Taps beyond the edges of dx are multiplied too, planes of the filter are not.
-int64_t col2im_multiplications(const ConvProblem& p) {
+int64_t col2im_multiplications(const ConvProblem& problem) {
+  const ConvProblem p = col2im_padded(problem);
   return channel_pairs(p) * pairs_inside(p, 0) * p.filter[1] * p.filter[2] * output_size(p, 1) * output_size(p, 2);
 }
 
-void col2im_estimate(const ConvProblem& p, const Machine& m, Estimate* e) {
+void col2im_estimate(const ConvProblem& problem, const Machine& m, Estimate* e) {
+  const ConvProblem p = col2im_padded(problem);
   p.dtype == DType::kFloat64 ? estimate_as<double>(p, m, e) : estimate_as<float>(p, m, e);
+  if (shows_cells(problem.padding_mode)) e->add("col2im folded", times(p.n, p.c, x_plane(p)) * 0.3e-9);
 }
 
 }  // namespace fastconv

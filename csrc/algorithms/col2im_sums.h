@@ -138,11 +138,6 @@ class Col2imSums {
     phase[axis] = at;
     return backward_data_grid(p, kX, phase).axis[axis];
   }
-  static ColumnGrid pixels_of_x(const ConvProblem& p) {
-    ColumnGrid grid;
-    for (int a = 0; a < kMaxSpatial; ++a) grid.axis[a] = {p.size[a], p.size[a], 1, 0, 1, 1, 0, 1, p.size[a], 0, 1};
-    return grid;
-  }
   static const Col2imKernelsOf<T>& kernels_of(const Machine& m) {
     if constexpr (sizeof(T) == 8)
       return m.kernels->col2im->f64;

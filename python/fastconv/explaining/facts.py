@@ -26,6 +26,7 @@ _KINDS = {
         "moved apart", "moved to pixels", "stored", "stored in place", "spread", "scattered", "turned",
         "pixels of phases", "rows of phases", "rows of units", "filters turned", "weights straight",
         "col2im rows", "col2im sums", "col2im joined", "col2im stored", "col2im to pixels",
+        "col2im folded",
     ),
     "sums": ("sums", "filter totals", "pieces"),
     "memory": ("memory", "bytes", "filter bytes", "tensors", "slabs"),
