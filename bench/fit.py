@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m bench.fit", description=__doc__.splitlines()[0])
     p.add_argument("files", nargs="+", type=Path, help="results of bench.calibrate")
     p.add_argument("--hold-out", action="store_true", help="leave out every fifth problem and judge by those")
-    p.add_argument("--only", default="", metavar="TEXT", help="kinds of work that begin so; the others keep their prices")
+    p.add_argument("--only", default="", metavar="TEXT", help="of the kinds of work that begin so")
     p.add_argument("--write", action="store_true", help="renew csrc/prices_ISA.h")
     options = p.parse_args(arguments)
     timed = load(options.files)
