@@ -3,9 +3,9 @@
 //   dx[channel][pixel] = sum over taps of products[(channel, tap)][the pixel of y that the tap reads]
 //
 // column_gemm.cc has the channels of a group as rows of its register tiles, and gathers each pixel of dy once for every
-// tap. Here all taps are rows, so that three channels fill the tiles, each pixel of dy is moved once, and strides, which
-// cut the taps into phases, do not show before the sums. The price is a store and a load of every product, which stay in
-// L2: some rows of y are multiplied, and the rows of dx that have all their products are put together.
+// tap. Here all taps are rows, so that three channels fill the tiles, each pixel of dy is moved once, and strides,
+// which cut the taps into phases, do not show before the sums. The price is a store and a load of every product, which
+// stay in L2: some rows of y are multiplied, and the rows of dx that have all their products are put together.
 //
 //   for each band of rows of dx, segment of the columns, some channels (the items that threads share):
 //     for each block of rows of y:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward-data of `im2col_gemm` where the channels written are few or strided: the product first, then what Caffe calls
-// col2im (Y. Jia et al., "Caffe", 2014), a block of rows at a time.
+// Backward-data of `im2col_gemm` where the channels written are few or strided: the product first, then what Caffe
+// calls col2im (Y. Jia et al., "Caffe", 2014), a block of rows at a time.
 #pragma once
 
 #include "../algorithm.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Padding that shows cells of x (csrc/border.h): here, where channels are few, the padded gradient is built, of a problem
-// without padding, and its border is added to the cells that it shows.
+// Padding that shows cells of x (csrc/border.h): here, where channels are few, the padded gradient is built, of a
+// problem without padding, and its border is added to the cells that it shows.
 #pragma once
 
 #include "../algorithm.h"

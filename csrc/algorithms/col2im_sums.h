@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The second half of col2im.cc: rows of dx from lines of products. A line has the products of a row of y, those of a tap
-// `pitch` before those of the next one, (channel, row of the filter, column of the filter).
+// The second half of col2im.cc: rows of dx from lines of products. A line has the products of a row of y, those of a
+// tap `pitch` before those of the next one, (channel, row of the filter, column of the filter).
 #pragma once
 
 #include "../kernels/col2im_kernels.h"

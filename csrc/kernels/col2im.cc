@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of pixels and taps, added up where the taps meet: lanes are columns of a row of dx. Loads are not aligned and
-// nothing but the sum is stored, so that a product costs one load; where a row ends lanes are left out.
+// Products of pixels and taps, added up where the taps meet: lanes are columns of a row of dx. Loads are not aligned
+// and nothing but the sum is stored, so that a product costs one load; where a row ends lanes are left out.
 #include "col2im_kernels.h"
 #include "kernel_table.h"
 #include "simd.h"

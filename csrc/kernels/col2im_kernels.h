@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward-data of few channels: products of pixels and taps are added at the pixels of dx that they belong to (col2im.cc).
+// Backward-data of few channels: products of pixels and taps are added at the pixels of dx that they belong to
+// (col2im.cc).
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,7 @@ struct Col2imRow {
 };
 
 template <class T>
-struct Col2imKernelsOf {
+// uct Col2imKernelsOf {
   // Rows of a channel, whose places are `channel` further. dst[i] = sum over the taps of its columns of the sums over the
   // rows of the filter, both in the order in which they are given.
   void (*add_up)(const Col2imPhase& phase, int64_t channel, int64_t rows, const Col2imRow<T>* row, int64_t count);

@@ -47,7 +47,8 @@ void transpose(int64_t rows, int64_t cols, int64_t width, const T* src, int64_t 
   }
 }
 
-// Pieces that lie anywhere become the lanes of `taps` vectors, as many at a time as 16 bytes hold; the last ones overlap.
+// Pieces that lie anywhere become the lanes of `taps` vectors, as many at a time as 16 bytes hold; the last ones
+// overlap.
 template <class T>
 void turn_pieces(int64_t count, const int64_t* places, int64_t rows, const int64_t* offsets, int64_t taps, const T* src,
                  T* dst, int64_t pitch) {
@@ -232,7 +233,7 @@ template <class T, int VECTORS>  // of a row of a panel
 void expand(int64_t channels, int64_t channel_pitch, int64_t taps, const int64_t* tap_offsets, int runs,
             const int64_t* run_lanes, const int64_t* run_offsets, const T* halo, T* panel) {
   constexpr int lanes = Vec<T>::lanes, nr = VECTORS * lanes;
-#define FC_RUNS(first, second)                                                                                  \
+#define FC_RUNS(first, second)                                                                                      \
   return expand_runs<T, VECTORS, first, second>(channels, channel_pitch, taps, tap_offsets, run_lanes, run_offsets, \
                                                 halo, panel)
   if (runs == 1) FC_RUNS(VECTORS, 0);
