@@ -89,12 +89,12 @@ class Products {
   void run() const {
     const int64_t shares = b.segments * b.groups * b.chunks;
     const int64_t slots = r.parallel.slots, all = b.planes * shares;
-    // Whole planes, some together where they are small, or parts of one, whose first rows are multiplied twice.
+    // Whole planes, some together where they are small, or, where threads would find unequal shares, parts of one, whose
+    // first rows are multiplied twice.
     const int64_t small = std::max<int64_t>(1, 4 * b.nr / std::max<int64_t>(1, b.height * b.width));
     const int64_t together = std::max(small, all / (4 * slots));
-    const int64_t parts = all >= 2 * slots ? 1
-                                           : std::clamp(ceil_div(slots, std::max<int64_t>(1, all)), int64_t{1},
-                                                        b.height / (2 * b.window) + 1);
+    const bool equal = all % slots == 0 || all >= 4 * slots;
+    const int64_t parts = equal ? 1 : std::clamp(slots, int64_t{1}, b.height / (2 * b.window) + 1);
     const int64_t bands = parts > 1 ? b.planes * parts : ceil_div(b.planes, together);
     parallel_for(r.parallel, bands * shares, [&](int64_t item, int slot) {
       const int64_t band = item / shares, share = item % shares;

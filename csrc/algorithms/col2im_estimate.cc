@@ -42,12 +42,14 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
 
 }  // namespace
 
-// Of an image's padded gradient, at most: packed weights must not depend on n.
-constexpr int64_t kMostPadded = 256 << 10;
+constexpr int64_t kMostTaps = 256;          // of a plane, if its rows overlap: their products leave L2
+constexpr int64_t kMostPadded = 256 << 10;  // of an image's padded gradient; not of all: packed weights know no n
 
 bool takes_col2im(const ConvProblem& p) {
   if (p.pass != Pass::kBackwardData || y_plane(p) == 0) return false;
   if (shows_cells(p.padding_mode) && p.c * x_plane(col2im_padded(p)) > kMostPadded) return false;
+  const bool overlaps = (p.filter[1] - 1) * p.dilation[1] >= p.stride[1];
+  if (overlaps && p.filter[1] * p.filter[2] > kMostTaps) return false;
   const bool strided = p.stride[0] > 1 || p.stride[1] > 1 || p.stride[2] > 1;
   return strided || (taps(p) > 1 && p.c <= p.k);
 }

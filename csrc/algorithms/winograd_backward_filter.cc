@@ -71,10 +71,9 @@ struct Blocking {
   }
 
   bool keeps_u() const { return slabs > 1; }
-  // The larger parts come first, so that two and four threads have equal shares.
   int64_t part_begin(int64_t part) const {
-    const int64_t units = ceil_div(g.tiles, unit), more = std::min(part, units % parts);
-    return std::min(g.tiles, (units / parts * part + more) * unit);
+    const int64_t units = ceil_div(g.tiles, unit);
+    return std::min(g.tiles, part * units / parts * unit);
   }
   int64_t u_width() const { return v_blocks * g.lanes; }
   int64_t v_point() const { return v_blocks * slab * g.lanes + kPad; }
@@ -168,7 +167,7 @@ class FilterRun {
     int64_t w = 0;  // the group's first element
     for (int64_t group = 0; group < g.groups; ++group, w += g.written * g.read * g.all_taps()) {
       if (b.parts > 1) {
-        parallel_for(r.parallel, b.parts, [&](int64_t part, int slot) { add_part(group, part, slot); });
+        add_parts(group);
       } else {
         for (int64_t slab = 0; slab < b.slabs; ++slab) {
           const Tiles tiles{slab * b.slab, std::min(b.slab, g.tiles - slab * b.slab)};
@@ -210,6 +209,20 @@ class FilterRun {
     gradient.transform(tiles.first, tiles.count, group, i, at.d + i * b.slab * g.lanes, b.d_point(), rest);
   }
 
+  // Two threads add up what they have made while it is near, as the tree of all parts would.
+  int64_t part_shares() const { return r.parallel.slots < 4 ? 2 : b.parts; }
+  void add_parts(int64_t group) const {
+    const int64_t shares = part_shares();
+    parallel_for(r.parallel, shares, [&](int64_t share, int slot) {
+      const int64_t first = share * b.parts / shares, last = (share + 1) * b.parts / shares;
+      for (int64_t part = first; part < last; ++part) add_part(group, part, slot);
+      if (last - first == 1) return;
+      const PhaseScope adding(r.phases, Phase::kSums);
+      float* sum = place(first, slot).u;
+      for (int64_t value = 0; value < g.filters; ++value, sum += b.u_point())
+        gradient.kernels.reduce(g.written * b.u_width(), last - first, sum, room.u / 4, sum);
+    });
+  }
   void add_part(int64_t group, int64_t part, int slot) const {
     const Place at = place(part, slot);
     const int64_t begin = b.part_begin(part), units = ceil_div(b.part_begin(part + 1) - begin, b.unit);
@@ -279,7 +292,8 @@ class FilterRun {
       for (int64_t value = 0; value < g.filters && b.parts > 1; ++value) {
         const PhaseScope adding(r.phases, Phase::kSums);
         float* sum = u + value * b.u_point() + row * b.u_width();
-        gradient.kernels.reduce(rows * b.u_width(), b.parts, sum, room.u / 4, sum);
+        const int64_t shares = part_shares();
+        gradient.kernels.reduce(rows * b.u_width(), shares, sum, b.parts / shares * (room.u / 4), sum);
       }
       for (int64_t block = 0; block < b.v_blocks; ++block)
         filter(row, rows, block, u + row * b.u_width() + block * g.lanes, b.u_point(), b.u_width(), w);
