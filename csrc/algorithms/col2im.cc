@@ -94,7 +94,9 @@ class Products {
     const int64_t small = std::max<int64_t>(1, 4 * b.nr / std::max<int64_t>(1, b.height * b.width));
     const int64_t together = std::max(small, all / (4 * slots));
     const bool equal = all % slots == 0 || all >= 4 * slots;
-    const int64_t parts = equal ? 1 : std::clamp(slots, int64_t{1}, b.height / (2 * b.window) + 1);
+    // Threads that would have nothing to do may multiply as many rows twice, others a quarter.
+    const int64_t again = (b.window - 1) * (all < slots ? 2 : 4), most = b.height / std::max<int64_t>(1, again);
+    const int64_t parts = equal ? 1 : std::clamp(slots, int64_t{1}, std::max<int64_t>(1, most));
     const int64_t bands = parts > 1 ? b.planes * parts : ceil_div(b.planes, together);
     parallel_for(r.parallel, bands * shares, [&](int64_t item, int slot) {
       const int64_t band = item / shares, share = item % shares;
