@@ -180,7 +180,7 @@ class Col2imSums {
       for (int64_t k = 0; k < count; ++k)
         join(pixels, phases, c.rows[k].lines[0] + place + c.first - c.left, b.pitch, c.rows[k].dst);
     } else if (phases == 1) {
-      sums.add_up(c.phases[0], place, count, c.rows, pixels);
+      sums.add_up(c.phases, place, count, c.rows, pixels);
     } else if (phases == 2) {
       sums.add_up_two(c.phases, place, count, c.rows, pixels);
     } else {
@@ -194,7 +194,7 @@ class Col2imSums {
     for (int64_t k = 0; k < count; ++k) dst[k] = c.rows[k].dst;
     for (int64_t phase = 0; phase < phases; ++phase) {
       for (int64_t k = 0; k < count; ++k) c.rows[k].dst = c.apart + phase * of_phase + k * of_row;
-      sums.add_up(c.phases[phase], place, count, c.rows, c.count);
+      sums.add_up(c.phases + phase, place, count, c.rows, c.count);
     }
     for (int64_t k = 0; k < count; ++k) join(pixels, phases, c.apart + k * of_row, of_phase, dst[k]);
   }

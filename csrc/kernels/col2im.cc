@@ -40,76 +40,40 @@ FC_INLINE V<T> over_taps(const Col2imPhase& phase, int64_t vector, int64_t place
   return total;
 }
 
-template <class T, int ROWS>
-void one_phase(const Col2imPhase& phase, int64_t channel, const Col2imRow<T>& row, int64_t count) {
+template <class T, int PHASES, int ROWS>
+void row_of(const Col2imPhase* phases, int64_t channel, const Col2imRow<T>& row, int64_t count) {
   constexpr int lanes = Vec<T>::lanes;
-  for (int64_t o = 0; o < count; o += lanes)
-    store_first(row.dst + o, over_taps<T, ROWS>(phase, o / lanes, channel, row), count - o);
-}
-
-template <class T, int ROWS>
-void two_phases(const Col2imPhase* phases, int64_t channel, const Col2imRow<T>& row, int64_t count) {
-  constexpr int lanes = Vec<T>::lanes;
-  for (int64_t o = 0; o < count; o += 2 * lanes) {
-    V<T> low, high;
-    zip<T>(over_taps<T, ROWS>(phases[0], o / 2 / lanes, channel, row),
-           over_taps<T, ROWS>(phases[1], o / 2 / lanes, channel, row), &low, &high);
-    store_first(row.dst + o, low, count - o);
-    store_first(row.dst + o + lanes, high, count - o - lanes);
+  for (int64_t vector = 0, o = 0; o < count; ++vector, o += PHASES * lanes) {
+    V<T> sum[2] = {over_taps<T, ROWS>(phases[0], vector, channel, row)};
+    if constexpr (PHASES == 2) zip<T>(sum[0], over_taps<T, ROWS>(phases[1], vector, channel, row), &sum[0], &sum[1]);
+#pragma GCC unroll 2
+    for (int i = 0; i < PHASES; ++i) store_first(row.dst + o + i * lanes, sum[i], count - o - i * lanes);
   }
 }
 
-// visit with the number of filter rows as a constant, or 0.
-#define FC_CASE(n, CALL) \
-  case n:                \
-    CALL(n);             \
+template <class T, int PHASES>
+void add_up(const Col2imPhase* phases, int64_t channel, int64_t rows, const Col2imRow<T>* row, int64_t count) {
+#define FC_CASE(n)                                      \
+  case n:                                               \
+    row_of<T, PHASES, n>(phases, channel, *row, count); \
     break;
-#define FC_BY_ROWS(CALL) \
-  switch (row->count) {  \
-    FC_CASE(1, CALL)     \
-    FC_CASE(2, CALL)     \
-    FC_CASE(3, CALL)     \
-    FC_CASE(4, CALL)     \
-    FC_CASE(5, CALL)     \
-    default:             \
-      CALL(0);           \
-  }
-
-template <class T>
-void zeros(T* dst, int64_t count) {
-  for (int64_t o = 0; o < count; o += Vec<T>::lanes) store_first(dst + o, V<T>{}, count - o);
-}
-
-template <class T>
-void add_up(const Col2imPhase& phase, int64_t channel, int64_t rows, const Col2imRow<T>* row, int64_t count) {
-  for (; rows > 0; --rows, ++row) {
-    if (row->count == 0) {
-      zeros(row->dst, count);
-      continue;
+  for (; rows > 0; --rows, ++row) switch (row->count) {
+      case 0:
+        for (int64_t o = 0; o < count; o += Vec<T>::lanes) store_first(row->dst + o, V<T>{}, count - o);
+        break;
+        FC_CASE(1)
+        FC_CASE(2)
+        FC_CASE(3)
+        FC_CASE(4)
+        FC_CASE(5)
+      default:
+        row_of<T, PHASES, 0>(phases, channel, *row, count);
     }
-#define FC_CALL(n) one_phase<T, n>(phase, channel, *row, count)
-    FC_BY_ROWS(FC_CALL)
-#undef FC_CALL
-  }
-}
-
-template <class T>
-void add_up_two(const Col2imPhase* phases, int64_t channel, int64_t rows, const Col2imRow<T>* row, int64_t count) {
-  for (; rows > 0; --rows, ++row) {
-    if (row->count == 0) {
-      zeros(row->dst, count);
-      continue;
-    }
-#define FC_CALL(n) two_phases<T, n>(phases, channel, *row, count)
-    FC_BY_ROWS(FC_CALL)
-#undef FC_CALL
-  }
-}
-#undef FC_BY_ROWS
 #undef FC_CASE
+}
 
 }  // namespace
 
-const Col2imKernels kCol2imKernels = {{add_up<float>, add_up_two<float>}, {add_up<double>, add_up_two<double>}};
+const Col2imKernels kCol2imKernels = {{add_up<float, 1>, add_up<float, 2>}, {add_up<double, 1>, add_up<double, 2>}};
 
 }  // namespace fastconv::FC_ISA

@@ -26,7 +26,7 @@ template <class T>
 struct Col2imKernelsOf {
   // Rows of a channel, whose places are `channel` further. dst[i] = sum over the taps of its columns of the sums over
   // the rows of the filter, both in the order in which they are given.
-  void (*add_up)(const Col2imPhase& phase, int64_t channel, int64_t rows, const Col2imRow<T>* row, int64_t count);
+  void (*add_up)(const Col2imPhase* phase, int64_t channel, int64_t rows, const Col2imRow<T>* row, int64_t count);
   // The same of two phases: dst[2 * i + phase], `count` elements of both.
   void (*add_up_two)(const Col2imPhase* phases, int64_t channel, int64_t rows, const Col2imRow<T>* row, int64_t count);
 };
