@@ -227,8 +227,8 @@ class DataProduct {
         if (first_time && b.in_place && step > 1 && begin % kLine < size)
           for (int64_t i = 0; i < steps; ++i)
             __builtin_prefetch(source.at + (k + i) * step + places[begin] + 2 * kLine);
-        b.tiles.tile(static_cast<int>(size), width, steps, offsets, source.at + k * step, places + begin,
-                     places + begin, w, sums + begin * width, width, k > 0);
+        b.tiles.tile(static_cast<int>(size), width, steps, offsets, source.at + k * step, places + begin, nullptr, w,
+                     sums + begin * width, width, k > 0);
       }
       w += steps * width;
     }

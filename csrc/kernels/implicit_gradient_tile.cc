@@ -47,7 +47,7 @@ void tile_of(int64_t pixels, const int64_t* places, const T* x, const int64_t* o
   };
   // A line of each row of the next tile with every line of these, where loads are not what is scarce; and of its sums,
   // if few pixels leave as many stores as multiply-adds can hide.
-  constexpr bool asks = VECTORS > 2;
+  const bool asks = VECTORS > 2 && next;
   constexpr int64_t of_line = 64 / (int64_t)sizeof(T);
   const bool stores = pixels <= 4 * of_line;
   int64_t pixel = 0;
