@@ -11,7 +11,11 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(FASTCONV_HAS_amx)
+#include <sys/syscall.h>
+#endif
 
+#include "kernels/amx_kernels.h"
 #include "registry.h"
 
 namespace fastconv {
@@ -52,7 +56,21 @@ struct Row {
   const KernelTable* kernels;
   double flops_f32, flops_f64, bytes_per_second;
 };
-constexpr Row kRows[] = {
+#if defined(FASTCONV_HAS_amx)
+// The kernels of AVX-512, and those of the tile registers beside them.
+const KernelTable& amx_table() {
+  static const KernelTable table = [] {
+    KernelTable t = avx512::kTable;
+    t.isa = "amx", t.amx = &amx::kAmxKernels;
+    return t;
+  }();
+  return table;
+}
+#endif
+const Row kRows[] = {
+#if defined(FASTCONV_HAS_amx)
+    {&amx_table(), 105e9, 52e9, 12e9},
+#endif
 #if defined(FASTCONV_HAS_avx512)
     {&avx512::kTable, 105e9, 52e9, 12e9},
 #endif
@@ -71,9 +89,24 @@ constexpr Row kRows[] = {
 };
 constexpr int kRowCount = sizeof kRows / sizeof kRows[0];
 
+#if defined(FASTCONV_HAS_amx)
+// Linux hands out the tile registers to a process that asks. It refuses where a thread's alternate stack for signals is
+// too small for them.
+bool may_use_tiles() {
+  unsigned a, b, c, d;
+  constexpr unsigned kBFloat16 = 1u << 22, kTile = 1u << 24;  // of edx
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (kBFloat16 | kTile)) != (kBFloat16 | kTile)) return false;
+  constexpr long kAsk = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kAsk, kTileData) == 0;
+}
+#endif
+
 bool can_run(const char* isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
+#if defined(FASTCONV_HAS_amx)
+  if (strcmp(isa, "amx") == 0) return can_run("avx512") && may_use_tiles();
+#endif
   if (strcmp(isa, "avx512") == 0)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");

@@ -83,6 +83,7 @@ struct ConvertKernels {
   HalfKernels f16, bf16;
 };
 
+struct AmxKernels;        // amx_kernels.h
 struct Col2imKernels;     // col2im_kernels.h
 struct DepthwiseKernels;  // depthwise_kernels.h
 struct DepthwisePixelKernels;
@@ -138,6 +139,7 @@ struct KernelTable {
   const WinogradKernels* winograd;
   const WinogradTransformTable* winograd_transforms;
   const WinogradGradientKernels* winograd_gradient;
+  const AmxKernels* amx = nullptr;  // of `amx` alone
 };
 
 }  // namespace fastconv

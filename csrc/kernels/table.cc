@@ -77,6 +77,7 @@ const KernelTable kTable = {FC_STRING(FC_ISA),
                             &kConvertKernels,
                             &kWinogradKernels,
                             &kWinogradTransforms,
-                            &kWinogradGradientKernels};
+                            &kWinogradGradientKernels,
+                            nullptr};
 
 }  // namespace fastconv::FC_ISA

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+// implicit_gemm on the tile registers of Intel's processors (AMX), which multiply bfloat16 sixteen times as fast as AVX-512
+// multiplies float32. A float32 is exactly the sum of three bfloat16, so that its products are sums of such products.
+// Those of parts p and q with p + q < 3 are made: what is left out is below 2^-24 of a product, a float32's own rounding.
+//
+//   for each strip of pixels, one group and a share of its rows (the items that threads share):
+//     copy what the pixels read to a halo buffer (halo.h), 32 channels at a time; split them    [part][pair of channels][place]
+//     for each 32 rows, for each 32 places:
+//       for each block of 32 channels, for each tap: 24 products of tiles (of bfloat16: 4)      sums in registers
+//     finish the sums and move them to their pixels
+//
+// A tile of 16 columns is 16 places of the halo buffer that follow each other: taps are shifts of it. Where rows of pixels
+// are short, tiles go on over what lies between them, and its sums are left out.
+//
+// Error: an instruction adds 16 exact products to a sum of its own before it touches the tile, so that fewer sums are
+// rounded than elsewhere. An infinity makes NaN of what meets it (its further parts are inf - inf), and what a number has
+// below 2^-126 is lost: hence the error factor.
+// The split is that of Henry, Tang, Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision
+// computations", ARITH 2019.
+#include <cstdio>
+
+#include "../machine.h"
+#include "../parallel.h"
+#include "../phases.h"
+#include "../strip_store.h"
+#include "../weight_rows.h"
+#include "../workspace.h"
+#include "implicit_gemm_amx_blocking.h"
+
+namespace fastconv {
+namespace {
+
+typedef AmxBlocking Blocking;
+
+class Tiles {
+ public:
+  explicit Tiles(const AmxKernels& kernels) : kernels_(kernels) { kernels_.begin(); }
+  ~Tiles() { kernels_.end(); }
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+
+ private:
+  const AmxKernels& kernels_;
+};
+
+// ---- Weights -----------------------------------------------------------------------------------------------------
+
+// A tile of rows and a block of channels: dst[tap][part][row][channel].
+void pack_tile(const ConvProblem& p, const Machine& m, const Blocking& b, const ColumnGrid& grid,
+               const Stored<float>& w, int64_t group, int64_t row_tile, int64_t channel_tile, float* room, char* dst) {
+  const GemmKernelsOf<float>& kernels = m.kernels->gemm->f32;
+  const AmxKernels& amx = *m.kernels->amx;
+  const int64_t row = row_tile * kTileRows, rows = std::min(kTileRows, b.rows - row), taps = grid.taps();
+  const int64_t channel = channel_tile * kTileDepth, channels = std::min(kTileDepth, b.channels - channel);
+  const int64_t of_group = group * b.rows * b.channels * b.all_taps, step = b.step_bytes();
+  if (rows < kTileRows) std::memset(dst, 0, static_cast<size_t>(taps * step));
+  if (b.forward) {
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t from = of_group + ((row + i) * b.channels + channel) * taps;
+      if (taps == 1)
+        w.gather_row(kernels, channels, 0, channels, from, 1, 0, room, 0, 1);
+      else
+        w.transpose(kernels, channels, taps, channels, from, taps, room, kTileDepth);
+      amx.split_rows(b.parts, taps, channels, kTileDepth, room, kTileDepth, dst + i * 64, step, kTileBytes);
+    }
+    return;
+  }
+  // Rows of each channel to room[tap][channel][row], then channels of each row.
+  float* turned = room + taps * kTileDepth * kTileRows;
+  pack_gradient_rows(p, kernels, grid, w, of_group + (channel * b.rows + row) * b.all_taps, b.rows, channels,
+                     b.all_taps, rows, kTileRows, 1, kTileDepth, room);
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    kernels.transpose(channels, rows, channels, room + tap * kTileDepth * kTileRows, kTileRows, turned, kTileDepth);
+    amx.split_rows(b.parts, rows, channels, kTileDepth, turned, kTileDepth, dst + tap * step, 64, kTileBytes);
+  }
+}
+
+int64_t pack_room(const Blocking& b) {
+  return (b.largest_taps * kTileDepth * kTileRows + kTileDepth * kTileRows) * static_cast<int64_t>(sizeof(float));
+}
+
+// `room`: pack_room bytes for each worker.
+void pack_all(const ConvProblem& p, const Machine& m, const Parallel& parallel, const Stored<float>& w, char* packed,
+              char* room) {
+  const Blocking b(p, m);
+  each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
+    char* phase = packed + b.groups * b.row_tiles * b.row_tile_bytes(before);
+    parallel_for(parallel, b.groups * b.row_tiles, [&](int64_t item, int slot) {
+      char* dst = phase + item * b.row_tile_bytes(grid.taps());
+      float* mine = reinterpret_cast<float*>(room + slot * aligned(pack_room(b)));
+      for (int64_t tile = 0; tile < b.channel_tiles; ++tile, dst += grid.taps() * b.step_bytes())
+        pack_tile(p, m, b, grid, w, item / b.row_tiles, item % b.row_tiles, tile, mine, dst);
+    });
+  });
+}
+
+// ---- Products ----------------------------------------------------------------------------------------------------
+
+class Product {
+ public:
+  Product(const ConvProblem& problem, const RunContext& context, const char* packed_w, char* scratch)
+      : p(problem),
+        r(context),
+        kernels(r.machine->kernels->gemm->f32),
+        amx(*r.machine->kernels->amx),
+        b(p, *r.machine),
+        store(p, r, kernels),
+        packed(packed_w),
+        scratch_(scratch),
+        read_layout{b.forward ? p.x_layout : p.y_layout, b.forward ? r.x_batch_pitch : r.y_batch_pitch,
+                    b.forward ? r.x_channel_pitch : r.y_channel_pitch},
+        read(*r.machine, p.dtype, b.forward ? r.x : r.y) {}
+
+  // Scratch of a worker.
+  struct Room {
+    int64_t halo;   // of kChannelsAtOnce
+    int64_t split;  // [part][pair][place]
+    int64_t steps;  // [channel tile][tap], of weights and of places
+    int64_t tiles;  // [tile]: where it is read
+    int64_t runs;   // [run]: from, to and count
+    int64_t sums;   // [row][column]
+    int64_t strip;  // [row][pixel], and those of a residual
+    Room(const Blocking& b, bool residual) {
+      halo = aligned(b.halo_elements * 4);
+      split = b.split_bytes();
+      steps = aligned(2 * b.channel_tiles * b.largest_taps * 8);
+      tiles = aligned(b.strip * 8);
+      runs = aligned(3 * b.strip * 8);
+      sums = aligned(kBlockRows * std::min(kTilesAtOnce, b.strip) * kTileColumns * 4);
+      strip = (residual ? 2 : 1) * kBlockRows * pitch(b) * 4;
+    }
+    int64_t bytes() const { return halo + split + steps + tiles + runs + sums + strip; }
+  };
+
+  void run() const {
+    const Room room(b, r.residual != nullptr);
+    each_phase(
+        p,
+        [&](const ColumnGrid& grid, int64_t before) {
+          const int64_t all_pixels = grid.columns() * p.n, strips = ceil_div(all_pixels, b.strip);
+          const int64_t blocks = ceil_div(b.row_tiles, int64_t{2}), items = std::max<int64_t>(1, strips * b.groups);
+          // Each share of the rows copies and splits its pixels again.
+          const int64_t shares = std::min(blocks, ceil_div(int64_t{r.parallel.slots}, items));
+          parallel_for(r.parallel, strips * b.groups * shares, [&](int64_t item, int slot) {
+            const int64_t share = item % shares, group = item / shares % b.groups, strip = item / shares / b.groups;
+            const char* w = packed + b.groups * b.row_tiles * b.row_tile_bytes(before) +
+                            group * b.row_tiles * b.row_tile_bytes(grid.taps());
+            const Tiles tiles(amx);
+            compute(grid, group, share * blocks / shares, (share + 1) * blocks / shares, strip * b.strip,
+                    std::min(b.strip, all_pixels - strip * b.strip), w, scratch_ + slot * room.bytes(), room);
+          });
+        },
+        r.pad_value);
+  }
+
+ private:
+  static int64_t pitch(const Blocking& b) { return ceil_div(b.strip, kTileColumns) * kTileColumns; }
+
+  // Tiles of the strip, and which of their columns are pixels.
+  struct Columns {
+    int64_t *tiles, *from, *to, *counts;
+    int64_t tile_count = 0, run_count = 0;
+    bool straight = true;  // column i is pixel i
+    void add_run(int64_t column, int64_t lane, int64_t count) {
+      straight = straight && column == lane;
+      from[run_count] = column, to[run_count] = lane, counts[run_count++] = count;
+    }
+    void add_tiles(int64_t place, int64_t columns) {
+      for (int64_t i = 0; i < columns; i += kTileColumns) tiles[tile_count++] = (place + i) * 4;
+    }
+  };
+
+  void compute(const ColumnGrid& grid, int64_t group, int64_t first_block, int64_t last_block, int64_t pixel,
+               int64_t pixels, const char* w, char* mine, const Room& room) const {
+    float* halo = reinterpret_cast<float*>(mine);
+    char* split = mine += room.halo;
+    int64_t* a_steps = reinterpret_cast<int64_t*>(mine += room.split);
+    int64_t* b_steps = a_steps + b.channel_tiles * b.largest_taps;
+    Columns columns{};
+    columns.tiles = reinterpret_cast<int64_t*>(mine += room.steps);
+    columns.from = reinterpret_cast<int64_t*>(mine += room.tiles);
+    columns.to = columns.from + b.strip, columns.counts = columns.to + b.strip;
+    float* sums = reinterpret_cast<float*>(mine += room.runs);
+    float* strip = reinterpret_cast<float*>(mine + room.sums);
+    const int64_t taps = grid.taps();
+    if (taps > 0) read_pixels(grid, group, pixel, pixels, halo, split, a_steps, b_steps, &columns);
+
+    AmxProduct x{};
+    x.a_pitch = 64, x.a_tile = b.row_tile_bytes(taps), x.a_part = kTileBytes, x.a_steps = a_steps;
+    x.b_pitch = b.pair_bytes(), x.b_part = b.part_bytes(), x.b_steps = b_steps;
+    x.b = split, x.steps = b.channel_tiles * taps, x.parts = b.parts;
+    const int64_t strip_pitch = pitch(b);
+    for (int64_t block = first_block; block < last_block; ++block) {
+      const int64_t row = block * kBlockRows, rows = std::min(kBlockRows, b.rows - row);
+      x.a = w + 2 * block * x.a_tile;
+      x.row_tiles = rows > kTileRows ? 2 : 1;
+      {
+        const PhaseScope multiplying(r.phases, Phase::kProducts);
+        if (taps == 0) std::fill_n(strip, kBlockRows * strip_pitch, 0.0f);
+        int64_t run = 0;
+        for (int64_t tile = 0; tile < columns.tile_count; tile += kTilesAtOnce) {
+          x.column_tiles = std::min(kTilesAtOnce, columns.tile_count - tile);
+          x.b_tiles = columns.tiles + tile;
+          x.c = columns.straight ? strip + tile * kTileColumns : sums;
+          x.c_pitch = columns.straight ? strip_pitch : std::min(kTilesAtOnce, b.strip) * kTileColumns;
+          amx.product(&x);
+          if (!columns.straight) run = take_pixels(columns, tile, x.column_tiles, rows, run, sums, x.c_pitch, strip);
+        }
+      }
+      const PhaseScope storing(r.phases, Phase::kOutput);
+      store.move(grid, pixel, pixels, group * b.rows + row, rows, strip, strip_pitch, strip + kBlockRows * strip_pitch);
+    }
+  }
+
+  // Columns of `count` tiles that are pixels, to the strip. Returns the first run that goes on behind them.
+  int64_t take_pixels(const Columns& columns, int64_t tile, int64_t count, int64_t rows, int64_t run, const float* sums,
+                      int64_t sums_pitch, float* strip) const {
+    const int64_t begin = tile * kTileColumns, end = begin + count * kTileColumns;
+    for (; run < columns.run_count && columns.from[run] < end; ++run) {
+      const int64_t first = std::max(begin, columns.from[run]),
+                    last = std::min(end, columns.from[run] + columns.counts[run]);
+      const int64_t from = first - begin, to = columns.to[run] + first - columns.from[run], some = last - first;
+      amx.compact(rows, 1, &from, &to, &some, sums, sums_pitch, strip, pitch(b));
+      if (columns.from[run] + columns.counts[run] > end) return run;
+    }
+    return run;
+  }
+
+  void read_pixels(const ColumnGrid& grid, int64_t group, int64_t pixel, int64_t pixels, float* halo, char* split,
+                   int64_t* a_steps, int64_t* b_steps, Columns* columns) const {
+    const PhaseScope reading(r.phases, Phase::kInput);
+    const int64_t pair = b.pair_bytes(), tile_bytes = kTileDepth / 2 * pair, taps = grid.taps();
+    const auto split_channels = [&](int64_t channel, int64_t count, int64_t places, const float* from, int64_t pitch) {
+      amx.split_pairs(b.parts, count, kTileDepth / 2, places, from, pitch, split + channel / kTileDepth * tile_bytes,
+                      pair, b.part_bytes());
+    };
+    int64_t* offsets = reinterpret_cast<int64_t*>(halo);
+    if (grid.reads_as_written() && read_layout.layout == Layout::kChannelsFirst) {
+      for (int64_t channel = 0; channel < b.channels; channel += kChannelsAtOnce) {
+        const int64_t count = std::min(kChannelsAtOnce, b.channels - channel);
+        const int64_t image = pixel / grid.columns(), at = pixel % grid.columns();
+        const int64_t from =
+            image * read_layout.batch_pitch + at + (group * b.channels + channel) * read_layout.channel_pitch;
+        if (!read.is_half() && at + pixels <= grid.columns()) {
+          split_channels(channel, count, pixels, read.at(from), read_layout.channel_pitch);
+        } else {
+          copy_planes(kernels, grid, read_layout, read, group * b.channels + channel, count, pixel, pixels, halo);
+          split_channels(channel, count, pixels, halo, pixels);
+        }
+      }
+      offsets[0] = 0;
+      columns->add_tiles(0, pixels);
+      columns->add_run(0, 0, pixels);
+    } else {
+      const HaloGather<float> gather(kernels, grid, pixel, pixels);
+      for (int64_t channel = 0; channel < b.channels; channel += kChannelsAtOnce) {
+        const int64_t count = std::min(kChannelsAtOnce, b.channels - channel);
+        gather.fill(read_layout, read, group * b.channels + channel, count, halo);
+        split_channels(channel, count, gather.channel_pitch(), gather.halo(halo), gather.channel_pitch());
+      }
+      gather.tap_offsets(halo);
+      find_columns(grid, gather, pixel, pixels, columns);
+    }
+    for (int64_t tile = 0, step = 0; tile < b.channel_tiles; ++tile)
+      for (int64_t tap = 0; tap < taps; ++tap, ++step) {
+        a_steps[step] = step * b.step_bytes();
+        b_steps[step] = tile * tile_bytes + offsets[tap] * 4;
+      }
+  }
+
+  // Tiles for each run of pixels, or, if those are fewer, for all that lies between the first and the last of a slab.
+  void find_columns(const ColumnGrid& grid, const HaloGather<float>& gather, int64_t pixel, int64_t pixels,
+                    Columns* columns) const {
+    int64_t slab = 0, apart = 0, together = 0, begin = 0, end = -1, last = -1;
+    const auto close = [&] {
+      if (end >= 0) together += ceil_div(end - begin, kTileColumns);
+    };
+    each_run(grid, pixel, pixels, [&](const Run& run) {
+      const int64_t place = gather.offset_of(run, &slab);
+      apart += ceil_div(run.count, kTileColumns);
+      if (slab != last) close(), begin = place, last = slab;
+      end = place + run.count;
+    });
+    close();
+    slab = 0, last = -1, begin = 0, end = 0;
+    int64_t column = 0;  // where the slab's tiles begin
+    each_run(grid, pixel, pixels, [&](const Run& run) {
+      const int64_t place = gather.offset_of(run, &slab);
+      if (apart <= together || slab != last) {
+        if (end > begin) columns->add_tiles(begin, end - begin);
+        column = columns->tile_count * kTileColumns, begin = place, last = slab;
+      }
+      columns->add_run(column + place - begin, run.lane, run.count);
+      end = place + run.count;
+    });
+    columns->add_tiles(begin, end - begin);
+  }
+
+  const ConvProblem& p;
+  const RunContext& r;
+  const GemmKernelsOf<float>& kernels;
+  const AmxKernels& amx;
+  const Blocking b;
+  const StripStore<float> store;
+  const char* packed;
+  char* scratch_;
+  const ImageLayout read_layout;
+  const Stored<float> read;
+};
+
+bool why_not(const ConvProblem* p, const Machine* m, char* text) {
+  text[0] = 0;
+  if (is_device(*m) || !m->kernels->amx)
+    snprintf(text, kTextCapacity, "implicit_gemm_amx needs a processor with AMX and instruction set amx, got %s",
+             is_device(*m) ? "a device" : m->kernels->isa);
+  else if (p->dtype == DType::kFloat64)
+    snprintf(text, kTextCapacity, "implicit_gemm_amx computes f32, f16 and bf16, got %s", name_of(p->dtype));
+  else if (p->pass == Pass::kBackwardFilter)
+    snprintf(text, kTextCapacity, "implicit_gemm_amx computes fwd and bwd_data, got %s", name_of(p->pass));
+  else if (p->pass == Pass::kBackwardData && shows_cells(p->padding_mode))
+    snprintf(text, kTextCapacity,
+             "implicit_gemm_amx computes bwd_data of zero and constant padding, got padding mode %s",
+             name_of(p->padding_mode));
+  return text[0] != 0;
+}
+
+void estimate(const ConvProblem* problem, const Machine* m, Estimate* e) {
+  const Blocking b(*problem, *m);
+  e->add("start", 2e-6);
+  e->add("products", 1e-12);
+}
+
+int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {
+  const Blocking b(*p, *m);
+  const int64_t packing = packed ? 0 : aligned(b.packed_bytes()) + slots * aligned(pack_room(b));
+  return slots * Product::Room(b, p->epilogue & kEpilogueResidual).bytes() + packing;
+}
+
+int64_t packed_bytes(const ConvProblem* p, const Machine* m) { return Blocking(*p, *m).packed_bytes(); }
+
+int pack(const ConvProblem* p, const RunContext* r, void* packed) {
+  const Machine& m = *r->machine;
+  const Workspace room(r->parallel.slots * aligned(pack_room(Blocking(*p, m))));
+  if (room.failed()) return 1;
+  pack_all(*p, m, r->parallel, Stored<float>(m, p->dtype, r->w), static_cast<char*>(packed),
+           static_cast<char*>(room.data()));
+  return 0;
+}
+
+int run(const ConvProblem* p, const RunContext* r) {
+  const Machine& m = *r->machine;
+  char* workspace = static_cast<char*>(r->workspace);
+  const char* packed = static_cast<const char*>(r->packed_w);
+  if (!packed) {
+    const PhaseScope packing(r->phases, Phase::kWeights);
+    const Blocking b(*p, m);
+    char* room = workspace + aligned(b.packed_bytes());
+    pack_all(*p, m, r->parallel, Stored<float>(m, r->w_dtype, r->w), workspace, room);
+    packed = workspace, workspace = room + r->parallel.slots * aligned(pack_room(b));
+  }
+  Product(*p, *r, packed, workspace).run();
+  return 0;
+}
+
+TakenHalves takes_halves(const ConvProblem*) { return TakenHalves::kAll; }
+
+}  // namespace
+
+extern const Algorithm kImplicitGemmAmx;
+const Algorithm kImplicitGemmAmx = {"implicit_gemm_amx", 2.0,  1,   SameBits::kOne, why_not, estimate, workspace_bytes,
+                                    packed_bytes,        pack, run, takes_halves};
+
+}  // namespace fastconv

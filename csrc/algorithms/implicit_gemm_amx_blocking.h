@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// How implicit_gemm_amx.cc cuts a problem; from the problem and the machine alone.
+#pragma once
+
+#include <algorithm>
+
+#include "../algorithm.h"
+#include "../halo.h"
+#include "../kernels/amx_kernels.h"
+#include "../rounding.h"
+#include "column_gemm_blocking.h"
+
+namespace fastconv {
+
+inline constexpr int64_t kChannelsAtOnce = kTileDepth;  // that are copied to a halo buffer before they are split
+inline constexpr int64_t kTilesAtOnce = 64;             // of columns, whose sums lie in L2
+inline constexpr int64_t kBlockRows = 2 * kTileRows;
+
+// Of so many bfloat16 is each number the sum.
+inline int amx_parts(DType dtype) { return dtype == DType::kBFloat16 ? 1 : dtype == DType::kFloat16 ? 2 : 3; }
+// And so many products of parts are made of each product.
+inline int64_t amx_products(DType dtype) { return dtype == DType::kBFloat16 ? 1 : dtype == DType::kFloat16 ? 4 : 6; }
+
+// 16 pixels that are read one after the other, and what becomes of them: pixels [lane, lane + count) of the strip.
+struct AmxBlocking {
+  bool forward;
+  int parts;
+  int64_t groups, rows, channels;               // per group: written, read
+  int64_t all_taps, largest_taps, packed_taps;  // of the filter; of a phase; of all phases
+  int64_t row_tiles, channel_tiles;
+  int64_t strip;          // pixels
+  int64_t places;         // of a channel in the halo buffer, at most
+  int64_t halo_elements;  // of kChannelsAtOnce
+
+  AmxBlocking(const ConvProblem& p, const Machine& m) : parts(amx_parts(p.dtype)) {
+    forward = p.pass == Pass::kForward;
+    groups = p.groups;
+    rows = (forward ? p.k : p.c) / groups;
+    channels = (forward ? p.c : p.k) / groups;
+    all_taps = taps(p);
+    row_tiles = ceil_div(rows, kTileRows), channel_tiles = ceil_div(channels, kTileDepth);
+    largest_taps = 1, packed_taps = 0;
+    int64_t pixels = 1;
+    each_phase(p, [&](const ColumnGrid& grid, int64_t) {
+      largest_taps = std::max(largest_taps, grid.taps());
+      packed_taps += grid.taps();
+      pixels = std::max(pixels, grid.columns());
+    });
+    const int64_t all_pixels = std::max<int64_t>(1, pixels * p.n);
+    strip = std::min(kMostColumns, all_pixels);
+    find_places(p);
+    while (strip > kTileColumns && split_bytes() > m.l2_bytes / 2) {
+      strip = std::max(kTileColumns, ceil_div(strip, int64_t{2}));
+      find_places(p);
+    }
+    const int64_t shares = ceil_div(all_pixels, strip);
+    strip = std::min(strip, ceil_div(ceil_div(all_pixels, shares), kTileColumns) * kTileColumns);
+    find_places(p);
+  }
+
+  // Pairs of channels lie an odd number of cache lines apart: 16 of them, read together, are in different sets.
+  int64_t pair_bytes() const { return (aligned((places + kTileColumns) * 4) / 64 | 1) * 64; }
+  int64_t part_bytes() const { return channel_tiles * (kTileDepth / 2) * pair_bytes(); }
+  int64_t split_bytes() const { return parts * part_bytes(); }
+  // Weights: [group][phase][tile of rows][channel tile][tap][part][row][channel].
+  int64_t step_bytes() const { return parts * kTileBytes; }
+  int64_t row_tile_bytes(int64_t grid_taps) const { return channel_tiles * grid_taps * step_bytes(); }
+  int64_t packed_bytes() const { return groups * row_tiles * row_tile_bytes(packed_taps); }
+
+ private:
+  void find_places(const ConvProblem& p) {
+    places = strip, halo_elements = 0;
+    each_phase(p, [&](const ColumnGrid& grid, int64_t) {
+      if (grid.taps() == 0) return;
+      halo_elements = std::max(halo_elements, HaloGather<float>::scratch(grid, strip, kChannelsAtOnce, 64));
+    });
+    places = std::max(places, halo_elements / kChannelsAtOnce + 1);
+  }
+};
+
+}  // namespace fastconv

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// Eight tile registers: four tiles of sums (2 of rows x 2 of columns), two of a, two of b. The instructions name their
+// registers, so that loads and products are macros.
+//
+// A number is the sum of its parts, each the nearest bfloat16 to what is left of it: halves of the last place away from
+// zero, and what would round to infinity is cut off. Of float32 the products of parts p and q with p + q < 3 are made,
+// six of nine; of float16 all four.
+#include <immintrin.h>
+
+#include "amx_kernels.h"
+
+namespace fastconv::amx {
+namespace {
+
+#define FC_INLINE inline __attribute__((always_inline))
+
+struct alignas(64) TileShapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+constexpr TileShapes kShapes;  // in memory: gcc 12 takes it that only the first bytes are read
+
+void begin() { _tile_loadconfig(&kShapes); }
+void end() { _tile_release(); }
+
+// ---- Products ----------------------------------------------------------------------------------------------------
+// Part `p` of a to registers 4 and 5, part `q` of b to 6 and 7.
+#define FC_LOAD_A(p)                                         \
+  do {                                                       \
+    _tile_loadd(4, a + (p) * x->a_part, a_pitch);            \
+    if constexpr (ROWS == 2) {                               \
+      _tile_loadd(5, a + (p) * x->a_part + a_tile, a_pitch); \
+    }                                                        \
+  } while (0)
+#define FC_LOAD_B(q)                                 \
+  do {                                               \
+    _tile_loadd(6, b0 + (q) * x->b_part, b_pitch);   \
+    if constexpr (COLUMNS == 2) {                    \
+      _tile_loadd(7, b1 + (q) * x->b_part, b_pitch); \
+    }                                                \
+  } while (0)
+#define FC_MULTIPLY()               \
+  do {                              \
+    _tile_dpbf16ps(0, 4, 6);        \
+    if constexpr (COLUMNS == 2) {   \
+      _tile_dpbf16ps(1, 4, 7);      \
+    }                               \
+    if constexpr (ROWS == 2) {      \
+      _tile_dpbf16ps(2, 5, 6);      \
+      if constexpr (COLUMNS == 2) { \
+        _tile_dpbf16ps(3, 5, 7);    \
+      }                             \
+    }                               \
+  } while (0)
+#define FC_EACH_SUM(what)                                   \
+  do {                                                      \
+    what(0, c);                                             \
+    if constexpr (COLUMNS == 2) {                           \
+      what(1, c + kTileColumns);                            \
+    }                                                       \
+    if constexpr (ROWS == 2) {                              \
+      what(2, c + kTileRows * x->c_pitch);                  \
+      if constexpr (COLUMNS == 2) {                         \
+        what(3, c + kTileRows * x->c_pitch + kTileColumns); \
+      }                                                     \
+    }                                                       \
+  } while (0)
+#define FC_ZERO(tile, place) _tile_zero(tile)
+#define FC_LOAD(tile, place) _tile_loadd(tile, place, c_bytes)
+#define FC_STORE(tile, place) _tile_stored(tile, place, c_bytes)
+
+// The small products come first: they are added to small sums.
+template <int PARTS, int ROWS, int COLUMNS>
+void block(const AmxProduct* x, int64_t tile) {
+  float* c = x->c + tile * kTileColumns;
+  const int64_t c_bytes = x->c_pitch * 4, a_pitch = x->a_pitch, a_tile = x->a_tile, b_pitch = x->b_pitch;
+  if (x->accumulate)
+    FC_EACH_SUM(FC_LOAD);
+  else
+    FC_EACH_SUM(FC_ZERO);
+  for (int64_t step = 0; step < x->steps; ++step) {
+    const char* a = x->a + x->a_steps[step];
+    const char* b0 = x->b + x->b_steps[step] + x->b_tiles[tile];
+    const char* b1 = COLUMNS == 2 ? x->b + x->b_steps[step] + x->b_tiles[tile + 1] : b0;
+    (void)a_tile, (void)b1;
+    FC_LOAD_B(0);
+    if constexpr (PARTS == 3) {
+      FC_LOAD_A(2);
+      FC_MULTIPLY();
+      FC_LOAD_A(1);
+      FC_MULTIPLY();
+      FC_LOAD_B(1);
+      FC_MULTIPLY();
+      FC_LOAD_A(0);
+      FC_MULTIPLY();
+      FC_LOAD_B(2);
+      FC_MULTIPLY();
+      FC_LOAD_B(0);
+    } else if constexpr (PARTS == 2) {
+      FC_LOAD_A(1);
+      FC_MULTIPLY();
+      FC_LOAD_B(1);
+      FC_MULTIPLY();
+      FC_LOAD_A(0);
+      FC_MULTIPLY();
+      FC_LOAD_B(0);
+    } else {
+      FC_LOAD_A(0);
+    }
+    FC_MULTIPLY();
+  }
+  FC_EACH_SUM(FC_STORE);
+}
+
+template <int PARTS, int ROWS>
+void blocks(const AmxProduct* x) {
+  int64_t tile = 0;
+  for (; tile + 2 <= x->column_tiles; tile += 2) block<PARTS, ROWS, 2>(x, tile);
+  if (tile < x->column_tiles) block<PARTS, ROWS, 1>(x, tile);
+}
+
+template <int PARTS>
+void rows_of(const AmxProduct* x) {
+  x->row_tiles == 2 ? blocks<PARTS, 2>(x) : blocks<PARTS, 1>(x);
+}
+
+void product(const AmxProduct* x) { x->parts == 3 ? rows_of<3>(x) : x->parts == 2 ? rows_of<2>(x) : rows_of<1>(x); }
+
+// ---- Parts -------------------------------------------------------------------------------------------------------
+FC_INLINE __mmask16 lanes(int64_t count) {
+  return count >= 16 ? __mmask16(0xffff) : count <= 0 ? __mmask16(0) : __mmask16((1u << count) - 1);
+}
+
+// The next part, in the upper half of each lane; *rest keeps what is left. An infinity stays one.
+FC_INLINE __m512i next_part(__m512* rest) {
+  const __m512i bits = _mm512_castps_si512(*rest), magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+  const __mmask16 rounds = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(0x7f7f8000));
+  const __m512i rounded = _mm512_mask_add_epi32(bits, rounds, bits, _mm512_set1_epi32(0x8000));
+  const __m512i part = _mm512_and_si512(rounded, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+  *rest = _mm512_sub_ps(*rest, _mm512_castsi512_ps(part));
+  return part;
+}
+
+// 16 pairs: the first of each from `even`, the second from `odd`.
+FC_INLINE __m512i paired(__m512i even, __m512i odd) { return _mm512_or_si512(_mm512_srli_epi32(even, 16), odd); }
+
+// 32 numbers in order, of the upper halves of two vectors.
+FC_INLINE __m512i in_order(__m512i first, __m512i second) {
+  const __m256i low = _mm512_cvtepi32_epi16(_mm512_srli_epi32(first, 16));
+  const __m256i high = _mm512_cvtepi32_epi16(_mm512_srli_epi32(second, 16));
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
+void split_rows(int parts, int64_t rows, int64_t count, int64_t width, const float* src, int64_t src_pitch, char* dst,
+                int64_t dst_pitch, int64_t dst_part) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < width; i += 32) {
+      const float* from = src + row * src_pitch + i;
+      __m512 first = _mm512_maskz_loadu_ps(lanes(count - i), from);
+      __m512 second = _mm512_maskz_loadu_ps(lanes(count - i - 16), from + 16);
+      for (int part = 0; part < parts; ++part) {
+        const __m512i one = next_part(&first), two = next_part(&second);
+        _mm512_storeu_si512(dst + row * dst_pitch + i * 2 + part * dst_part, in_order(one, two));
+      }
+    }
+}
+
+void split_pairs(int parts, int64_t rows, int64_t pairs, int64_t count, const float* src, int64_t src_pitch, char* dst,
+                 int64_t dst_pitch, int64_t dst_part) {
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    const float* from = src + 2 * pair * src_pitch;
+    for (int64_t i = 0; i < count; i += 16) {
+      __m512 even = _mm512_maskz_loadu_ps(2 * pair < rows ? lanes(count - i) : __mmask16(0), from + i);
+      __m512 odd = _mm512_maskz_loadu_ps(2 * pair + 1 < rows ? lanes(count - i) : __mmask16(0), from + src_pitch + i);
+      for (int part = 0; part < parts; ++part) {
+        const __m512i one = next_part(&even), two = next_part(&odd);
+        _mm512_storeu_si512(dst + pair * dst_pitch + i * 4 + part * dst_part, paired(one, two));
+      }
+    }
+  }
+}
+
+// The 16 x 16 matrix of pairs that v holds, transposed.
+FC_INLINE void transpose(__m512i* v) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      v[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + 2 + j]);
+      v[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + 2 + j]);
+    }
+  for (int i = 0; i < 16; i += 8)
+    for (int j = 0; j < 4; ++j) {
+      t[i + j] = _mm512_shuffle_i32x4(v[i + j], v[i + 4 + j], 0x88);
+      t[i + 4 + j] = _mm512_shuffle_i32x4(v[i + j], v[i + 4 + j], 0xdd);
+    }
+  for (int j = 0; j < 8; ++j) {
+    v[j] = _mm512_shuffle_i32x4(t[j], t[8 + j], 0x88);
+    v[8 + j] = _mm512_shuffle_i32x4(t[j], t[8 + j], 0xdd);
+  }
+}
+
+void split_turned(int parts, int64_t rows, int64_t count, const float* src, int64_t src_pitch, char* dst,
+                  int64_t dst_pitch, int64_t dst_part) {
+  alignas(64) __m512i ordered[3][16];
+  for (int64_t row = 0; row < 16; ++row) {
+    const float* from = src + row * src_pitch;
+    __m512 first = _mm512_maskz_loadu_ps(row < rows ? lanes(count) : __mmask16(0), from);
+    __m512 second = _mm512_maskz_loadu_ps(row < rows ? lanes(count - 16) : __mmask16(0), from + 16);
+    for (int part = 0; part < parts; ++part) {
+      const __m512i one = next_part(&first), two = next_part(&second);
+      ordered[part][row] = in_order(one, two);
+    }
+  }
+  for (int part = 0; part < parts; ++part) {
+    transpose(ordered[part]);
+    for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(dst + i * dst_pitch + part * dst_part, ordered[part][i]);
+  }
+}
+
+void compact(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to, const int64_t* counts,
+             const float* src, int64_t src_pitch, float* dst, int64_t dst_pitch) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t run = 0; run < runs; ++run) {
+      const float* s = src + row * src_pitch + from[run];
+      float* d = dst + row * dst_pitch + to[run];
+      for (int64_t i = 0; i < counts[run]; i += 16)
+        _mm512_mask_storeu_ps(d + i, lanes(counts[run] - i), _mm512_maskz_loadu_ps(lanes(counts[run] - i), s + i));
+    }
+}
+
+}  // namespace
+
+extern const AmxKernels kAmxKernels;
+const AmxKernels kAmxKernels = {product, begin, end, split_rows, split_pairs, split_turned, compact};
+
+}  // namespace fastconv::amx

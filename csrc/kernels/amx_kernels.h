@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products on Intel's tile registers (AMX): 16 x 32 bfloat16 times 32 x 16 bfloat16, added in float32. Wider numbers
+// come as a sum of parts: float32 is exactly three bfloat16, float16 two (implicit_gemm_amx.cc says which products of
+// parts are made).
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv {
+
+inline constexpr int64_t kTileRows = 16, kTileColumns = 16;  // of a tile of sums
+inline constexpr int64_t kTileDepth = 32;                    // products that one instruction adds to a sum
+inline constexpr int64_t kTileBytes = 1024;
+
+// c[row][column] = sum over steps of (tile of a) (tile of b), whose pieces may lie anywhere. All distances are bytes.
+struct AmxProduct {
+  // 16 rows of 32 numbers, a_pitch apart: at a + a_steps[step], the next tile of rows a_tile further.
+  const char* a;
+  int64_t a_pitch, a_tile, a_part;
+  const int64_t* a_steps;
+  // 16 pairs of numbers that follow each other in depth, b_pitch apart, each for 16 columns: at b + b_steps[step] +
+  // b_tiles[tile].
+  const char* b;
+  int64_t b_pitch, b_part;
+  const int64_t *b_steps, *b_tiles;
+  int64_t steps, column_tiles;
+  int parts, row_tiles;  // 1 to 3; 1 or 2
+  // Tile t of columns begins at element 16 t of a row; rows are c_pitch elements apart.
+  float* c;
+  int64_t c_pitch;
+  bool accumulate;
+};
+
+struct AmxKernels {
+  void (*product)(const AmxProduct* product);
+  // What `product` needs of the tile registers, for the length of some work on one thread.
+  void (*begin)();
+  void (*end)();
+  // Rows of `count` numbers, src_pitch elements apart, as `parts` bfloat16 each, the parts dst_part bytes apart.
+  // dst[row][i], rows dst_pitch bytes apart; 0 from `count` to `width`, a multiple of 32.
+  void (*split_rows)(int parts, int64_t rows, int64_t count, int64_t width, const float* src, int64_t src_pitch,
+                     char* dst, int64_t dst_pitch, int64_t dst_part);
+  // dst[row / 2][i][row % 2], pairs of rows dst_pitch bytes apart; rows that are not there, up to 2 * pairs, are 0. Whole
+  // vectors of 16 pairs are written.
+  void (*split_pairs)(int parts, int64_t rows, int64_t pairs, int64_t count, const float* src, int64_t src_pitch,
+                      char* dst, int64_t dst_pitch, int64_t dst_part);
+  // dst[i / 2][row][i % 2] for at most 32 numbers of at most 16 rows; what is not there is 0. 16 pairs, dst_pitch bytes
+  // apart, of 16 rows are written.
+  void (*split_turned)(int parts, int64_t rows, int64_t count, const float* src, int64_t src_pitch, char* dst,
+                       int64_t dst_pitch, int64_t dst_part);
+  // dst[row][to[i] + j] = src[row][from[i] + j], j < counts[i], for `runs` pieces of each row.
+  void (*compact)(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to, const int64_t* counts,
+                  const float* src, int64_t src_pitch, float* dst, int64_t dst_pitch);
+};
+
+namespace amx {
+extern const AmxKernels kAmxKernels;
+}
+
+}  // namespace fastconv
