@@ -280,29 +280,38 @@ class HaloGather {
   }
 
   void fill(const ImageLayout& layout, const Stored<T>& image, int64_t channel, int64_t channels, T* scratch) const {
+    each_line(layout, channel, [&](int64_t place, int64_t row, int64_t at) {
+      if (row != kOutside)
+        gather.line(layout, image, row, at, lines.length, channels, halo(scratch) + place, channel_pitch());
+      else
+        gather.value(lines.length, channels, halo(scratch) + place, channel_pitch());
+    });
+  }
+  // visit(place, row, at) for every line of the halo: where it begins there, the first element of the channel's row that
+  // it shows, or kOutside, and the coordinate in that row of its first cell; the others follow cell_step() apart.
+  template <class Visit>
+  void each_line(const ImageLayout& layout, int64_t channel, const Visit& visit) const {
     for (int64_t i = 0; i < slab_count; ++i) {
       const Slab& slab = slabs[i];
       const int64_t entries = row_map.entries(a[1], slab.rows);
       for (int64_t t0 = 0; t0 < a[0].taps; ++t0) {
         const int64_t depth =
             padded_source(grid.padding_mode, slab.o0 * a[0].step + a[0].offset + t0 * a[0].offset_step, a[0].size);
-        T* dst = halo(scratch) + (t0 * row_entries + slab.entry) * lines.entries();
+        int64_t place = (t0 * row_entries + slab.entry) * lines.entries();
         for (int64_t entry = 0; entry < entries; ++entry) {
           const int64_t row = padded_source(grid.padding_mode, row_map.coordinate(a[1], slab.row, entry), a[1].size);
           const bool shown = depth != kOutside && row != kOutside;
-          const int64_t first = slab.n * layout.batch_pitch + channel * layout.channel_step() +
-                                (shown ? (depth * a[1].size + row) * a[2].size : 0) * layout.pixel_step();
-          for (int64_t line = 0; line < lines.lines; ++line, dst += lines.length) {
-            if (shown)
-              gather.line(layout, image, first, lines.coordinate(a[2], line), lines.length, channels, dst,
-                          channel_pitch());
-            else
-              gather.value(lines.length, channels, dst, channel_pitch());
-          }
+          const int64_t first = shown ? slab.n * layout.batch_pitch + channel * layout.channel_step() +
+                                            (depth * a[1].size + row) * a[2].size * layout.pixel_step()
+                                      : kOutside;
+          for (int64_t line = 0; line < lines.lines; ++line, place += lines.length)
+            visit(place, first, lines.coordinate(a[2], line));
         }
       }
     }
   }
+  int64_t cell_step() const { return lines.cell_step; }
+  int64_t line_length() const { return lines.length; }
 
   // Where every tap lies, counted from a run's own offset; written to the front of the scratch.
   int64_t* tap_offsets(T* scratch) const {

@@ -32,17 +32,6 @@ namespace {
 
 typedef AmxBlocking Blocking;
 
-class Tiles {
- public:
-  explicit Tiles(const AmxKernels& kernels) : kernels_(kernels) { kernels_.begin(); }
-  ~Tiles() { kernels_.end(); }
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
-
- private:
-  const AmxKernels& kernels_;
-};
-
 // ---- Weights -----------------------------------------------------------------------------------------------------
 
 // A tile of rows and a block of channels: dst[tap][part][row][channel].
@@ -109,7 +98,11 @@ class Product {
         scratch_(scratch),
         read_layout{b.forward ? p.x_layout : p.y_layout, b.forward ? r.x_batch_pitch : r.y_batch_pitch,
                     b.forward ? r.x_channel_pitch : r.y_channel_pitch},
-        read(*r.machine, p.dtype, b.forward ? r.x : r.y) {}
+        tensor(b.forward ? r.x : r.y),
+        read(*r.machine, p.dtype, tensor),
+        stored(p.dtype == DType::kBFloat16  ? AmxStored::kBFloat16
+               : p.dtype == DType::kFloat16 ? AmxStored::kFloat16
+                                            : AmxStored::kFloat32) {}
 
   // Scratch of a worker.
   struct Room {
@@ -145,7 +138,6 @@ class Product {
             const int64_t share = item % shares, group = item / shares % b.groups, strip = item / shares / b.groups;
             const char* w = packed + b.groups * b.row_tiles * b.row_tile_bytes(before) +
                             group * b.row_tiles * b.row_tile_bytes(grid.taps());
-            const Tiles tiles(amx);
             compute(grid, group, share * blocks / shares, (share + 1) * blocks / shares, strip * b.strip,
                     std::min(b.strip, all_pixels - strip * b.strip), w, scratch_ + slot * room.bytes(), room);
           });
@@ -229,34 +221,45 @@ class Product {
   void read_pixels(const ColumnGrid& grid, int64_t group, int64_t pixel, int64_t pixels, float* halo, char* split,
                    int64_t* a_steps, int64_t* b_steps, Columns* columns) const {
     const PhaseScope reading(r.phases, Phase::kInput);
-    const int64_t pair = b.pair_bytes(), tile_bytes = kTileDepth / 2 * pair, taps = grid.taps();
-    const auto split_channels = [&](int64_t channel, int64_t count, int64_t places, const float* from, int64_t pitch) {
-      amx.split_pairs(b.parts, count, kTileDepth / 2, places, from, pitch, split + channel / kTileDepth * tile_bytes,
+    const int64_t pair = b.pair_bytes(), pairs = b.channel_tiles * kTileDepth / 2, taps = grid.taps();
+    const int64_t first_channel = group * b.channels;
+    const bool planes = read_layout.layout == Layout::kChannelsFirst;
+    // Cells of some channels straight from the tensor. Few: each pair's places lie in other pages.
+    const auto split_line = [&](int64_t channel, int64_t place, int64_t count, int64_t first, int64_t last,
+                                int64_t cell, int64_t step) {
+      const int64_t at = first < last ? cell + channel * read_layout.channel_pitch : 0;
+      amx.split_pairs(b.parts, stored, b.channels - channel, std::min(kChannelsAtOnce / 2, pairs - channel / 2), count,
+                      first, last, tensor, at, step, read_layout.channel_pitch, split + channel / 2 * pair + place * 4,
                       pair, b.part_bytes());
     };
     int64_t* offsets = reinterpret_cast<int64_t*>(halo);
-    if (grid.reads_as_written() && read_layout.layout == Layout::kChannelsFirst) {
-      for (int64_t channel = 0; channel < b.channels; channel += kChannelsAtOnce) {
-        const int64_t count = std::min(kChannelsAtOnce, b.channels - channel);
-        const int64_t image = pixel / grid.columns(), at = pixel % grid.columns();
-        const int64_t from =
-            image * read_layout.batch_pitch + at + (group * b.channels + channel) * read_layout.channel_pitch;
-        if (!read.is_half() && at + pixels <= grid.columns()) {
-          split_channels(channel, count, pixels, read.at(from), read_layout.channel_pitch);
-        } else {
-          copy_planes(kernels, grid, read_layout, read, group * b.channels + channel, count, pixel, pixels, halo);
-          split_channels(channel, count, pixels, halo, pixels);
-        }
-      }
+    if (planes && grid.reads_as_written()) {
+      for (int64_t channel = 0; channel < 2 * pairs; channel += kChannelsAtOnce)
+        each_pixel_run(grid, pixel, pixels, [&](int64_t lane, int64_t count, int64_t n, int64_t at) {
+          const int64_t image = n * read_layout.batch_pitch + first_channel * read_layout.channel_pitch;
+          split_line(channel, lane, count, 0, count, image + at, 1);
+        });
       offsets[0] = 0;
       columns->add_tiles(0, pixels);
       columns->add_run(0, 0, pixels);
     } else {
       const HaloGather<float> gather(kernels, grid, pixel, pixels);
-      for (int64_t channel = 0; channel < b.channels; channel += kChannelsAtOnce) {
-        const int64_t count = std::min(kChannelsAtOnce, b.channels - channel);
-        gather.fill(read_layout, read, group * b.channels + channel, count, halo);
-        split_channels(channel, count, gather.channel_pitch(), gather.halo(halo), gather.channel_pitch());
+      if (planes && grid.padding_mode == PaddingMode::kZeros) {
+        const int64_t length = gather.line_length(), step = gather.cell_step();
+        for (int64_t channel = 0; channel < 2 * pairs; channel += kChannelsAtOnce)
+          gather.each_line(read_layout, first_channel, [&](int64_t place, int64_t row, int64_t at) {
+            if (row == kOutside) return split_line(channel, place, length, 0, 0, 0, 1);
+            const Inside inside(at, step, length, grid.axis[2].size);
+            split_line(channel, place, length, inside.first, inside.last, row + at, step);
+          });
+      } else {
+        for (int64_t channel = 0; channel < 2 * pairs; channel += kChannelsAtOnce) {
+          const int64_t count = std::clamp(b.channels - channel, int64_t{0}, kChannelsAtOnce),
+                        places = gather.channel_pitch();
+          gather.fill(read_layout, read, first_channel + channel, count, halo);
+          amx.split_pairs(b.parts, AmxStored::kFloat32, count, kChannelsAtOnce / 2, places, 0, places,
+                          gather.halo(halo), 0, 1, places, split + channel / 2 * pair, pair, b.part_bytes());
+        }
       }
       gather.tap_offsets(halo);
       find_columns(grid, gather, pixel, pixels, columns);
@@ -264,7 +267,7 @@ class Product {
     for (int64_t tile = 0, step = 0; tile < b.channel_tiles; ++tile)
       for (int64_t tap = 0; tap < taps; ++tap, ++step) {
         a_steps[step] = step * b.step_bytes();
-        b_steps[step] = tile * tile_bytes + offsets[tap] * 4;
+        b_steps[step] = tile * kTileDepth / 2 * pair + offsets[tap] * 4;
       }
   }
 
@@ -305,7 +308,9 @@ class Product {
   const char* packed;
   char* scratch_;
   const ImageLayout read_layout;
+  const void* tensor;
   const Stored<float> read;
+  const AmxStored stored;
 };
 
 bool why_not(const ConvProblem* p, const Machine* m, char* text) {

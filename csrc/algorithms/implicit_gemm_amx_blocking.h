@@ -12,8 +12,8 @@
 
 namespace fastconv {
 
-inline constexpr int64_t kChannelsAtOnce = kTileDepth;  // that are copied to a halo buffer before they are split
-inline constexpr int64_t kTilesAtOnce = 64;             // of columns, whose sums lie in L2
+inline constexpr int64_t kChannelsAtOnce = 16;  // that are split together
+inline constexpr int64_t kTilesAtOnce = 64;     // of columns, whose sums lie in L2
 inline constexpr int64_t kBlockRows = 2 * kTileRows;
 
 // Of so many bfloat16 is each number the sum.

@@ -12,6 +12,8 @@ inline constexpr int64_t kTileRows = 16, kTileColumns = 16;  // of a tile of sum
 inline constexpr int64_t kTileDepth = 32;                    // products that one instruction adds to a sum
 inline constexpr int64_t kTileBytes = 1024;
 
+enum class AmxStored : int32_t { kFloat32, kFloat16, kBFloat16 };  // what numbers are stored in
+
 // c[row][column] = sum over steps of (tile of a) (tile of b), whose pieces may lie anywhere. All distances are bytes.
 struct AmxProduct {
   // 16 rows of 32 numbers, a_pitch apart: at a + a_steps[step], the next tile of rows a_tile further.
@@ -33,17 +35,16 @@ struct AmxProduct {
 
 struct AmxKernels {
   void (*product)(const AmxProduct* product);
-  // What `product` needs of the tile registers, for the length of some work on one thread.
-  void (*begin)();
-  void (*end)();
   // Rows of `count` numbers, src_pitch elements apart, as `parts` bfloat16 each, the parts dst_part bytes apart.
   // dst[row][i], rows dst_pitch bytes apart; 0 from `count` to `width`, a multiple of 32.
   void (*split_rows)(int parts, int64_t rows, int64_t count, int64_t width, const float* src, int64_t src_pitch,
                      char* dst, int64_t dst_pitch, int64_t dst_part);
-  // dst[row / 2][i][row % 2], pairs of rows dst_pitch bytes apart; rows that are not there, up to 2 * pairs, are 0. Whole
-  // vectors of 16 pairs are written.
-  void (*split_pairs)(int parts, int64_t rows, int64_t pairs, int64_t count, const float* src, int64_t src_pitch,
-                      char* dst, int64_t dst_pitch, int64_t dst_part);
+  // Rows of channels, two at a time: dst[pair][i] are elements first_cell + i * step of rows 2 pair and 2 pair + 1 for first
+  // <= i < last, else 0, as are rows that are not there; i < count. Elements of `stored`, rows
+  // src_pitch of them apart; pairs dst_pitch bytes apart.
+  void (*split_pairs)(int parts, AmxStored stored, int64_t rows, int64_t pairs, int64_t count, int64_t first,
+                      int64_t last, const void* src, int64_t first_cell, int64_t step, int64_t src_pitch, char* dst,
+                      int64_t dst_pitch, int64_t dst_part);
   // dst[i / 2][row][i % 2] for at most 32 numbers of at most 16 rows; what is not there is 0. 16 pairs, dst_pitch bytes
   // apart, of 16 rows are written.
   void (*split_turned)(int parts, int64_t rows, int64_t count, const float* src, int64_t src_pitch, char* dst,
