@@ -12,8 +12,9 @@
 
 namespace fastconv {
 
-inline constexpr int64_t kChannelsAtOnce = 16;  // that are split together
-inline constexpr int64_t kTilesAtOnce = 64;     // of columns, whose sums lie in L2
+inline constexpr int64_t kChannelsAtOnce = 4;  // that are split together: rows of each follow each other in memory
+inline constexpr int64_t kMostStrip = 4096;    // pixels
+inline constexpr int64_t kTilesAtOnce = 64;    // of columns, whose sums lie in L2
 inline constexpr int64_t kBlockRows = 2 * kTileRows;
 
 // Of so many bfloat16 is each number the sum.
@@ -40,21 +41,25 @@ struct AmxBlocking {
     all_taps = taps(p);
     row_tiles = ceil_div(rows, kTileRows), channel_tiles = ceil_div(channels, kTileDepth);
     largest_taps = 1, packed_taps = 0;
-    int64_t pixels = 1;
+    int64_t pixels = 1, slice = kMostStrip, row = 1;
     each_phase(p, [&](const ColumnGrid& grid, int64_t) {
       largest_taps = std::max(largest_taps, grid.taps());
       packed_taps += grid.taps();
       pixels = std::max(pixels, grid.columns());
+      slice = std::min(slice, std::max<int64_t>(1, grid.axis[1].columns * grid.axis[2].columns));
+      row = std::max(row, grid.axis[2].columns);
     });
     const int64_t all_pixels = std::max<int64_t>(1, pixels * p.n);
-    strip = std::min(kMostColumns, all_pixels);
+    // A halo buffer has kMostColumns slabs at most (halo.h).
+    strip = std::min({kMostStrip, (kMostColumns - 2) * slice, all_pixels});
     find_places(p);
     while (strip > kTileColumns && split_bytes() > m.l2_bytes / 2) {
       strip = std::max(kTileColumns, ceil_div(strip, int64_t{2}));
       find_places(p);
     }
-    const int64_t shares = ceil_div(all_pixels, strip);
-    strip = std::min(strip, ceil_div(ceil_div(all_pixels, shares), kTileColumns) * kTileColumns);
+    // Equal shares, of whole rows if they are long.
+    const int64_t whole = row > kTileColumns && row < strip / 2 ? row : kTileColumns;
+    strip = std::min(strip, ceil_div(ceil_div(all_pixels, ceil_div(all_pixels, strip)), whole) * whole);
     find_places(p);
   }
 
@@ -68,13 +73,23 @@ struct AmxBlocking {
   int64_t packed_bytes() const { return groups * row_tiles * row_tile_bytes(packed_taps); }
 
  private:
+  // Places of a channel that HaloGather makes of `strip` grid points, at most.
+  static int64_t places_of(const ColumnGrid& grid, int64_t strip) {
+    const ColumnAxis* a = grid.axis;
+    const int64_t width = std::max<int64_t>(1, a[2].columns), slice = std::max<int64_t>(1, a[1].columns) * width;
+    const int64_t slabs = std::min(strip, (strip + slice - 2) / slice + 1);
+    const int64_t rows = std::min(strip, (strip + width - 2) / width + 1), span = std::abs(reach_of(a[1])) + 1;
+    const bool shared = RowMap(a[1], std::min(rows, std::max<int64_t>(1, a[1].columns))).shared;
+    const int64_t entries =
+        shared ? rows * a[1].step + slabs * std::max<int64_t>(0, span - a[1].step) : rows * a[1].taps;
+    return a[0].taps * entries * LineMap(a[2], 0, width).entries();
+  }
   void find_places(const ConvProblem& p) {
-    places = strip, halo_elements = 0;
+    places = strip;
     each_phase(p, [&](const ColumnGrid& grid, int64_t) {
-      if (grid.taps() == 0) return;
-      halo_elements = std::max(halo_elements, HaloGather<float>::scratch(grid, strip, kChannelsAtOnce, 64));
+      if (grid.taps() > 0) places = std::max(places, places_of(grid, strip));
     });
-    places = std::max(places, halo_elements / kChannelsAtOnce + 1);
+    halo_elements = kChannelsAtOnce * places + 2 * largest_taps;
   }
 };
 
