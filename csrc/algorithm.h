@@ -100,6 +100,8 @@ struct Algorithm {
   int64_t (*multiplications)(const ConvProblem* problem, const Machine* machine) = nullptr;
   // What `run` allocates besides the workspace, at most: tables of rows and columns. Null: nothing, as it should be.
   int64_t (*table_bytes)(const ConvProblem* problem, const Machine* machine, int slots) = nullptr;
+  // Whether `estimate` and `packed_bytes` are asked about float16 and bfloat16 as such, not about float32.
+  bool knows_halves = false;
 };
 
 }  // namespace fastconv

@@ -244,15 +244,16 @@ class HalfRun {
 
 Estimate estimate(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine, bool packed) {
   const ConvProblem p = computed_problem(problem);
+  const ConvProblem& asked = algorithm.knows_halves ? problem : p;
   Estimate e;
-  algorithm.estimate(&p, &machine, &e);
+  algorithm.estimate(&asked, &machine, &e);
   const double beyond = static_cast<double>(tensor_bytes(p) - machine.l2_bytes);
   if (beyond > 0) e.add("memory", beyond / machine.bytes_per_second);
   // The algorithms count it themselves where it is the rule.
-  const int64_t packs = !packed && p.pass == Pass::kForward ? algorithm.packed_bytes(&p, &machine) : 0;
+  const int64_t packs = !packed && p.pass == Pass::kForward ? algorithm.packed_bytes(&asked, &machine) : 0;
   if (packs > 0) e.add(kWeightsPacked, 0.1e-9 * static_cast<double>(packs));
   for (int i = 0; i < e.terms; ++i) e.seconds[i] *= price_of(machine, algorithm.name, e.work[i]);
-  if (is_half(problem.dtype)) {
+  if (is_half(problem.dtype) && !algorithm.knows_halves) {
     const double bytes = 4.0 * static_cast<double>(tensor_bytes(p) / 4 + residual_elements(p));
     const bool near = taken_halves(algorithm, p) != TakenHalves::kNone || HalfSlices(algorithm, p, machine).count() > 1;
     e.add("conversions", (near ? 0.4 : 1.5) * bytes / machine.bytes_per_second);
@@ -269,7 +270,7 @@ int64_t workspace_bytes(const Algorithm& algorithm, const ConvProblem& problem, 
 
 int64_t packed_bytes(const Algorithm& algorithm, const ConvProblem& problem, const Machine& machine) {
   const ConvProblem p = computed_problem(problem);
-  const int64_t bytes = algorithm.packed_bytes(&p, &machine);
+  const int64_t bytes = algorithm.packed_bytes(algorithm.knows_halves ? &problem : &p, &machine);
   const bool keeps = is_half(problem.dtype) && problem.pass != Pass::kBackwardFilter &&
                      taken_halves(algorithm, p) != TakenHalves::kEverything;
   return bytes == 0 && keeps ? filter_elements(problem) * 4 : bytes;

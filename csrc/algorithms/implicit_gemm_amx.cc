@@ -23,9 +23,9 @@
 #include "../parallel.h"
 #include "../phases.h"
 #include "../strip_store.h"
-#include "../weight_rows.h"
-#include "../workspace.h"
 #include "implicit_gemm_amx_blocking.h"
+#include "implicit_gemm_amx_columns.h"
+#include "implicit_gemm_amx_filter.h"
 
 namespace fastconv {
 namespace {
@@ -34,51 +34,64 @@ typedef AmxBlocking Blocking;
 
 // ---- Weights -----------------------------------------------------------------------------------------------------
 
+constexpr int64_t kTapsAtOnce = 16;
+
+// The filter's tap that is number `tap` of the grid's.
+int64_t tap_of(const ConvProblem& p, const ColumnGrid& grid, int64_t tap) {
+  const ColumnAxis* a = grid.axis;
+  const int64_t t2 = tap % a[2].taps, t1 = tap / a[2].taps % a[1].taps, t0 = tap / a[2].taps / a[1].taps;
+  return ((a[0].first_tap + t0 * a[0].tap_step) * p.filter[1] + a[1].first_tap + t1 * a[1].tap_step) * p.filter[2] +
+         a[2].first_tap + t2 * a[2].tap_step;
+}
+
 // A tile of rows and a block of channels: dst[tap][part][row][channel].
 void pack_tile(const ConvProblem& p, const Machine& m, const Blocking& b, const ColumnGrid& grid,
-               const Stored<float>& w, int64_t group, int64_t row_tile, int64_t channel_tile, float* room, char* dst) {
+               const Stored<float>& w, int64_t group, int64_t row_tile, int64_t channel_tile, char* dst) {
   const GemmKernelsOf<float>& kernels = m.kernels->gemm->f32;
   const AmxKernels& amx = *m.kernels->amx;
   const int64_t row = row_tile * kTileRows, rows = std::min(kTileRows, b.rows - row), taps = grid.taps();
   const int64_t channel = channel_tile * kTileDepth, channels = std::min(kTileDepth, b.channels - channel);
   const int64_t of_group = group * b.rows * b.channels * b.all_taps, step = b.step_bytes();
   if (rows < kTileRows) std::memset(dst, 0, static_cast<size_t>(taps * step));
+  alignas(64) float turned[kTapsAtOnce * kTileDepth];
   if (b.forward) {
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t from = of_group + ((row + i) * b.channels + channel) * taps;
-      if (taps == 1)
-        w.gather_row(kernels, channels, 0, channels, from, 1, 0, room, 0, 1);
-      else
-        w.transpose(kernels, channels, taps, channels, from, taps, room, kTileDepth);
-      amx.split_rows(b.parts, taps, channels, kTileDepth, room, kTileDepth, dst + i * 64, step, kTileBytes);
-    }
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t tap = 0, some; tap < taps; tap += some) {
+        some = std::min(kTapsAtOnce, taps - tap);
+        w.transpose(kernels, channels, some, channels, of_group + ((row + i) * b.channels + channel) * taps + tap, taps,
+                    turned, kTileDepth);
+        amx.split_rows(b.parts, AmxStored::kFloat32, some, kTileDepth, 0, channels, turned, 0, 1, kTileDepth,
+                       dst + tap * step + i * 64, step, kTileBytes);
+      }
     return;
   }
-  // Rows of each channel to room[tap][channel][row], then channels of each row.
-  float* turned = room + taps * kTileDepth * kTileRows;
-  pack_gradient_rows(p, kernels, grid, w, of_group + (channel * b.rows + row) * b.all_taps, b.rows, channels,
-                     b.all_taps, rows, kTileRows, 1, kTileDepth, room);
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    kernels.transpose(channels, rows, channels, room + tap * kTileDepth * kTileRows, kTileRows, turned, kTileDepth);
-    amx.split_rows(b.parts, rows, channels, kTileDepth, turned, kTileDepth, dst + tap * step, 64, kTileBytes);
+  // Rows of each channel, then channels of each row. The taps of a phase do not follow each other.
+  alignas(64) float room[kTapsAtOnce * kTileDepth * kTileRows];
+  const int64_t at_once = taps == b.all_taps ? kTapsAtOnce : 1;
+  for (int64_t tap = 0, some; tap < taps; tap += some) {
+    some = std::min(at_once, taps - tap);
+    const int64_t from = of_group + (channel * b.rows + row) * b.all_taps + (at_once > 1 ? tap : tap_of(p, grid, tap));
+    for (int64_t i = 0; i < channels; ++i)
+      w.transpose(kernels, rows, some, kTileRows, from + i * b.rows * b.all_taps, b.all_taps, room + i * kTileRows,
+                  kTileDepth * kTileRows);
+    for (int64_t i = 0; i < some; ++i) {
+      kernels.transpose(channels, rows, channels, room + i * kTileDepth * kTileRows, kTileRows, turned, kTileDepth);
+      amx.split_rows(b.parts, AmxStored::kFloat32, rows, kTileDepth, 0, channels, turned, 0, 1, kTileDepth,
+                     dst + (tap + i) * step, 64, kTileBytes);
+    }
   }
 }
 
-int64_t pack_room(const Blocking& b) {
-  return (b.largest_taps * kTileDepth * kTileRows + kTileDepth * kTileRows) * static_cast<int64_t>(sizeof(float));
-}
-
-// `room`: pack_room bytes for each worker.
-void pack_all(const ConvProblem& p, const Machine& m, const Parallel& parallel, const Stored<float>& w, char* packed,
-              char* room) {
+void pack_all(const ConvProblem& p, const RunContext& r, char* packed) {
+  const Machine& m = *r.machine;
   const Blocking b(p, m);
+  const Stored<float> w(m, r.w_dtype, r.w);
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
     char* phase = packed + b.groups * b.row_tiles * b.row_tile_bytes(before);
-    parallel_for(parallel, b.groups * b.row_tiles, [&](int64_t item, int slot) {
+    parallel_for(r.parallel, b.groups * b.row_tiles, [&](int64_t item, int) {
       char* dst = phase + item * b.row_tile_bytes(grid.taps());
-      float* mine = reinterpret_cast<float*>(room + slot * aligned(pack_room(b)));
       for (int64_t tile = 0; tile < b.channel_tiles; ++tile, dst += grid.taps() * b.step_bytes())
-        pack_tile(p, m, b, grid, w, item / b.row_tiles, item % b.row_tiles, tile, mine, dst);
+        pack_tile(p, m, b, grid, w, item / b.row_tiles, item % b.row_tiles, tile, dst);
     });
   });
 }
@@ -100,9 +113,7 @@ class Product {
                     b.forward ? r.x_channel_pitch : r.y_channel_pitch},
         tensor(b.forward ? r.x : r.y),
         read(*r.machine, p.dtype, tensor),
-        stored(p.dtype == DType::kBFloat16  ? AmxStored::kBFloat16
-               : p.dtype == DType::kFloat16 ? AmxStored::kFloat16
-                                            : AmxStored::kFloat32) {}
+        stored(amx_stored(p.dtype)) {}
 
   // Scratch of a worker.
   struct Room {
@@ -148,27 +159,13 @@ class Product {
  private:
   static int64_t pitch(const Blocking& b) { return ceil_div(b.strip, kTileColumns) * kTileColumns; }
 
-  // Tiles of the strip, and which of their columns are pixels.
-  struct Columns {
-    int64_t *tiles, *from, *to, *counts;
-    int64_t tile_count = 0, run_count = 0;
-    bool straight = true;  // column i is pixel i
-    void add_run(int64_t column, int64_t lane, int64_t count) {
-      straight = straight && column == lane;
-      from[run_count] = column, to[run_count] = lane, counts[run_count++] = count;
-    }
-    void add_tiles(int64_t place, int64_t columns) {
-      for (int64_t i = 0; i < columns; i += kTileColumns) tiles[tile_count++] = (place + i) * 4;
-    }
-  };
-
   void compute(const ColumnGrid& grid, int64_t group, int64_t first_block, int64_t last_block, int64_t pixel,
                int64_t pixels, const char* w, char* mine, const Room& room) const {
     float* halo = reinterpret_cast<float*>(mine);
     char* split = mine += room.halo;
     int64_t* a_steps = reinterpret_cast<int64_t*>(mine += room.split);
     int64_t* b_steps = a_steps + b.channel_tiles * b.largest_taps;
-    Columns columns{};
+    AmxColumns columns(kTileColumns, 4);
     columns.tiles = reinterpret_cast<int64_t*>(mine += room.steps);
     columns.from = reinterpret_cast<int64_t*>(mine += room.tiles);
     columns.to = columns.from + b.strip, columns.counts = columns.to + b.strip;
@@ -205,8 +202,8 @@ class Product {
   }
 
   // Columns of `count` tiles that are pixels, to the strip. Returns the first run that goes on behind them.
-  int64_t take_pixels(const Columns& columns, int64_t tile, int64_t count, int64_t rows, int64_t run, const float* sums,
-                      int64_t sums_pitch, float* strip) const {
+  int64_t take_pixels(const AmxColumns& columns, int64_t tile, int64_t count, int64_t rows, int64_t run,
+                      const float* sums, int64_t sums_pitch, float* strip) const {
     const int64_t begin = tile * kTileColumns, end = begin + count * kTileColumns;
     for (; run < columns.run_count && columns.from[run] < end; ++run) {
       const int64_t first = std::max(begin, columns.from[run]),
@@ -219,7 +216,7 @@ class Product {
   }
 
   void read_pixels(const ColumnGrid& grid, int64_t group, int64_t pixel, int64_t pixels, float* halo, char* split,
-                   int64_t* a_steps, int64_t* b_steps, Columns* columns) const {
+                   int64_t* a_steps, int64_t* b_steps, AmxColumns* columns) const {
     const PhaseScope reading(r.phases, Phase::kInput);
     const int64_t pair = b.pair_bytes(), pairs = b.channel_tiles * kTileDepth / 2, taps = grid.taps();
     const int64_t first_channel = group * b.channels;
@@ -240,8 +237,7 @@ class Product {
           split_line(channel, lane, count, 0, count, image + at, 1);
         });
       offsets[0] = 0;
-      columns->add_tiles(0, pixels);
-      columns->add_run(0, 0, pixels);
+      columns->set_straight(pixels);
     } else {
       const HaloGather<float> gather(kernels, grid, pixel, pixels);
       if (planes && grid.padding_mode == PaddingMode::kZeros) {
@@ -262,41 +258,13 @@ class Product {
         }
       }
       gather.tap_offsets(halo);
-      find_columns(grid, gather, pixel, pixels, columns);
+      columns->find(grid, gather, pixel, pixels);
     }
     for (int64_t tile = 0, step = 0; tile < b.channel_tiles; ++tile)
       for (int64_t tap = 0; tap < taps; ++tap, ++step) {
         a_steps[step] = step * b.step_bytes();
         b_steps[step] = tile * kTileDepth / 2 * pair + offsets[tap] * 4;
       }
-  }
-
-  // Tiles for each run of pixels, or, if those are fewer, for all that lies between the first and the last of a slab.
-  void find_columns(const ColumnGrid& grid, const HaloGather<float>& gather, int64_t pixel, int64_t pixels,
-                    Columns* columns) const {
-    int64_t slab = 0, apart = 0, together = 0, begin = 0, end = -1, last = -1;
-    const auto close = [&] {
-      if (end >= 0) together += ceil_div(end - begin, kTileColumns);
-    };
-    each_run(grid, pixel, pixels, [&](const Run& run) {
-      const int64_t place = gather.offset_of(run, &slab);
-      apart += ceil_div(run.count, kTileColumns);
-      if (slab != last) close(), begin = place, last = slab;
-      end = place + run.count;
-    });
-    close();
-    slab = 0, last = -1, begin = 0, end = 0;
-    int64_t column = 0;  // where the slab's tiles begin
-    each_run(grid, pixel, pixels, [&](const Run& run) {
-      const int64_t place = gather.offset_of(run, &slab);
-      if (apart <= together || slab != last) {
-        if (end > begin) columns->add_tiles(begin, end - begin);
-        column = columns->tile_count * kTileColumns, begin = place, last = slab;
-      }
-      columns->add_run(column + place - begin, run.lane, run.count);
-      end = place + run.count;
-    });
-    columns->add_tiles(begin, end - begin);
   }
 
   const ConvProblem& p;
@@ -320,8 +288,6 @@ bool why_not(const ConvProblem* p, const Machine* m, char* text) {
              is_device(*m) ? "a device" : m->kernels->isa);
   else if (p->dtype == DType::kFloat64)
     snprintf(text, kTextCapacity, "implicit_gemm_amx computes f32, f16 and bf16, got %s", name_of(p->dtype));
-  else if (p->pass == Pass::kBackwardFilter)
-    snprintf(text, kTextCapacity, "implicit_gemm_amx computes fwd and bwd_data, got %s", name_of(p->pass));
   else if (p->pass == Pass::kBackwardData && shows_cells(p->padding_mode))
     snprintf(text, kTextCapacity,
              "implicit_gemm_amx computes bwd_data of zero and constant padding, got padding mode %s",
@@ -329,39 +295,38 @@ bool why_not(const ConvProblem* p, const Machine* m, char* text) {
   return text[0] != 0;
 }
 
-void estimate(const ConvProblem* problem, const Machine* m, Estimate* e) {
-  const Blocking b(*problem, *m);
-  e->add("start", 2e-6);
-  e->add("products", 1e-12);
-}
+bool is_filter(const ConvProblem* p) { return p->pass == Pass::kBackwardFilter; }
 
 int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {
+  if (is_filter(p)) return amx_filter_workspace(*p, *m, slots);
   const Blocking b(*p, *m);
-  const int64_t packing = packed ? 0 : aligned(b.packed_bytes()) + slots * aligned(pack_room(b));
+  const int64_t packing = packed ? 0 : aligned(b.packed_bytes());
   return slots * Product::Room(b, p->epilogue & kEpilogueResidual).bytes() + packing;
 }
 
-int64_t packed_bytes(const ConvProblem* p, const Machine* m) { return Blocking(*p, *m).packed_bytes(); }
+int64_t packed_bytes(const ConvProblem* p, const Machine* m) {
+  return is_filter(p) ? 0 : Blocking(*p, *m).packed_bytes();
+}
 
 int pack(const ConvProblem* p, const RunContext* r, void* packed) {
-  const Machine& m = *r->machine;
-  const Workspace room(r->parallel.slots * aligned(pack_room(Blocking(*p, m))));
-  if (room.failed()) return 1;
-  pack_all(*p, m, r->parallel, Stored<float>(m, p->dtype, r->w), static_cast<char*>(packed),
-           static_cast<char*>(room.data()));
+  RunContext context = *r;
+  context.w_dtype = p->dtype;
+  pack_all(*p, context, static_cast<char*>(packed));
   return 0;
 }
 
 int run(const ConvProblem* p, const RunContext* r) {
-  const Machine& m = *r->machine;
+  if (is_filter(p)) {
+    amx_filter_run(*p, *r);
+    return 0;
+  }
   char* workspace = static_cast<char*>(r->workspace);
   const char* packed = static_cast<const char*>(r->packed_w);
   if (!packed) {
     const PhaseScope packing(r->phases, Phase::kWeights);
-    const Blocking b(*p, m);
-    char* room = workspace + aligned(b.packed_bytes());
-    pack_all(*p, m, r->parallel, Stored<float>(m, r->w_dtype, r->w), workspace, room);
-    packed = workspace, workspace = room + r->parallel.slots * aligned(pack_room(b));
+    pack_all(*p, *r, workspace);
+    packed = workspace;
+    workspace += aligned(Blocking(*p, *r->machine).packed_bytes());
   }
   Product(*p, *r, packed, workspace).run();
   return 0;
@@ -372,7 +337,17 @@ TakenHalves takes_halves(const ConvProblem*) { return TakenHalves::kAll; }
 }  // namespace
 
 extern const Algorithm kImplicitGemmAmx;
-const Algorithm kImplicitGemmAmx = {"implicit_gemm_amx", 2.0,  1,   SameBits::kOne, why_not, estimate, workspace_bytes,
-                                    packed_bytes,        pack, run, takes_halves};
+const Algorithm kImplicitGemmAmx = {.name = "implicit_gemm_amx",
+                                    .error_factor = 2.0,
+                                    .exact_on_integers = 1,
+                                    .same_bits = SameBits::kOne,
+                                    .why_not = why_not,
+                                    .estimate = amx_estimate,
+                                    .workspace_bytes = workspace_bytes,
+                                    .packed_bytes = packed_bytes,
+                                    .pack = pack,
+                                    .run = run,
+                                    .takes_halves = takes_halves,
+                                    .knows_halves = true};
 
 }  // namespace fastconv

@@ -22,7 +22,29 @@ inline int amx_parts(DType dtype) { return dtype == DType::kBFloat16 ? 1 : dtype
 // And so many products of parts are made of each product.
 inline int64_t amx_products(DType dtype) { return dtype == DType::kBFloat16 ? 1 : dtype == DType::kFloat16 ? 4 : 6; }
 
-// 16 pixels that are read one after the other, and what becomes of them: pixels [lane, lane + count) of the strip.
+inline AmxStored amx_stored(DType dtype) {
+  return dtype == DType::kBFloat16  ? AmxStored::kBFloat16
+         : dtype == DType::kFloat16 ? AmxStored::kFloat16
+                                    : AmxStored::kFloat32;
+}
+
+// Places of a channel that HaloGather makes of `strip` grid points, at most.
+inline int64_t amx_places(const ColumnGrid& grid, int64_t strip) {
+  const ColumnAxis* a = grid.axis;
+  const int64_t width = std::max<int64_t>(1, a[2].columns), slice = std::max<int64_t>(1, a[1].columns) * width;
+  const int64_t slabs = std::min(strip, (strip + slice - 2) / slice + 1);
+  const int64_t rows = std::min(strip, (strip + width - 2) / width + 1), span = std::abs(reach_of(a[1])) + 1;
+  const bool shared = RowMap(a[1], std::min(rows, std::max<int64_t>(1, a[1].columns))).shared;
+  const int64_t entries = shared ? rows * a[1].step + slabs * std::max<int64_t>(0, span - a[1].step) : rows * a[1].taps;
+  return a[0].taps * entries * LineMap(a[2], 0, width).entries();
+}
+
+// The most pixels of a strip: a halo buffer has kMostColumns slabs (halo.h).
+inline int64_t amx_most_strip(const ColumnGrid& grid) {
+  const int64_t slice = std::max<int64_t>(1, grid.axis[1].columns * grid.axis[2].columns);
+  return std::min(kMostStrip, (kMostColumns - 2) * std::min(slice, kMostStrip));
+}
+
 struct AmxBlocking {
   bool forward;
   int parts;
@@ -41,17 +63,16 @@ struct AmxBlocking {
     all_taps = taps(p);
     row_tiles = ceil_div(rows, kTileRows), channel_tiles = ceil_div(channels, kTileDepth);
     largest_taps = 1, packed_taps = 0;
-    int64_t pixels = 1, slice = kMostStrip, row = 1;
+    int64_t pixels = 1, most = kMostStrip, row = 1;
     each_phase(p, [&](const ColumnGrid& grid, int64_t) {
       largest_taps = std::max(largest_taps, grid.taps());
       packed_taps += grid.taps();
       pixels = std::max(pixels, grid.columns());
-      slice = std::min(slice, std::max<int64_t>(1, grid.axis[1].columns * grid.axis[2].columns));
+      most = std::min(most, amx_most_strip(grid));
       row = std::max(row, grid.axis[2].columns);
     });
     const int64_t all_pixels = std::max<int64_t>(1, pixels * p.n);
-    // A halo buffer has kMostColumns slabs at most (halo.h).
-    strip = std::min({kMostStrip, (kMostColumns - 2) * slice, all_pixels});
+    strip = std::min(most, all_pixels);
     find_places(p);
     while (strip > kTileColumns && split_bytes() > m.l2_bytes / 2) {
       strip = std::max(kTileColumns, ceil_div(strip, int64_t{2}));
@@ -73,24 +94,18 @@ struct AmxBlocking {
   int64_t packed_bytes() const { return groups * row_tiles * row_tile_bytes(packed_taps); }
 
  private:
-  // Places of a channel that HaloGather makes of `strip` grid points, at most.
-  static int64_t places_of(const ColumnGrid& grid, int64_t strip) {
-    const ColumnAxis* a = grid.axis;
-    const int64_t width = std::max<int64_t>(1, a[2].columns), slice = std::max<int64_t>(1, a[1].columns) * width;
-    const int64_t slabs = std::min(strip, (strip + slice - 2) / slice + 1);
-    const int64_t rows = std::min(strip, (strip + width - 2) / width + 1), span = std::abs(reach_of(a[1])) + 1;
-    const bool shared = RowMap(a[1], std::min(rows, std::max<int64_t>(1, a[1].columns))).shared;
-    const int64_t entries =
-        shared ? rows * a[1].step + slabs * std::max<int64_t>(0, span - a[1].step) : rows * a[1].taps;
-    return a[0].taps * entries * LineMap(a[2], 0, width).entries();
-  }
   void find_places(const ConvProblem& p) {
     places = strip;
     each_phase(p, [&](const ColumnGrid& grid, int64_t) {
-      if (grid.taps() > 0) places = std::max(places, places_of(grid, strip));
+      if (grid.taps() > 0) places = std::max(places, amx_places(grid, strip));
     });
     halo_elements = kChannelsAtOnce * places + 2 * largest_taps;
   }
 };
+
+void amx_estimate(const ConvProblem* problem, const Machine* machine, Estimate* estimate);
+// `products` of parts for each product, the seconds that 16 pairs take to be split.
+void amx_filter_estimate(const ConvProblem& problem, const Machine& machine, double products, double split,
+                         Estimate* estimate);
 
 }  // namespace fastconv

@@ -13,6 +13,12 @@ namespace fastconv::amx {
 namespace {
 
 #define FC_INLINE inline __attribute__((always_inline))
+#define FC_LAMBDA __attribute__((always_inline))
+
+template <class T, T VALUE>
+struct Constant {
+  static constexpr T value = VALUE;
+};
 
 struct alignas(64) TileShapes {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -150,27 +156,6 @@ FC_INLINE __m512i next_part(__m512* rest) {
 // 16 pairs: the first of each from `even`, the second from `odd`.
 FC_INLINE __m512i paired(__m512i even, __m512i odd) { return _mm512_or_si512(_mm512_srli_epi32(even, 16), odd); }
 
-// 32 numbers in order, of the upper halves of two vectors.
-FC_INLINE __m512i in_order(__m512i first, __m512i second) {
-  const __m256i low = _mm512_cvtepi32_epi16(_mm512_srli_epi32(first, 16));
-  const __m256i high = _mm512_cvtepi32_epi16(_mm512_srli_epi32(second, 16));
-  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-}
-
-void split_rows(int parts, int64_t rows, int64_t count, int64_t width, const float* src, int64_t src_pitch, char* dst,
-                int64_t dst_pitch, int64_t dst_part) {
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t i = 0; i < width; i += 32) {
-      const float* from = src + row * src_pitch + i;
-      __m512 first = _mm512_maskz_loadu_ps(lanes(count - i), from);
-      __m512 second = _mm512_maskz_loadu_ps(lanes(count - i - 16), from + 16);
-      for (int part = 0; part < parts; ++part) {
-        const __m512i one = next_part(&first), two = next_part(&second);
-        _mm512_storeu_si512(dst + row * dst_pitch + i * 2 + part * dst_part, in_order(one, two));
-      }
-    }
-}
-
 // Lanes of a row from `cell` on, `step` apart, as float32 or, of bfloat16, its bits in the lower half.
 template <AmxStored STORED, int STEP>
 FC_INLINE __m512i load_lanes(__mmask16 mask, const void* row, int64_t cell) {
@@ -212,51 +197,106 @@ FC_INLINE void pair_of(int parts, __mmask16 written, __mmask16 has_even, __mmask
   }
 }
 
-template <AmxStored STORED, int STEP>
-void split_pairs_as(int parts, int64_t rows, int64_t pairs, int64_t count, int64_t first, int64_t last, const void* src,
-                    int64_t first_cell, int64_t step, int64_t src_pitch, char* dst, int64_t dst_pitch,
-                    int64_t dst_part) {
-  constexpr int64_t kSize = STORED == AmxStored::kFloat32 ? 4 : 2;
-  for (int64_t pair = 0; pair < pairs; ++pair, dst += dst_pitch) {
-    const char* even = static_cast<const char*>(src) + 2 * pair * src_pitch * kSize;
-    const char* odd = even + src_pitch * kSize;
-    const __mmask16 evens = __mmask16(2 * pair < rows ? 0xffff : 0), odds = __mmask16(2 * pair + 1 < rows ? 0xffff : 0);
-    for (int64_t i = 0; i < count; i += 16) {
-      const __mmask16 inside = __mmask16(lanes(last - i) & ~lanes(first - i));
-      if constexpr (STEP > 0) {
-        pair_of<STORED, STEP>(parts, lanes(count - i), evens & inside, odds & inside, even, odd, first_cell + i * STEP,
-                              dst + i * 4, dst_part);
-      } else {  // of any step: gathered on the stack
-        alignas(64) char cells[2][64] = {};
-        for (int64_t j = 0; j < 16; ++j) {
-          if (!(inside >> j & 1)) continue;
-          const int64_t at = (first_cell + (i + j) * step) * kSize;
-          if (evens) __builtin_memcpy(cells[0] + j * kSize, even + at, kSize);
-          if (odds) __builtin_memcpy(cells[1] + j * kSize, odd + at, kSize);
-        }
-        pair_of<STORED, 1>(parts, lanes(count - i), 0xffff, 0xffff, cells[0], cells[1], 0, dst + i * 4, dst_part);
-      }
+// Some lanes of some rows of `src`; rows that are not there are 0.
+struct Rows {
+  int64_t rows, count, first, last;
+  const char* src;
+  int64_t first_cell, step, pitch;  // in elements
+};
+
+// Lanes i to i + 16 of a row, or of two side by side, by visit(row, mask, other row, its mask, cell): where each lies and
+// which of its lanes are wanted. Other steps than 1 and 2 are gathered on the stack.
+template <int64_t SIZE, int STEP, class Visit>
+FC_INLINE void visit_lanes(const Rows& x, int64_t row, int64_t i, bool has_other, const Visit& visit) {
+  const char *one = x.src + row * x.pitch * SIZE, *two = one + x.pitch * SIZE;
+  const __mmask16 inside = __mmask16(lanes(x.last - i) & ~lanes(x.first - i));
+  const __mmask16 mask = row < x.rows ? inside : __mmask16(0), other = has_other ? inside : __mmask16(0);
+  if constexpr (STEP > 0) {
+    visit(one, mask, two, other, x.first_cell + i * STEP);
+  } else {
+    alignas(64) char cells[2][64] = {};
+    for (int64_t j = 0; j < 16; ++j) {
+      const int64_t at = (x.first_cell + (i + j) * x.step) * SIZE;
+      if (mask >> j & 1) __builtin_memcpy(cells[0] + j * SIZE, one + at, SIZE);
+      if (other >> j & 1) __builtin_memcpy(cells[1] + j * SIZE, two + at, SIZE);
     }
+    visit(cells[0], __mmask16(0xffff), cells[1], __mmask16(0xffff), int64_t{0});
   }
 }
 
-template <AmxStored STORED>
-void split_pairs_of(int parts, int64_t rows, int64_t pairs, int64_t count, int64_t first, int64_t last, const void* src,
-                    int64_t first_cell, int64_t step, int64_t src_pitch, char* dst, int64_t dst_pitch,
-                    int64_t dst_part) {
-  const auto with = step == 1   ? split_pairs_as<STORED, 1>
-                    : step == 2 ? split_pairs_as<STORED, 2>
-                                : split_pairs_as<STORED, 0>;
-  with(parts, rows, pairs, count, first, last, src, first_cell, step, src_pitch, dst, dst_pitch, dst_part);
+struct Parts {
+  int count;
+  char* dst;
+  int64_t pitch, part;  // in bytes
+};
+
+template <AmxStored STORED, int STEP>
+void pairs_as(const Rows& x, int64_t pairs, const Parts& to) {
+  for (int64_t pair = 0; pair < pairs; ++pair)
+    for (int64_t i = 0; i < x.count; i += 16) {
+      char* dst = to.dst + pair * to.pitch + i * 4;
+      const auto visit = [&](const void* even, __mmask16 evens, const void* odd, __mmask16 odds,
+                             int64_t cell) FC_LAMBDA {
+        pair_of<STORED, STEP ? STEP : 1>(to.count, lanes(x.count - i), evens, odds, even, odd, cell, dst, to.part);
+      };
+      visit_lanes<STORED == AmxStored::kFloat32 ? 4 : 2, STEP>(x, 2 * pair, i, 2 * pair + 1 < x.rows, visit);
+    }
+}
+
+template <AmxStored STORED, int STEP>
+void rows_as(const Rows& x, const Parts& to) {
+  for (int64_t row = 0; row < x.rows; ++row)
+    for (int64_t i = 0; i < x.count; i += 16) {
+      char* dst = to.dst + row * to.pitch + i * 2;
+      const __mmask16 written = lanes(x.count - i);
+      const auto visit = [&](const void* from, __mmask16 mask, const void*, __mmask16, int64_t cell) FC_LAMBDA {
+        const __m512i bits = load_lanes<STORED, STEP ? STEP : 1>(mask, from, cell);
+        if constexpr (STORED == AmxStored::kBFloat16) {
+          _mm256_mask_storeu_epi16(dst, written, _mm512_cvtepi32_epi16(bits));
+        } else {
+          __m512 rest = _mm512_castsi512_ps(bits);
+          for (int part = 0; part < to.count; ++part) {
+            const __m512i upper = _mm512_srli_epi32(next_part(&rest), 16);
+            _mm256_mask_storeu_epi16(dst + part * to.part, written, _mm512_cvtepi32_epi16(upper));
+          }
+        }
+      };
+      visit_lanes<STORED == AmxStored::kFloat32 ? 4 : 2, STEP>(x, row, i, false, visit);
+    }
+}
+
+// what(stored, step) with both as constants.
+template <class What>
+void with_constants(AmxStored stored, int64_t step, const What& what) {
+  const auto with_step = [&](auto constant) {
+    if (step == 1)
+      what(constant, Constant<int, 1>());
+    else if (step == 2)
+      what(constant, Constant<int, 2>());
+    else
+      what(constant, Constant<int, 0>());
+  };
+  if (stored == AmxStored::kFloat32)
+    with_step(Constant<AmxStored, AmxStored::kFloat32>());
+  else if (stored == AmxStored::kFloat16)
+    with_step(Constant<AmxStored, AmxStored::kFloat16>());
+  else
+    with_step(Constant<AmxStored, AmxStored::kBFloat16>());
+}
+
+void split_rows(int parts, AmxStored stored, int64_t rows, int64_t count, int64_t first, int64_t last, const void* src,
+                int64_t first_cell, int64_t step, int64_t src_pitch, char* dst, int64_t dst_pitch, int64_t dst_part) {
+  const Rows x{rows, count, first, last, static_cast<const char*>(src), first_cell, step, src_pitch};
+  const Parts to{parts, dst, dst_pitch, dst_part};
+  with_constants(stored, step, [&](auto s, auto t) { rows_as<s.value, t.value>(x, to); });
 }
 
 void split_pairs(int parts, AmxStored stored, int64_t rows, int64_t pairs, int64_t count, int64_t first, int64_t last,
                  const void* src, int64_t first_cell, int64_t step, int64_t src_pitch, char* dst, int64_t dst_pitch,
                  int64_t dst_part) {
-  const auto of = stored == AmxStored::kFloat32   ? split_pairs_of<AmxStored::kFloat32>
-                  : stored == AmxStored::kFloat16 ? split_pairs_of<AmxStored::kFloat16>
-                                                  : split_pairs_of<AmxStored::kBFloat16>;
-  of(parts, rows, pairs, count, first, last, src, first_cell, step, src_pitch, dst, dst_pitch, dst_part);
+  const Rows x{rows, count, first, last, static_cast<const char*>(src), first_cell, step, src_pitch};
+  const Parts to{parts, dst, dst_pitch, dst_part};
+  with_constants(stored, step, [&](auto s, auto t) { pairs_as<s.value, t.value>(x, pairs, to); });
 }
 
 // The 16 x 16 matrix of pairs that v holds, transposed.
@@ -282,22 +322,11 @@ FC_INLINE void transpose(__m512i* v) {
   }
 }
 
-void split_turned(int parts, int64_t rows, int64_t count, const float* src, int64_t src_pitch, char* dst,
-                  int64_t dst_pitch, int64_t dst_part) {
-  alignas(64) __m512i ordered[3][16];
-  for (int64_t row = 0; row < 16; ++row) {
-    const float* from = src + row * src_pitch;
-    __m512 first = _mm512_maskz_loadu_ps(row < rows ? lanes(count) : __mmask16(0), from);
-    __m512 second = _mm512_maskz_loadu_ps(row < rows ? lanes(count - 16) : __mmask16(0), from + 16);
-    for (int part = 0; part < parts; ++part) {
-      const __m512i one = next_part(&first), two = next_part(&second);
-      ordered[part][row] = in_order(one, two);
-    }
-  }
-  for (int part = 0; part < parts; ++part) {
-    transpose(ordered[part]);
-    for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(dst + i * dst_pitch + part * dst_part, ordered[part][i]);
-  }
+void turn(const char* src, int64_t src_pitch, char* dst, int64_t dst_pitch) {
+  __m512i v[16];
+  for (int64_t i = 0; i < 16; ++i) v[i] = _mm512_loadu_si512(src + i * src_pitch);
+  transpose(v);
+  for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(dst + i * dst_pitch, v[i]);
 }
 
 void compact(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to, const int64_t* counts,
@@ -314,6 +343,6 @@ void compact(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to,
 }  // namespace
 
 extern const AmxKernels kAmxKernels;
-const AmxKernels kAmxKernels = {product, split_rows, split_pairs, split_turned, compact};
+const AmxKernels kAmxKernels = {product, split_rows, split_pairs, turn, compact};
 
 }  // namespace fastconv::amx

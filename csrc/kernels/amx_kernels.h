@@ -35,20 +35,19 @@ struct AmxProduct {
 
 struct AmxKernels {
   void (*product)(const AmxProduct* product);
-  // Rows of `count` numbers, src_pitch elements apart, as `parts` bfloat16 each, the parts dst_part bytes apart.
-  // dst[row][i], rows dst_pitch bytes apart; 0 from `count` to `width`, a multiple of 32.
-  void (*split_rows)(int parts, int64_t rows, int64_t count, int64_t width, const float* src, int64_t src_pitch,
-                     char* dst, int64_t dst_pitch, int64_t dst_part);
-  // Rows of channels, two at a time: dst[pair][i] are elements first_cell + i * step of rows 2 pair and 2 pair + 1 for first
+  // Rows as so many bfloat16 each, the parts dst_part bytes apart: dst[row][i] is element first_cell + i * step of the row
+  // for first <= i < last, else 0; i < count. Elements of `stored`, rows src_pitch of them apart, dst_pitch bytes there.
+  void (*split_rows)(int parts, AmxStored stored, int64_t rows, int64_t count, int64_t first, int64_t last,
+                     const void* src, int64_t first_cell, int64_t step, int64_t src_pitch, char* dst, int64_t dst_pitch,
+                     int64_t dst_part);
+  // The same of rows two at a time: dst[pair][i] are elements first_cell + i * step of rows 2 pair and 2 pair + 1 for first
   // <= i < last, else 0, as are rows that are not there; i < count. Elements of `stored`, rows
   // src_pitch of them apart; pairs dst_pitch bytes apart.
   void (*split_pairs)(int parts, AmxStored stored, int64_t rows, int64_t pairs, int64_t count, int64_t first,
                       int64_t last, const void* src, int64_t first_cell, int64_t step, int64_t src_pitch, char* dst,
                       int64_t dst_pitch, int64_t dst_part);
-  // dst[i / 2][row][i % 2] for at most 32 numbers of at most 16 rows; what is not there is 0. 16 pairs, dst_pitch bytes
-  // apart, of 16 rows are written.
-  void (*split_turned)(int parts, int64_t rows, int64_t count, const float* src, int64_t src_pitch, char* dst,
-                       int64_t dst_pitch, int64_t dst_part);
+  // A tile of 16 rows of 32 bfloat16, src_pitch bytes apart, as pairs: dst[i / 2][row][i % 2], dst_pitch bytes apart.
+  void (*turn)(const char* src, int64_t src_pitch, char* dst, int64_t dst_pitch);
   // dst[row][to[i] + j] = src[row][from[i] + j], j < counts[i], for `runs` pieces of each row.
   void (*compact)(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to, const int64_t* counts,
                   const float* src, int64_t src_pitch, float* dst, int64_t dst_pitch);

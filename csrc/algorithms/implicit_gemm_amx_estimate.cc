@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// What implicit_gemm_amx costs. The tiles of a core are shared by its two hardware threads: while the other one works,
+// tile loads are four times as slow (measured on Emerald Rapids). Products are priced as on a busy machine.
+#include "implicit_gemm_amx_blocking.h"
+
+namespace fastconv {
+
+void amx_estimate(const ConvProblem* problem, const Machine* machine, Estimate* e) {
+  const ConvProblem& p = *problem;
+  const double parts = amx_parts(p.dtype), products = static_cast<double>(amx_products(p.dtype));
+  const bool wide = p.dtype == DType::kFloat32, filter = p.pass == Pass::kBackwardFilter;
+  const double split = wide ? 12e-9 : p.dtype == DType::kFloat16 ? 8e-9 : 3e-9;  // of 16 pairs
+  e->add("start", 3e-6);
+  if (filter) return amx_filter_estimate(p, *machine, products, split, e);
+  const AmxBlocking b(p, *machine);
+  const bool reads_last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
+  const bool writes_last = (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
+  const bool by_halo = reads_last || p.padding_mode != PaddingMode::kZeros;
+  each_phase(p, [&](const ColumnGrid& grid, int64_t) {
+    const int64_t pixels = grid.columns() * p.n, width = std::max<int64_t>(1, grid.axis[2].columns);
+    if (pixels == 0 || grid.taps() == 0) return;
+    const int64_t strips = ceil_div(pixels, b.strip), strip = std::min(b.strip, pixels);
+    const bool dense = grid.reads_as_written() && !reads_last;
+    const int64_t places = dense ? strip : amx_places(grid, strip);
+    // Tiles of each row, or of all that lies between the first place and the last.
+    const int64_t rows = ceil_div(strip, width);
+    const int64_t tiles = dense ? ceil_div(strip, kTileColumns)
+                                : std::min(rows * ceil_div(width, kTileColumns), ceil_div(places, kTileColumns) + 1);
+    const double items = times(strips, b.groups), steps = times(b.channel_tiles, grid.taps());
+    e->add("products", items * times(b.row_tiles, tiles) * steps * products * 25e-9);
+    e->add("tiles", items * times(b.row_tiles, tiles) * 40e-9);
+    e->add(by_halo ? "input by halo" : "input",
+           items * times(b.channel_tiles, kTileDepth / 2, ceil_div(places, int64_t{16})) *
+               (split + (by_halo ? 12e-9 : 0)));
+  });
+  const double written = times(p.n, b.forward ? y_plane(p) : x_plane(p), b.rows, b.groups);
+  e->add(writes_last ? "moved to pixels" : "moved", written * (writes_last ? 0.6e-9 : 0.2e-9));
+  if (!b.forward) e->add("packing", times(b.packed_bytes()) / parts * 0.3e-9);
+}
+
+}  // namespace fastconv
