@@ -44,54 +44,81 @@ int64_t tap_of(const ConvProblem& p, const ColumnGrid& grid, int64_t tap) {
          a[2].first_tap + t2 * a[2].tap_step;
 }
 
-// A tile of rows and a block of channels: dst[tap][part][row][channel].
-void pack_tile(const ConvProblem& p, const Machine& m, const Blocking& b, const ColumnGrid& grid,
-               const Stored<float>& w, int64_t group, int64_t row_tile, int64_t channel_tile, char* dst) {
-  const GemmKernelsOf<float>& kernels = m.kernels->gemm->f32;
-  const AmxKernels& amx = *m.kernels->amx;
-  const int64_t row = row_tile * kTileRows, rows = std::min(kTileRows, b.rows - row), taps = grid.taps();
-  const int64_t channel = channel_tile * kTileDepth, channels = std::min(kTileDepth, b.channels - channel);
-  const int64_t of_group = group * b.rows * b.channels * b.all_taps, step = b.step_bytes();
-  if (rows < kTileRows) std::memset(dst, 0, static_cast<size_t>(taps * step));
-  alignas(64) float turned[kTapsAtOnce * kTileDepth];
-  if (b.forward) {
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t tap = 0, some; tap < taps; tap += some) {
-        some = std::min(kTapsAtOnce, taps - tap);
-        w.transpose(kernels, channels, some, channels, of_group + ((row + i) * b.channels + channel) * taps + tap, taps,
-                    turned, kTileDepth);
-        amx.split_rows(b.parts, AmxStored::kFloat32, some, kTileDepth, 0, channels, turned, 0, 1, kTileDepth,
-                       dst + tap * step + i * 64, step, kTileBytes);
-      }
+// Forward: a tile of rows, dst[channel tile][tap][part][row][channel].
+void pack_rows(const ConvProblem& p, const RunContext& r, const Blocking& b, const Stored<float>& w, int64_t group,
+               int64_t row_tile, char* dst) {
+  const AmxKernels& amx = *r.machine->kernels->amx;
+  const int64_t row = row_tile * kTileRows, rows = std::min(kTileRows, b.rows - row), step = b.step_bytes();
+  const int64_t depth = b.channels * b.all_taps, from = (group * b.rows + row) * depth, tile_bytes = b.all_taps * step;
+  if (rows < kTileRows) std::memset(dst, 0, static_cast<size_t>(b.channel_tiles * tile_bytes));
+  if (b.all_taps == 1) {
+    for (int64_t tile = 0; tile < b.channel_tiles; ++tile)
+      amx.split_rows(b.parts, amx_stored(r.w_dtype), rows, kTileDepth, 0,
+                     std::min(kTileDepth, b.channels - tile * kTileDepth), r.w, from + tile * kTileDepth, 1, depth,
+                     dst + tile * tile_bytes, 64, kTileBytes);
     return;
   }
+  constexpr int64_t kChannels = 4 * kTileDepth;
+  alignas(64) float turned[kTapsAtOnce * kChannels];
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t channel = 0; channel < b.channels; channel += kChannels)
+      for (int64_t tap = 0, some; tap < b.all_taps; tap += some) {
+        some = std::min(kTapsAtOnce, b.all_taps - tap);
+        const int64_t channels = std::min(kChannels, b.channels - channel);
+        w.transpose(r.machine->kernels->gemm->f32, channels, some, channels,
+                    from + i * depth + channel * b.all_taps + tap, b.all_taps, turned, kChannels);
+        for (int64_t c = 0; c < channels; c += kTileDepth)
+          amx.split_rows(b.parts, AmxStored::kFloat32, some, kTileDepth, 0, channels - c, turned, c, 1, kChannels,
+                         dst + (channel + c) / kTileDepth * tile_bytes + tap * step + i * 64, step, kTileBytes);
+      }
+}
+
+// Backward-data: two tiles of rows of the grid's taps and a block of channels.
+void pack_gradient(const ConvProblem& p, const RunContext& r, const Blocking& b, const ColumnGrid& grid,
+                   const Stored<float>& w, int64_t group, int64_t row_tile, int64_t channel_tile, char* dst) {
+  const GemmKernelsOf<float>& kernels = r.machine->kernels->gemm->f32;
+  const int64_t row = row_tile * kTileRows, rows = std::min(kBlockRows, b.rows - row), taps = grid.taps();
+  const int64_t channel = channel_tile * kTileDepth, channels = std::min(kTileDepth, b.channels - channel);
+  const int64_t step = b.step_bytes(), pitch = b.rows * b.all_taps, row_bytes = b.row_tile_bytes(taps);
+  const int64_t from = (group * b.channels + channel) * pitch + row * b.all_taps;
   // Rows of each channel, then channels of each row. The taps of a phase do not follow each other.
-  alignas(64) float room[kTapsAtOnce * kTileDepth * kTileRows];
-  const int64_t at_once = taps == b.all_taps ? kTapsAtOnce : 1;
+  constexpr int64_t kTaps = 9, kTap = kTileDepth * kBlockRows;
+  alignas(64) float room[kTaps * kTap], turned[kTap];
+  const int64_t at_once = taps == b.all_taps ? kTaps : 1;
   for (int64_t tap = 0, some; tap < taps; tap += some) {
     some = std::min(at_once, taps - tap);
-    const int64_t from = of_group + (channel * b.rows + row) * b.all_taps + (at_once > 1 ? tap : tap_of(p, grid, tap));
-    for (int64_t i = 0; i < channels; ++i)
-      w.transpose(kernels, rows, some, kTileRows, from + i * b.rows * b.all_taps, b.all_taps, room + i * kTileRows,
-                  kTileDepth * kTileRows);
+    const int64_t first = from + (at_once > 1 ? tap : tap_of(p, grid, tap));
+    if (b.all_taps == 1)
+      w.gather_row(kernels, kBlockRows, 0, rows, first, 1, pitch, room, kBlockRows, channels);
+    else
+      for (int64_t i = 0; i < channels; ++i)
+        w.transpose(kernels, rows, some, kBlockRows, first + i * pitch, b.all_taps, room + i * kBlockRows, kTap);
     for (int64_t i = 0; i < some; ++i) {
-      kernels.transpose(channels, rows, channels, room + i * kTileDepth * kTileRows, kTileRows, turned, kTileDepth);
-      amx.split_rows(b.parts, AmxStored::kFloat32, rows, kTileDepth, 0, channels, turned, 0, 1, kTileDepth,
-                     dst + (tap + i) * step, 64, kTileBytes);
+      kernels.transpose(channels, kBlockRows, kTileDepth, room + i * kTap, kBlockRows, turned, kTileDepth);
+      for (int64_t j = 0; j < rows; j += kTileRows)
+        r.machine->kernels->amx->split_rows(b.parts, AmxStored::kFloat32, kTileRows, kTileDepth, 0, kTileDepth,
+                                            turned + j * kTileDepth, 0, 1, kTileDepth,
+                                            dst + j / kTileRows * row_bytes + (tap + i) * step, 64, kTileBytes);
     }
   }
 }
 
 void pack_all(const ConvProblem& p, const RunContext& r, char* packed) {
-  const Machine& m = *r.machine;
-  const Blocking b(p, m);
-  const Stored<float> w(m, r.w_dtype, r.w);
+  const Blocking b(p, *r.machine);
+  const Stored<float> w(*r.machine, r.w_dtype, r.w);
+  if (b.forward)
+    return parallel_for(r.parallel, b.groups * b.row_tiles, [&](int64_t item, int) {
+      pack_rows(p, r, b, w, item / b.row_tiles, item % b.row_tiles, packed + item * b.row_tile_bytes(b.all_taps));
+    });
+  const int64_t blocks = ceil_div(b.row_tiles, int64_t{2});
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
+    const int64_t row_bytes = b.row_tile_bytes(grid.taps());
     char* phase = packed + b.groups * b.row_tiles * b.row_tile_bytes(before);
-    parallel_for(r.parallel, b.groups * b.row_tiles, [&](int64_t item, int) {
-      char* dst = phase + item * b.row_tile_bytes(grid.taps());
+    parallel_for(r.parallel, b.groups * blocks, [&](int64_t item, int) {
+      const int64_t group = item / blocks, row_tile = item % blocks * 2;
+      char* dst = phase + (group * b.row_tiles + row_tile) * row_bytes;
       for (int64_t tile = 0; tile < b.channel_tiles; ++tile, dst += grid.taps() * b.step_bytes())
-        pack_tile(p, m, b, grid, w, item / b.row_tiles, item % b.row_tiles, tile, dst);
+        pack_gradient(p, r, b, grid, w, group, row_tile, tile, dst);
     });
   });
 }

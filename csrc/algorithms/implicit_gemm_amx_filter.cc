@@ -67,16 +67,17 @@ struct FilterBlocking {
  private:
   void set_sizes() {
     const int64_t width = std::max<int64_t>(1, grid.axis[2].columns), lines = (strip + width - 2) / width + 1;
-    columns = std::min(lines * ceil_div(width, kTileDepth), strip) * kTileDepth;
-    // Tiles may read 31 places behind the last.
-    const int64_t places = std::max(strip, amx_places(grid, strip)) + kTileDepth;
-    plane_bytes = (aligned(places * 2) / 64 | 1) * 64;
+    const int64_t slabs = strip / std::max<int64_t>(1, width * grid.axis[1].columns) + 2;
+    const int64_t places = std::max(strip, amx_places(grid, strip));
+    // Of AmxColumns: tiles of each row, or of all that lies between those of a slab.
+    columns = std::min({lines * ceil_div(width, kTileDepth), places / kTileDepth + slabs, strip}) * kTileDepth;
+    plane_bytes = (aligned((places + kTileDepth) * 2) / 64 | 1) * 64;  // a tile may read 31 places behind the last
   }
 };
 
 // Scratch of a worker.
 struct Room {
-  int64_t halo, x, line, y, steps, runs;
+  int64_t halo, x, line, y, steps, runs, block;
   explicit Room(const FilterBlocking& b) {
     halo = aligned((kChannelsAtOnce * b.plane_bytes / 2 + kTileRows * b.strip + 2 * b.taps) * 4);
     x = b.number_parts * b.x_part();
@@ -84,12 +85,10 @@ struct Room {
     y = b.number_parts * b.y_part();
     steps = aligned(3 * b.tiles() * 8);
     runs = aligned(3 * b.strip * 8);
+    block = 2 * b.taps * kBlockBytes;  // of sums, and turned
   }
-  int64_t bytes() const { return halo + x + line + y + steps + runs; }
+  int64_t bytes() const { return halo + x + line + y + steps + runs + block; }
 };
-
-// What a worker needs: for its strips, then for a block of sums that it turns.
-int64_t slot_bytes(const FilterBlocking& b) { return std::max(Room(b).bytes(), b.taps * kBlockBytes); }
 
 class FilterProduct {
  public:
@@ -106,7 +105,7 @@ class FilterProduct {
         y(*r.machine, p.dtype, r.y),
         stored(amx_stored(p.dtype)),
         sums(static_cast<char*>(r.workspace)),
-        scratch(sums + b.parts * b.sums_bytes()) {}
+        scratch(sums + (b.strips == 1 ? 0 : b.parts * b.sums_bytes())) {}
 
   void run() const {
     // A share of the rows copies x again.
@@ -114,7 +113,7 @@ class FilterProduct {
                   shares = std::min(b.row_blocks, ceil_div(int64_t{r.parallel.slots}, items));
     parallel_for(r.parallel, items * shares, [&](int64_t item, int slot) {
       const int64_t share = item % shares, group = item / shares % b.groups, part = item / shares / b.groups;
-      Item i{scratch + slot * slot_bytes(b), part, group, share * b.row_blocks / shares,
+      Item i{scratch + slot * room.bytes(), part, group, share * b.row_blocks / shares,
              (share + 1) * b.row_blocks / shares};
       const int64_t first = part * b.strips / b.parts, last = (part + 1) * b.strips / b.parts;
       for (int64_t strip = first; strip < last; ++strip) add_strip(i, strip, strip > first);
@@ -122,8 +121,12 @@ class FilterProduct {
         for (int64_t block = i.first_block; block < i.last_block; ++block)
           for (int64_t c = 0; c < b.channel_blocks; ++c) std::memset(block_of(i, c, block), 0, b.taps * kBlockBytes);
     });
+    if (b.strips == 1) return;
     parallel_for(r.parallel, b.groups * b.channel_blocks * b.row_blocks, [&](int64_t item, int slot) {
-      finish(item, reinterpret_cast<float*>(scratch + slot * slot_bytes(b)));
+      const PhaseScope adding(r.phases, Phase::kSums);
+      float* sum = reinterpret_cast<float*>(sums + item * b.taps * kBlockBytes);
+      if (b.parts > 1) kernels.reduce(b.taps * kBlock * kBlock, b.parts, sum, b.sums_bytes() / 4, sum);
+      finish(item, sum, reinterpret_cast<float*>(scratch + slot * room.bytes()));
     });
   }
 
@@ -151,6 +154,7 @@ class FilterProduct {
     columns.tiles = tiles;
     columns.from = reinterpret_cast<int64_t*>(at + room.steps);
     columns.to = columns.from + b.strip, columns.counts = columns.to + b.strip;
+    char* one_block = at + room.steps + room.runs;
     int64_t* offsets = reinterpret_cast<int64_t*>(halo);
     {
       const PhaseScope reading(r.phases, Phase::kInput);
@@ -170,7 +174,7 @@ class FilterProduct {
       for (int64_t c = 0; c < b.channel_blocks; ++c) {
         q.row_tiles = b.channels - c * kBlock > kTileRows ? 2 : 1;
         q.column_tiles = b.rows - block * kBlock > kTileColumns ? 2 : 1;
-        float* to = reinterpret_cast<float*>(block_of(i, c, block));
+        float* to = reinterpret_cast<float*>(b.strips == 1 ? one_block : block_of(i, c, block));
         for (int64_t step = 0; step < columns.tile_count; step += kStepsAtOnce) {
           q.steps = std::min(kStepsAtOnce, columns.tile_count - step);
           q.a_steps = a_steps + step, q.b_steps = b_steps + step;
@@ -182,6 +186,9 @@ class FilterProduct {
             amx.product(&q);
           }
         }
+        if (b.strips == 1)
+          finish((i.group * b.channel_blocks + c) * b.row_blocks + block, to,
+                 reinterpret_cast<float*>(one_block + b.taps * kBlockBytes));
       }
   }
 
@@ -265,16 +272,14 @@ class FilterProduct {
     }
   }
 
-  // Adds the parts of a block and turns [tap][channel][row] to [row][channel][tap].
-  void finish(int64_t item, float* room_of_block) const {
-    const PhaseScope adding(r.phases, Phase::kSums);
+  // A block of sums, turned from [tap][channel][row] to [row][channel][tap].
+  void finish(int64_t item, const float* sum, float* room_of_block) const {
     const int64_t block = item % b.row_blocks, c = item / b.row_blocks % b.channel_blocks;
-    const int64_t group = item / b.row_blocks / b.channel_blocks, elements = b.taps * kBlock * kBlock;
-    float* sum = reinterpret_cast<float*>(sums + item * b.taps * kBlockBytes);
-    if (b.parts > 1) kernels.reduce(elements, b.parts, sum, b.sums_bytes() / 4, sum);
+    const int64_t group = item / b.row_blocks / b.channel_blocks;
     const int64_t row = block * kBlock, rows = std::min(kBlock, b.rows - row);
     const int64_t channel = c * kBlock, channels = std::min(kBlock, b.channels - channel), depth = channels * b.taps;
-    for (int64_t i = 0; i < channels; ++i)
+    if (b.taps == 1) kernels.transpose(channels, rows, channels, sum, kBlock, room_of_block, channels);
+    for (int64_t i = 0; b.taps > 1 && i < channels; ++i)
       kernels.transpose(b.taps, rows, b.taps, sum + i * kBlock, kBlock * kBlock, room_of_block + i * b.taps, depth);
     const Stored<float> w(*r.machine, r.w_dtype, r.w);
     w.put_rows(kernels, rows, depth, room_of_block, depth, ((group * b.rows + row) * b.channels + channel) * b.taps,
@@ -297,7 +302,7 @@ class FilterProduct {
 
 int64_t amx_filter_workspace(const ConvProblem& p, const Machine& m, int slots) {
   const FilterBlocking b(p, m);
-  return b.parts * b.sums_bytes() + slots * slot_bytes(b);
+  return (b.strips == 1 ? 0 : b.parts * b.sums_bytes()) + slots * Room(b).bytes();
 }
 
 void amx_filter_run(const ConvProblem& p, const RunContext& r) { FilterProduct(p, r).run(); }
