@@ -30,9 +30,10 @@ struct Machine {
   double flops_f32, flops_f64;  // attainable multiply-adds count as two
   double bytes_per_second;      // beyond the caches
   int64_t l1_bytes, l2_bytes;   // l1 of a device: the shared memory that a block may have
+  // Of tensor cores, or of a CPU's tiles (bfloat16), else 0.
+  double flops_f16 = 0, flops_tf32 = 0;
   // Of a device, else 0.
-  double flops_f16 = 0, flops_tf32 = 0;  // of its tensor cores
-  int32_t architecture = 0;              // compute capability times 10: 75, 80, 90, ...
+  int32_t architecture = 0;  // compute capability times 10: 75, 80, 90, ...
   int32_t multiprocessors = 0;
   // What there is to choose from, best first.
   int32_t algorithm_count = 0;

@@ -55,6 +55,7 @@ namespace {
 struct Row {
   const KernelTable* kernels;
   double flops_f32, flops_f64, bytes_per_second;
+  double flops_bf16 = 0;
 };
 #if defined(FASTCONV_HAS_amx)
 // The kernels of AVX-512, and those of the tile registers beside them.
@@ -69,7 +70,7 @@ const KernelTable& amx_table() {
 #endif
 const Row kRows[] = {
 #if defined(FASTCONV_HAS_amx)
-    {&amx_table(), 105e9, 52e9, 12e9},
+    {&amx_table(), 105e9, 52e9, 12e9, 1200e9},
 #endif
 #if defined(FASTCONV_HAS_avx512)
     {&avx512::kTable, 105e9, 52e9, 12e9},
@@ -134,6 +135,7 @@ struct Machines {
       Machine& m = list[count++];
       m.kernels = row.kernels;
       m.flops_f32 = row.flops_f32, m.flops_f64 = row.flops_f64, m.bytes_per_second = row.bytes_per_second;
+      m.flops_f16 = row.flops_bf16;
       m.l1_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10);
       m.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 512 << 10);
       m.algorithm_count = algorithm_count(), m.algorithms = algorithm_list();

@@ -19,7 +19,8 @@ _KINDS = {
         "planes turned", "planes apart", "gradients", "gradients turned", "gradients to pixels", "gradient rows",
         "filter columns", "filter halo", "filter halo lines", "filter halo turned", "filter plane rows",
         "filter planes turned", "filter planes apart", "phases halo", "phases halo lines", "phases halo turned",
-        "patches", "col2im columns", "col2im turned",
+        "patches", "col2im columns", "col2im turned", "input", "input by halo", "filter x", "filter x by halo",
+        "filter y", "filter y turned",
     ),
     "output": (
         "output tiles", "output cells", "output pixels", "output rows", "output rows of pixels", "moved",
@@ -28,7 +29,7 @@ _KINDS = {
         "col2im rows", "col2im sums", "col2im joined", "col2im stored", "col2im to pixels",
         "col2im folded",
     ),
-    "sums": ("sums", "filter totals", "pieces"),
+    "sums": ("sums", "filter totals", "filter sums", "pieces"),
     "memory": ("memory", "bytes", "filter bytes", "tensors", "slabs"),
 }  # fmt: skip
 _PHASE_OF = {kind: phase for phase, kinds in _KINDS.items() for kind in kinds}
@@ -65,7 +66,11 @@ def conversions(p: ConvProblem, row: dict[str, Any], on_device: bool) -> list[di
     def add(what: str, phase: str) -> None:
         found.append({"what": what, "phase": phase, "estimate_s": phases.get(phase, 0.0)})
 
-    if p.dtype in ("f16", "bf16") and not on_device:
+    if row["name"] == "implicit_gemm_amx":
+        if p.dtype != "bf16":
+            count = {"f16": "two", "f32": "three"}[p.dtype]
+            add(f"every number is split into {count} bfloat16, whose products are made one by one", "input")
+    elif p.dtype in ("f16", "bf16") and not on_device:
         packed = bool(row["packed_bytes"])  # then w is widened as it is packed
         copied = {"none": "x and y" if packed else "x, w and y", "images": "" if packed else "w", "weights": "x and y"}
         widened = copied.get(row["takes_halves"], "")
@@ -107,6 +112,7 @@ def same_bits(p: ConvProblem, row: dict[str, Any], device: str) -> dict[str, Any
 
 # On a device these multiply on its tensor cores: float32 in numbers of 11 bits, each product by three of them or, those
 # that say so, by one. All others compute in float32, halves too, or in float64.
+_PRODUCTS_OF_PARTS = {"bf16": 1, "f16": 4, "f32": 6}
 _ON_TENSOR_CORES = ("grouped_tensor", "grouped_tf32", "implicit_gemm", "implicit_gemm_tf32")
 
 
@@ -114,6 +120,8 @@ def peak_flops(p: ConvProblem, name: str, speeds: dict[str, float], on_device: b
     """FLOP/s of the arithmetic that an algorithm computes with; a multiply-add is two."""
     if on_device and name in _ON_TENSOR_CORES:
         return speeds["flops_f16" if p.dtype in ("f16", "bf16") else "flops_tf32"]
+    if name == "implicit_gemm_amx":  # of bfloat16, several for each product of the others
+        return speeds["flops_f16"] / _PRODUCTS_OF_PARTS[p.dtype]
     return speeds["flops_f64" if p.dtype == "f64" else "flops_f32"]
 
 
