@@ -245,48 +245,27 @@ class Product {
   void read_pixels(const ColumnGrid& grid, int64_t group, int64_t pixel, int64_t pixels, float* halo, char* split,
                    int64_t* a_steps, int64_t* b_steps, AmxColumns* columns) const {
     const PhaseScope reading(r.phases, Phase::kInput);
-    const int64_t pair = b.pair_bytes(), pairs = b.channel_tiles * kTileDepth / 2, taps = grid.taps();
-    const int64_t first_channel = group * b.channels;
-    const bool planes = read_layout.layout == Layout::kChannelsFirst;
-    // Cells of some channels straight from the tensor. Few: each pair's places lie in other pages.
-    const auto split_line = [&](int64_t channel, int64_t place, int64_t count, int64_t first, int64_t last,
-                                int64_t cell, int64_t step) {
-      const int64_t at = first < last ? cell + channel * read_layout.channel_pitch : 0;
-      amx.split_pairs(b.parts, stored, b.channels - channel, std::min(kChannelsAtOnce / 2, pairs - channel / 2), count,
-                      first, last, tensor, at, step, read_layout.channel_pitch, split + channel / 2 * pair + place * 4,
-                      pair, b.part_bytes());
+    const int64_t pair = b.pair_bytes(), taps = grid.taps(), pitch = read_layout.channel_pitch;
+    const AmxSource source{kernels, grid, read_layout, read, stored, group * b.channels, b.channels, pixel, pixels};
+    const auto copy = [&](const AmxLine& x) {
+      char* dst = split + x.channel / 2 * pair + x.place * 4;
+      const int64_t left = b.channels - x.channel;
+      // All channels of the last tile, those that are not there too.
+      const int64_t pairs =
+          (left > source.together() ? source.together() : b.channel_tiles * kTileDepth - x.channel) / 2;
+      if (source.turns())
+        amx.turn_pixels(true, x.count, x.first, x.last, left, static_cast<const char*>(tensor) + x.cell * 2,
+                        x.step * pitch * 2, dst, pair);
+      else
+        amx.split_pairs(b.parts, stored, left, pairs, x.count, x.first, x.last, tensor, x.cell, x.step, pitch, dst,
+                        pair, b.part_bytes());
     };
-    int64_t* offsets = reinterpret_cast<int64_t*>(halo);
-    if (planes && grid.reads_as_written()) {
-      for (int64_t channel = 0; channel < 2 * pairs; channel += kChannelsAtOnce)
-        each_pixel_run(grid, pixel, pixels, [&](int64_t lane, int64_t count, int64_t n, int64_t at) {
-          const int64_t image = n * read_layout.batch_pitch + first_channel * read_layout.channel_pitch;
-          split_line(channel, lane, count, 0, count, image + at, 1);
-        });
-      offsets[0] = 0;
-      columns->set_straight(pixels);
-    } else {
-      const HaloGather<float> gather(kernels, grid, pixel, pixels);
-      if (planes && grid.padding_mode == PaddingMode::kZeros) {
-        const int64_t length = gather.line_length(), step = gather.cell_step();
-        for (int64_t channel = 0; channel < 2 * pairs; channel += kChannelsAtOnce)
-          gather.each_line(read_layout, first_channel, [&](int64_t place, int64_t row, int64_t at) {
-            if (row == kOutside) return split_line(channel, place, length, 0, 0, 0, 1);
-            const Inside inside(at, step, length, grid.axis[2].size);
-            split_line(channel, place, length, inside.first, inside.last, row + at, step);
-          });
-      } else {
-        for (int64_t channel = 0; channel < 2 * pairs; channel += kChannelsAtOnce) {
-          const int64_t count = std::clamp(b.channels - channel, int64_t{0}, kChannelsAtOnce),
-                        places = gather.channel_pitch();
-          gather.fill(read_layout, read, first_channel + channel, count, halo);
-          amx.split_pairs(b.parts, AmxStored::kFloat32, count, kChannelsAtOnce / 2, places, 0, places,
-                          gather.halo(halo), 0, 1, places, split + channel / 2 * pair, pair, b.part_bytes());
-        }
-      }
-      gather.tap_offsets(halo);
-      columns->find(grid, gather, pixel, pixels);
-    }
+    const auto add = [&](int64_t channel, int64_t count, int64_t places, const float* from) {
+      amx.split_pairs(b.parts, AmxStored::kFloat32, count, kHaloChannels / 2, places, 0, places, from, 0, 1, places,
+                      split + channel / 2 * pair, pair, b.part_bytes());
+    };
+    source.read(halo, columns, copy, add);
+    const int64_t* offsets = reinterpret_cast<const int64_t*>(halo);
     for (int64_t tile = 0, step = 0; tile < b.channel_tiles; ++tile)
       for (int64_t tap = 0; tap < taps; ++tap, ++step) {
         a_steps[step] = step * b.step_bytes();

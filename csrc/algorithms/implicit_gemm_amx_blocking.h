@@ -13,8 +13,9 @@
 namespace fastconv {
 
 inline constexpr int64_t kChannelsAtOnce = 4;  // that are split together: rows of each follow each other in memory
-inline constexpr int64_t kMostStrip = 4096;    // pixels
-inline constexpr int64_t kTilesAtOnce = 64;    // of columns, whose sums lie in L2
+inline constexpr int64_t kHaloChannels = kTileDepth;  // that go through a halo buffer of float32 together
+inline constexpr int64_t kMostStrip = 4096;           // pixels
+inline constexpr int64_t kTilesAtOnce = 64;           // of columns, whose sums lie in L2
 inline constexpr int64_t kBlockRows = 2 * kTileRows;
 
 // Of so many bfloat16 is each number the sum.
@@ -99,7 +100,7 @@ struct AmxBlocking {
     each_phase(p, [&](const ColumnGrid& grid, int64_t) {
       if (grid.taps() > 0) places = std::max(places, amx_places(grid, strip));
     });
-    halo_elements = kChannelsAtOnce * places + 2 * largest_taps;
+    halo_elements = kHaloChannels * places + 2 * largest_taps;
   }
 };
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of a strip for implicit_gemm_amx.cc and implicit_gemm_amx_filter.cc, and which of their columns are its pixels.
+// What implicit_gemm_amx.cc and implicit_gemm_amx_filter.cc read: where the tiles of a strip lie and which of their columns
+// are its pixels; the walk over the lines of the tensor that are copied for it.
 #pragma once
 
 #include "../halo.h"
 #include "../kernels/amx_kernels.h"
+#include "implicit_gemm_amx_blocking.h"
 
 namespace fastconv {
 
@@ -54,6 +56,72 @@ struct AmxColumns {
   }
   void add_tiles(int64_t place, int64_t columns) {
     for (int64_t i = 0; i < columns; i += width) tiles[tile_count++] = (place + i) * place_bytes;
+  }
+};
+
+// Cells of a channel and of those that are copied with it: `count` places, of which [first, last) lie in the tensor from
+// element `cell` on, `step` pixels apart; the others are 0.
+struct AmxLine {
+  int64_t channel, place, count, first, last, cell, step;
+};
+
+// A strip of a tensor's pixels as a grid reads them.
+struct AmxSource {
+  const GemmKernelsOf<float>& kernels;
+  const ColumnGrid& grid;
+  const ImageLayout& layout;
+  const Stored<float>& tensor;
+  AmxStored stored;
+  int64_t first_channel, channels, pixel, pixels;
+
+  bool planes() const { return layout.layout == Layout::kChannelsFirst; }
+  // Channels last, bfloat16 only has to be turned.
+  bool turns() const { return !planes() && stored == AmxStored::kBFloat16; }
+  // How many channels a line stands for.
+  int64_t together() const { return turns() ? kTileDepth : kChannelsAtOnce; }
+
+  // copy(line) for all lines, or, where cells are not read as they lie, add(channel, count, places, from) for kHaloChannels
+  // at a time: rows of float32. Returns the places of a channel; taps' offsets go to the front of `halo`.
+  template <class Copy, class Add>
+  int64_t read(float* halo, AmxColumns* columns, const Copy& copy, const Add& add) const {
+    int64_t* offsets = reinterpret_cast<int64_t*>(halo);
+    const bool as_they_lie = planes() || turns();
+    if (as_they_lie && grid.reads_as_written()) {
+      for (int64_t channel = 0; channel < channels; channel += together())
+        each_pixel_run(grid, pixel, pixels, [&](int64_t lane, int64_t count, int64_t n, int64_t at) {
+          const int64_t row = n * layout.batch_pitch + at * layout.pixel_step();
+          copy(AmxLine{channel, lane, count, 0, count, element(channel, row), 1});
+        });
+      offsets[0] = 0;
+      columns->set_straight(pixels);
+      return pixels;
+    }
+    const HaloGather<float> gather(kernels, grid, pixel, pixels);
+    const int64_t places = gather.channel_pitch();
+    if (as_they_lie && grid.padding_mode == PaddingMode::kZeros) {
+      const int64_t length = gather.line_length(), step = gather.cell_step();
+      for (int64_t channel = 0; channel < channels; channel += together())
+        gather.each_line(layout, 0, [&](int64_t place, int64_t row, int64_t at) {
+          if (row == kOutside) return copy(AmxLine{channel, place, length, 0, 0, 0, 1});
+          const Inside inside(at, step, length, grid.axis[2].size);
+          const int64_t cell = inside.first < inside.last ? element(channel, row + at * layout.pixel_step()) : 0;
+          copy(AmxLine{channel, place, length, inside.first, inside.last, cell, step});
+        });
+    } else {
+      for (int64_t channel = 0; channel < channels; channel += kHaloChannels) {
+        const int64_t count = std::min(kHaloChannels, channels - channel);
+        gather.fill(layout, tensor, first_channel + channel, count, halo);
+        add(channel, count, places, gather.halo(halo));
+      }
+    }
+    gather.tap_offsets(halo);
+    columns->find(grid, gather, pixel, pixels);
+    return places;
+  }
+
+ private:
+  int64_t element(int64_t channel, int64_t row) const {
+    return row + (first_channel + channel) * layout.channel_step();
   }
 };
 

@@ -79,7 +79,7 @@ struct FilterBlocking {
 struct Room {
   int64_t halo, x, line, y, steps, runs, block;
   explicit Room(const FilterBlocking& b) {
-    halo = aligned((kChannelsAtOnce * b.plane_bytes / 2 + kTileRows * b.strip + 2 * b.taps) * 4);
+    halo = aligned((kHaloChannels * b.plane_bytes / 2 + kTileRows * b.strip + 2 * b.taps) * 4);
     x = b.number_parts * b.x_part();
     line = b.number_parts * kTileRows * b.line_bytes();
     y = b.number_parts * b.y_part();
@@ -194,45 +194,24 @@ class FilterProduct {
 
   // Channels of a group as they lie, with padding; taps' offsets go to the front of `halo`.
   void read_x(int64_t group, int64_t pixel, int64_t pixels, float* halo, char* planes, AmxColumns* columns) const {
-    const int64_t first_channel = group * b.channels, pitch = x_layout.channel_pitch;
-    const bool in_planes = p.x_layout == Layout::kChannelsFirst;
-    int64_t places = pixels;
-    const auto line = [&](int64_t channel, int64_t place, int64_t count, int64_t first, int64_t last, int64_t cell,
-                          int64_t step) {
-      const int64_t at = first < last ? cell + channel * pitch : 0;
-      amx.split_rows(b.number_parts, stored, std::min(kChannelsAtOnce, b.channels - channel), count, first, last, r.x,
-                     at, step, pitch, planes + channel * b.plane_bytes + place * 2, b.plane_bytes, b.x_part());
+    const int64_t pitch = x_layout.channel_pitch;
+    const AmxSource source{kernels, b.grid, x_layout, x, stored, group * b.channels, b.channels, pixel, pixels};
+    const auto copy = [&](const AmxLine& l) {
+      char* dst = planes + l.channel * b.plane_bytes + l.place * 2;
+      const int64_t left = b.channels - l.channel;
+      if (source.turns())
+        amx.turn_pixels(false, l.count, l.first, l.last, left, static_cast<const char*>(r.x) + l.cell * 2,
+                        l.step * pitch * 2, dst, b.plane_bytes);
+      else
+        amx.split_rows(b.number_parts, stored, std::min(source.together(), left), l.count, l.first, l.last, r.x, l.cell,
+                       l.step, pitch, dst, b.plane_bytes, b.x_part());
     };
-    if (in_planes && b.grid.reads_as_written()) {
-      for (int64_t channel = 0; channel < b.channels; channel += kChannelsAtOnce)
-        each_pixel_run(b.grid, pixel, pixels, [&](int64_t lane, int64_t count, int64_t n, int64_t at) {
-          line(channel, lane, count, 0, count, n * x_layout.batch_pitch + first_channel * pitch + at, 1);
-        });
-      reinterpret_cast<int64_t*>(halo)[0] = 0;
-      columns->set_straight(pixels);
-    } else {
-      const HaloGather<float> gather(kernels, b.grid, pixel, pixels);
-      places = gather.channel_pitch();
-      for (int64_t channel = 0; channel < b.channels; channel += kChannelsAtOnce) {
-        if (in_planes && b.grid.padding_mode == PaddingMode::kZeros) {
-          const int64_t length = gather.line_length(), step = gather.cell_step();
-          gather.each_line(x_layout, first_channel, [&](int64_t place, int64_t row, int64_t at) {
-            if (row == kOutside) return line(channel, place, length, 0, 0, 0, 1);
-            const Inside inside(at, step, length, b.grid.axis[2].size);
-            line(channel, place, length, inside.first, inside.last, row + at, step);
-          });
-          continue;
-        }
-        const int64_t count = std::min(kChannelsAtOnce, b.channels - channel);
-        gather.fill(x_layout, x, first_channel + channel, count, halo);
-        amx.split_rows(b.number_parts, AmxStored::kFloat32, count, places, 0, places, gather.halo(halo), 0, 1, places,
-                       planes + channel * b.plane_bytes, b.plane_bytes, b.x_part());
-      }
-      gather.tap_offsets(halo);
-      columns->find(b.grid, gather, pixel, pixels);
-    }
-    // What tiles read behind the last place meets zeros of dy, and must not be NaN; nor must channels that are not there
-    // be anything at all.
+    const auto add = [&](int64_t channel, int64_t count, int64_t places, const float* from) {
+      amx.split_rows(b.number_parts, AmxStored::kFloat32, count, places, 0, places, from, 0, 1, places,
+                     planes + channel * b.plane_bytes, b.plane_bytes, b.x_part());
+    };
+    const int64_t places = source.read(halo, columns, copy, add);
+    // What tiles read behind the last place meets zeros of dy, and must not be NaN.
     for (int part = 0; part < b.number_parts; ++part)
       for (int64_t channel = 0; channel < b.channels; ++channel) {
         char* plane = planes + part * b.x_part() + channel * b.plane_bytes;

@@ -170,7 +170,7 @@ py::dict speeds_of(const Machine& machine) {
   py::dict d;
   d["flops_f32"] = machine.flops_f32;
   d["flops_f64"] = machine.flops_f64;
-  d["flops_f16"] = is_device(machine) ? machine.flops_f16 : machine.flops_f32;  // halves are summed in float32
+  d["flops_f16"] = machine.flops_f16 > 0 ? machine.flops_f16 : machine.flops_f32;  // halves are summed in float32
   d["flops_tf32"] = machine.flops_tf32;
   d["bytes_per_second"] = machine.bytes_per_second;
   return d;

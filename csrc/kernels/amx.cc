@@ -329,6 +329,27 @@ void turn(const char* src, int64_t src_pitch, char* dst, int64_t dst_pitch) {
   for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(dst + i * dst_pitch, v[i]);
 }
 
+void turn_pixels(bool pairs, int64_t count, int64_t first, int64_t last, int64_t channels, const char* src,
+                 int64_t src_pitch, char* dst, int64_t dst_pitch) {
+  const __mmask32 wanted = channels >= 32 ? ~__mmask32(0) : (__mmask32(1) << channels) - 1;
+  for (int64_t i = 0; i < count; i += 16) {
+    __m512i v[16];
+    for (int64_t j = 0; j < 16; ++j)
+      v[j] = _mm512_maskz_loadu_epi16(first <= i + j && i + j < last ? wanted : 0, src + (i + j) * src_pitch);
+    transpose(v);
+    const __mmask16 written = lanes(count - i);
+    for (int64_t j = 0; j < 16; ++j) {
+      if (pairs) {
+        _mm512_mask_storeu_epi32(dst + j * dst_pitch + i * 4, written, v[j]);
+        continue;
+      }
+      char* even = dst + 2 * j * dst_pitch + i * 2;
+      _mm256_mask_storeu_epi16(even, written, _mm512_cvtepi32_epi16(v[j]));
+      _mm256_mask_storeu_epi16(even + dst_pitch, written, _mm512_cvtepi32_epi16(_mm512_srli_epi32(v[j], 16)));
+    }
+  }
+}
+
 void compact(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to, const int64_t* counts,
              const float* src, int64_t src_pitch, float* dst, int64_t dst_pitch) {
   for (int64_t row = 0; row < rows; ++row)
@@ -343,6 +364,6 @@ void compact(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to,
 }  // namespace
 
 extern const AmxKernels kAmxKernels;
-const AmxKernels kAmxKernels = {product, split_rows, split_pairs, turn, compact};
+const AmxKernels kAmxKernels = {product, split_rows, split_pairs, turn, turn_pixels, compact};
 
 }  // namespace fastconv::amx

@@ -48,6 +48,11 @@ struct AmxKernels {
                       int64_t dst_pitch, int64_t dst_part);
   // A tile of 16 rows of 32 bfloat16, src_pitch bytes apart, as pairs: dst[i / 2][row][i % 2], dst_pitch bytes apart.
   void (*turn)(const char* src, int64_t src_pitch, char* dst, int64_t dst_pitch);
+  // Pixels of bfloat16 channels, the other way round: dst[channel][i] is channel `channel` of pixel i for first <= i < last,
+  // else 0, as are channels that are not there, of 32; i < count. `src` is pixel 0, the others src_pitch bytes apart;
+  // channels dst_pitch bytes apart, or with `pairs` dst[channel / 2][i][channel % 2], pairs of them that far apart.
+  void (*turn_pixels)(bool pairs, int64_t count, int64_t first, int64_t last, int64_t channels, const char* src,
+                      int64_t src_pitch, char* dst, int64_t dst_pitch);
   // dst[row][to[i] + j] = src[row][from[i] + j], j < counts[i], for `runs` pieces of each row.
   void (*compact)(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to, const int64_t* counts,
                   const float* src, int64_t src_pitch, float* dst, int64_t dst_pitch);
