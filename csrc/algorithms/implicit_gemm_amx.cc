@@ -168,16 +168,17 @@ class Product {
     each_phase(
         p,
         [&](const ColumnGrid& grid, int64_t before) {
-          const int64_t all_pixels = grid.columns() * p.n, strips = ceil_div(all_pixels, b.strip);
-          const int64_t blocks = ceil_div(b.row_tiles, int64_t{2}), items = std::max<int64_t>(1, strips * b.groups);
+          const AmxStrips strips(grid, p.n, b.strip);
+          const int64_t blocks = ceil_div(b.row_tiles, int64_t{2}),
+                        items = std::max<int64_t>(1, strips.count * b.groups);
           // Each share of the rows copies and splits its pixels again.
           const int64_t shares = std::min(blocks, ceil_div(int64_t{r.parallel.slots}, items));
-          parallel_for(r.parallel, strips * b.groups * shares, [&](int64_t item, int slot) {
+          parallel_for(r.parallel, strips.count * b.groups * shares, [&](int64_t item, int slot) {
             const int64_t share = item % shares, group = item / shares % b.groups, strip = item / shares / b.groups;
             const char* w = packed + b.groups * b.row_tiles * b.row_tile_bytes(before) +
                             group * b.row_tiles * b.row_tile_bytes(grid.taps());
-            compute(grid, group, share * blocks / shares, (share + 1) * blocks / shares, strip * b.strip,
-                    std::min(b.strip, all_pixels - strip * b.strip), w, scratch_ + slot * room.bytes(), room);
+            compute(grid, group, share * blocks / shares, (share + 1) * blocks / shares, strips.pixel(strip),
+                    strips.pixels(strip), w, scratch_ + slot * room.bytes(), room);
           });
         },
         r.pad_value);

@@ -16,6 +16,7 @@ inline constexpr int64_t kChannelsAtOnce = 4;  // that are split together: rows 
 inline constexpr int64_t kHaloChannels = kTileDepth;  // that go through a halo buffer of float32 together
 inline constexpr int64_t kMostStrip = 4096;           // pixels
 inline constexpr int64_t kTilesAtOnce = 64;           // of columns, whose sums lie in L2
+inline constexpr double kTileProduct = 13e-9;         // seconds of one, loads included: implicit_gemm_amx_estimate.cc
 inline constexpr int64_t kBlockRows = 2 * kTileRows;
 
 // Of so many bfloat16 is each number the sum.
@@ -29,15 +30,41 @@ inline AmxStored amx_stored(DType dtype) {
                                     : AmxStored::kFloat32;
 }
 
-// Places of a channel that HaloGather makes of `strip` grid points, at most.
+// The pixels of a grid cut into strips. Those of long rows do not go on from one row to the next, so that they read parts of
+// rows alone.
+struct AmxStrips {
+  int64_t count, each, per_row = 0;
+
+  AmxStrips(const ColumnGrid& grid, int64_t n, int64_t strip)
+      : each(strip), width_(grid.axis[2].columns), all_(grid.columns() * n) {
+    if (strip < width_) {
+      per_row = ceil_div(width_, strip);
+      each = std::min(strip, ceil_div(ceil_div(width_, per_row), kTileColumns) * kTileColumns);
+    }
+    count = per_row ? all_ / width_ * per_row : ceil_div(all_, each);
+  }
+  int64_t pixel(int64_t strip) const {
+    return per_row ? strip / per_row * width_ + strip % per_row * each : strip * each;
+  }
+  int64_t pixels(int64_t strip) const {
+    return per_row ? std::min(each, width_ - strip % per_row * each) : std::min(each, all_ - strip * each);
+  }
+
+ private:
+  int64_t width_, all_;
+};
+
+// Places of a channel that HaloGather makes of such a strip, at most.
 inline int64_t amx_places(const ColumnGrid& grid, int64_t strip) {
   const ColumnAxis* a = grid.axis;
   const int64_t width = std::max<int64_t>(1, a[2].columns), slice = std::max<int64_t>(1, a[1].columns) * width;
-  const int64_t slabs = std::min(strip, (strip + slice - 2) / slice + 1);
-  const int64_t rows = std::min(strip, (strip + width - 2) / width + 1), span = std::abs(reach_of(a[1])) + 1;
+  const bool in_row = strip < width;
+  const int64_t slabs = in_row ? 1 : std::min(strip, (strip + slice - 2) / slice + 1);
+  const int64_t rows = in_row ? 1 : std::min(strip, (strip + width - 2) / width + 1);
+  const int64_t span = std::abs(reach_of(a[1])) + 1;
   const bool shared = RowMap(a[1], std::min(rows, std::max<int64_t>(1, a[1].columns))).shared;
   const int64_t entries = shared ? rows * a[1].step + slabs * std::max<int64_t>(0, span - a[1].step) : rows * a[1].taps;
-  return a[0].taps * entries * LineMap(a[2], 0, width).entries();
+  return a[0].taps * entries * LineMap(a[2], 0, std::min(strip, width)).entries();
 }
 
 // The most pixels of a strip: a halo buffer has kMostColumns slabs (halo.h).

@@ -53,7 +53,7 @@ struct FilterBlocking {
     const int64_t whole = row > kTileDepth && row < strip / 2 ? row : kTileDepth;
     strip = std::min(strip, ceil_div(ceil_div(all, ceil_div(all, strip)), whole) * whole);
     set_sizes();
-    strips = ceil_div(grid.columns() * p.n, strip);
+    strips = AmxStrips(grid, p.n, strip).count;
     parts = std::clamp(strips, int64_t{1}, most_parts);
   }
 
@@ -66,7 +66,8 @@ struct FilterBlocking {
 
  private:
   void set_sizes() {
-    const int64_t width = std::max<int64_t>(1, grid.axis[2].columns), lines = (strip + width - 2) / width + 1;
+    const int64_t width = std::max<int64_t>(1, std::min(strip, grid.axis[2].columns));
+    const int64_t lines = strip < grid.axis[2].columns ? 1 : (strip + width - 2) / width + 1;
     const int64_t slabs = strip / std::max<int64_t>(1, width * grid.axis[1].columns) + 2;
     const int64_t places = std::max(strip, amx_places(grid, strip));
     // Of AmxColumns: tiles of each row, or of all that lies between those of a slab.
@@ -142,7 +143,8 @@ class FilterProduct {
   }
 
   void add_strip(const Item& i, int64_t strip, bool accumulate) const {
-    const int64_t pixel = strip * b.strip, pixels = std::min(b.strip, b.grid.columns() * p.n - pixel);
+    const AmxStrips strips(b.grid, p.n, b.strip);
+    const int64_t pixel = strips.pixel(strip), pixels = strips.pixels(strip);
     char* at = i.mine;
     float* halo = reinterpret_cast<float*>(at);
     char* planes = at += room.halo;
@@ -289,8 +291,7 @@ void amx_filter_run(const ConvProblem& p, const RunContext& r) { FilterProduct(p
 void amx_filter_estimate(const ConvProblem& p, const Machine& m, double products, double split, Estimate* e) {
   const FilterBlocking b(p, m);
   if (b.strips == 0) return;
-  const int64_t pixels = std::min(b.strip, b.grid.columns() * p.n),
-                width = std::max<int64_t>(1, b.grid.axis[2].columns);
+  const int64_t pixels = AmxStrips(b.grid, p.n, b.strip).pixels(0), width = std::min(pixels, b.grid.axis[2].columns);
   const bool dense = b.grid.reads_as_written() && p.x_layout == Layout::kChannelsFirst;
   const int64_t places = dense ? pixels : amx_places(b.grid, pixels);
   const int64_t tiles = dense
@@ -299,13 +300,13 @@ void amx_filter_estimate(const ConvProblem& p, const Machine& m, double products
   const double strips = times(b.strips, b.groups),
                blocks = times(ceil_div(b.channels, kTileRows), ceil_div(b.rows, kTileRows));
   const bool by_halo = p.x_layout == Layout::kChannelsLast || p.padding_mode != PaddingMode::kZeros;
-  e->add("filter products", strips * blocks * times(b.taps, tiles) * products * 25e-9);
-  e->add("filter tiles", strips * blocks * times(b.taps, ceil_div(tiles, kStepsAtOnce)) * 40e-9);
+  e->add("filter products", strips * blocks * times(b.taps, tiles) * products * kTileProduct);
+  e->add("filter tiles", strips * blocks * times(b.taps, ceil_div(tiles, kStepsAtOnce)) * 25e-9);
   e->add(by_halo ? "filter x by halo" : "filter x",
          strips * times(b.channels, ceil_div(places, int64_t{16})) * (split + (by_halo ? 12e-9 : 0)));
   e->add(p.y_layout == Layout::kChannelsLast ? "filter y turned" : "filter y",
          strips * times(ceil_div(b.rows, kTileRows) * kTileRows, tiles) * 2 * (split + 2e-9));
-  e->add("filter sums", times(b.sums_bytes(), b.parts + 2) * 0.1e-9);
+  e->add("filter sums", times(b.sums_bytes()) * (b.strips == 1 ? 0.08e-9 : 0.06e-9 * static_cast<double>(b.parts + 1)));
 }
 
 }  // namespace fastconv
