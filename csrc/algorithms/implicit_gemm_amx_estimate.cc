@@ -10,7 +10,7 @@ void amx_estimate(const ConvProblem* problem, const Machine* machine, Estimate* 
   const ConvProblem& p = *problem;
   const double parts = amx_parts(p.dtype), products = static_cast<double>(amx_products(p.dtype));
   const bool wide = p.dtype == DType::kFloat32, filter = p.pass == Pass::kBackwardFilter;
-  const double split = wide ? 12e-9 : p.dtype == DType::kFloat16 ? 8e-9 : 3e-9;  // of 16 pairs
+  const double split = wide ? 12e-9 : p.dtype == DType::kFloat16 ? 6e-9 : 2e-9;  // of 16 pairs
   e->add("start", 3e-6);
   if (filter) return amx_filter_estimate(p, *machine, products, split, e);
   const AmxBlocking b(p, *machine);

@@ -305,7 +305,7 @@ void amx_filter_estimate(const ConvProblem& p, const Machine& m, double products
   e->add(by_halo ? "filter x by halo" : "filter x",
          strips * times(b.channels, ceil_div(places, int64_t{16})) * (split + (by_halo ? 12e-9 : 0)));
   e->add(p.y_layout == Layout::kChannelsLast ? "filter y turned" : "filter y",
-         strips * times(ceil_div(b.rows, kTileRows) * kTileRows, tiles) * 2 * (split + 2e-9));
+         strips * times(ceil_div(b.rows, kTileRows) * kTileRows, tiles) * 2 * (split + 1e-9));
   e->add("filter sums", times(b.sums_bytes()) * (b.strips == 1 ? 0.08e-9 : 0.06e-9 * static_cast<double>(b.parts + 1)));
 }
 

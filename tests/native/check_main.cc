@@ -62,7 +62,9 @@ class Guarded {
 std::vector<const char*> prefixes;
 std::vector<int> thread_counts = {1, 2, 16};
 
-bool is_wanted(const Algorithm& algorithm) {
+// The instruction set amx has the kernels of avx512, which is checked as well, and those of one algorithm.
+bool is_wanted(const Algorithm& algorithm, const Machine& machine) {
+  if (machine.kernels->amx && strcmp(algorithm.name, "implicit_gemm_amx") != 0) return false;
   for (const char* prefix : prefixes)
     if (strncmp(algorithm.name, prefix, strlen(prefix)) == 0) return true;
   return prefixes.empty();
@@ -106,7 +108,7 @@ class Check {
       const Algorithm& algorithm = algorithm_at(i);
       char reason[kTextCapacity];
       const ConvProblem computed = computed_problem(p);
-      if (!is_wanted(algorithm) || algorithm.why_not(&computed, &m, reason)) continue;
+      if (!is_wanted(algorithm, m) || algorithm.why_not(&computed, &m, reason)) continue;
       if (!algorithm.exact_on_integers && std::is_same_v<T, uint16_t>) continue;  // covered by its float32 problem
       if (!is_known) expected = compute(*find_algorithm("reference"), 1, false);
       is_known = true;

@@ -70,7 +70,10 @@ def add_arguments(
     )
     command.add_argument("--cold", action="store_true", help="empty the caches before each call")
     command.add_argument(
-        "--error-limit", type=float, metavar="E", default=1e-4, help="largest error that counts (default: %(default)s)"
+        "--dtype", choices=("f32", "f64", "f16", "bf16"), help="of all layers (default: as they are, f32 in the lists)"
+    )
+    command.add_argument(
+        "--error-limit", type=float, metavar="E", help="largest error that counts (default: 1e-4; f16 1e-3, bf16 8e-3)"
     )
     command.add_argument(
         "--seed", type=int, metavar="N", default=0, help="of the data and the order (default: %(default)s)"
@@ -113,17 +116,20 @@ def layers_of(options: argparse.Namespace) -> list[Any]:
 
 def measure(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
     """Run what the arguments ask for, print its tables, draw its figure; the result is saved by the caller."""
-    from . import figure, report, run
+    from . import figure, problems, report, run
     from .measure import Settings
 
     if options.figure and importlib.util.find_spec("matplotlib") is None:
         raise ImportError('bench --figure needs matplotlib: pip install "fastconv[demo]"')
+    layers = layers_of(options)
+    if options.dtype:
+        layers = [layer.with_dtype(options.dtype) for layer in layers]
     settings = Settings(
         rounds=options.rounds,
         min_sample_s=options.min_sample,
         settle_s=options.settle,
         cold=options.cold,
-        error_limit=options.error_limit,
+        error_limit=options.error_limit or max(problems.ERROR_LIMITS[layer.dtype] for layer in layers),
         seed=options.seed,
     )
     precision: str | float = options.precision
@@ -131,7 +137,6 @@ def measure(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any
         precision = float(precision)
     isas = options.also_isa.split(",") if options.also_isa else []
     names = run.choose_rivals(options.rivals, isas)
-    layers = layers_of(options)
     if all(layer.pass_ != "fwd" for layer in layers):
         names = [name for name in names if not name.startswith("fastconv_plan")]
     choice = run.Choice(names, options.threads, options.isa, options.algorithm, precision)

@@ -20,7 +20,9 @@ import numpy.typing as npt
 LISTS = Path(__file__).resolve().parent / "lists"
 LAYERS = LISTS / "layers.txt"
 PASSES = ("fwd", "bwd_data", "bwd_filter")
-DTYPES: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
+DTYPES: dict[str, Any] = {"f32": np.float32, "f64": np.float64, "f16": np.float16}
+# The largest error that counts where nobody says another: of a half, some roundings of the largest result.
+ERROR_LIMITS = {"f32": 1e-4, "f64": 1e-4, "f16": 1e-3, "bf16": 8e-3}
 Array = npt.NDArray[Any]
 
 
@@ -76,6 +78,11 @@ class Layer:
             padding_mode=p.padding_mode,
         )
 
+    def with_dtype(self, dtype: str) -> Layer:
+        """The same layer in f32, f64, f16 or bf16."""
+        words = [dtype if word in ERROR_LIMITS else word for word in self.text.split()]
+        return dataclasses.replace(self, text=" ".join(words), dtype=dtype)
+
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Layer:
         fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
@@ -99,12 +106,25 @@ class Layer:
         rng = np.random.default_rng([seed, zlib.crc32(f"{role} {shape}".encode())])
         scale = math.sqrt(2 / math.prod(self.w_shape[1:])) if role == "w" else 1.0
         values = rng.standard_normal(shape, dtype=np.float32)
-        return (values * np.float32(scale)).astype(DTYPES[self.dtype], copy=False)
+        return (values * np.float32(scale)).astype(numpy_dtype(self.dtype), copy=False)
 
     def needs(self) -> tuple[str, str]:
         """The roles of the two arrays that this pass reads."""
         roles = {"fwd": ("x", "w"), "bwd_data": ("dy", "w"), "bwd_filter": ("dy", "x")}
         return roles[self.pass_]
+
+
+def numpy_dtype(name: str) -> Any:
+    """Of a problem's dtype.
+
+    Raises:
+        ImportError: bfloat16 without the package ml_dtypes.
+    """
+    if name != "bf16":
+        return np.dtype(DTYPES[name])
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def lists() -> list[str]:

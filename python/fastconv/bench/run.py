@@ -79,7 +79,7 @@ def run(layers: Sequence[Layer], choice: Choice, settings: Settings, about: dict
         for layer in layers:
             task = {"kind": "conv", "layer": layer.to_dict(), "seed": settings.seed, "options": options}
             # float64 problems are judged by sums in long double.
-            order = ("reference_torch", "reference_fastconv") if layer.dtype == "f32" else ("reference_fastconv",)
+            order = ("reference_torch", "reference_fastconv") if layer.dtype != "f64" else ("reference_fastconv",)
             report.progress(f"{layer.pass_} {layer.name}: in float64")
             name, reference = measure.reference_result(task, references, order)
             for t in choice.threads:

@@ -54,7 +54,12 @@ class OneShot:
         entry = next(row for row in fc.algorithms(layer.text) if row["name"] == algorithm)
         about = {"algorithm": algorithm, **{key: entry[key] for key in ("workspace_bytes", "estimate_s")}}
         image = layer.pass_ != "bwd_filter"
-        return Prepared(call, lambda y: from_layout(y, layer.layout) if image else y, about)
+
+        def result(y: Array) -> Array:
+            y = y.astype(np.float32) if layer.dtype == "bf16" else y  # pickled without ml_dtypes
+            return from_layout(y, layer.layout) if image else y
+
+        return Prepared(call, result, about)
 
     def make(self, layer: Layer, arrays: dict[str, Array], **keywords: Any) -> Callable[[], Array]:
         padding = tuple(zip(layer.pad_begin, layer.pad_end, strict=True))

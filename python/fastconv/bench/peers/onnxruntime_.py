@@ -6,8 +6,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from . import Prepared, Task
-from .onnx_model import conv_model, forward_layer
+from . import Prepared, RefusedError, Task
+from .onnx_model import ELEMENT_TYPE, conv_model, forward_layer
 
 onnxruntime: Any = importlib.import_module("onnxruntime")
 
@@ -23,6 +23,8 @@ class OnnxRuntime:
 
     def prepare(self, task: Task) -> Prepared:
         layer = forward_layer(task, "ONNX Runtime")
+        if layer.dtype not in ELEMENT_TYPE:
+            raise RefusedError(f"ONNX Runtime computes in f32 and f64 here, not {layer.dtype}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

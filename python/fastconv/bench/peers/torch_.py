@@ -13,6 +13,11 @@ from . import Prepared, RefusedError, Task
 torch: Any = importlib.import_module("torch")
 
 
+def _tensor(a: Any, dtype: str) -> Any:
+    """PyTorch does not know NumPy's bfloat16."""
+    return torch.from_numpy(a.astype("float32")).bfloat16() if dtype == "bf16" else torch.from_numpy(a)
+
+
 class ChannelsFirst:
     """Contiguous tensors: x, y and dy are (N, C, *), w is (K, C/groups, *)."""
 
@@ -41,11 +46,11 @@ class ChannelsFirst:
         if layer.layout != "nchw":
             raise RefusedError("the peers of PyTorch choose their memory format themselves; expected a problem in nchw")
         tensors = {
-            role: self.convert(torch.from_numpy(layer.array(role, task["seed"])), layer) for role in layer.needs()
+            role: self.convert(_tensor(layer.array(role, task["seed"]), layer.dtype), layer) for role in layer.needs()
         }
         call = self.make(layer, tensors)
         about = {"algorithm": "torch", "mkldnn": bool(torch.backends.mkldnn.is_available())}
-        return Prepared(call, lambda y: y.contiguous().numpy(), about)
+        return Prepared(call, lambda y: (y.float() if layer.dtype == "bf16" else y).contiguous().numpy(), about)
 
     def make(self, layer: Layer, tensors: dict[str, Any]) -> Callable[[], Any]:
         if layer.pass_ == "fwd":
@@ -73,11 +78,12 @@ class ChannelsLast(ChannelsFirst):
 
 
 class Float64(ChannelsFirst):
-    """The answer that others are compared with."""
+    """The answer that others are compared with; from numbers that are rounded to the problem's dtype."""
 
     def convert(self, tensor: Any, layer: Layer) -> Any:
         return tensor.double()
 
     def prepare(self, task: Task) -> Prepared:
         layer = {**task["layer"], "layout": "nchw"}  # the arrays are the same, whatever layout stores them
-        return super().prepare({**task, "layer": layer})._replace(about={"algorithm": "torch in float64"})
+        prepared = super().prepare({**task, "layer": layer})
+        return prepared._replace(result=lambda y: y.contiguous().numpy(), about={"algorithm": "torch in float64"})
