@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// implicit_gemm on the tile registers of Intel's processors (AMX), which multiply bfloat16 sixteen times as fast as AVX-512
-// multiplies float32. A float32 is exactly the sum of three bfloat16, so that its products are sums of such products.
-// Those of parts p and q with p + q < 3 are made: what is left out is below 2^-24 of a product, a float32's own rounding.
+// implicit_gemm on the tile registers of Intel's processors (AMX), which multiply bfloat16 sixteen times as fast as
+// AVX-512 multiplies float32. A float32 is exactly the sum of three bfloat16, so that its products are sums of such
+// products. Those of parts p and q with p + q < 3 are made: what is left out is below 2^-23 of a product, as a
+// float32's own rounding is.
 //
 //   for each strip of pixels, one group and a share of its rows (the items that threads share):
-//     copy what the pixels read to a halo buffer (halo.h), 32 channels at a time; split them    [part][pair of channels][place]
+//     split what the pixels read, padding included, strides taken apart (halo.h)    [part][pair of channels][place]
 //     for each 32 rows, for each 32 places:
-//       for each block of 32 channels, for each tap: 24 products of tiles (of bfloat16: 4)      sums in registers
+//       for each block of 32 channels, for each tap: 24 products of tiles (of bfloat16: 4)    sums in registers
 //     finish the sums and move them to their pixels
 //
-// A tile of 16 columns is 16 places of the halo buffer that follow each other: taps are shifts of it. Where rows of pixels
-// are short, tiles go on over what lies between them, and its sums are left out.
+// A tile of 16 columns is 16 places of the halo buffer that follow each other: taps are shifts of it. Where rows of
+// pixels are short, tiles go on over what lies between them, and its sums are left out.
 //
 // Error: an instruction adds 16 exact products to a sum of its own before it touches the tile, so that fewer sums are
-// rounded than elsewhere. An infinity makes NaN of what meets it (its further parts are inf - inf), and what a number has
-// below 2^-126 is lost: hence the error factor.
-// The split is that of Henry, Tang, Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision
-// computations", ARITH 2019.
+// rounded than elsewhere. An infinity makes NaN of what meets it (its further parts are inf - inf), and what a number
+// has below 2^-126 is lost: hence the error factor. The split is that of Henry, Tang, Heinecke, "Leveraging the
+// bfloat16 artificial intelligence datatype for higher-precision computations", ARITH 2019.
 #include <cstdio>
 
 #include "../machine.h"

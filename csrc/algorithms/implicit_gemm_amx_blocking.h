@@ -30,8 +30,8 @@ inline AmxStored amx_stored(DType dtype) {
                                     : AmxStored::kFloat32;
 }
 
-// The pixels of a grid cut into strips. Those of long rows do not go on from one row to the next, so that they read parts of
-// rows alone.
+// The pixels of a grid cut into strips. Those of long rows do not go on from one row to the next, so that they read
+// parts of rows alone.
 struct AmxStrips {
   int64_t count, each, per_row = 0;
 

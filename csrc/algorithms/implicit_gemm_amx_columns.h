@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What implicit_gemm_amx.cc and implicit_gemm_amx_filter.cc read: where the tiles of a strip lie and which of their columns
-// are its pixels; the walk over the lines of the tensor that are copied for it.
+// What implicit_gemm_amx.cc and implicit_gemm_amx_filter.cc read: where the tiles of a strip lie and which of their
+// columns are its pixels; the walk over the lines of the tensor that are copied for it.
 #pragma once
 
 #include "../halo.h"
@@ -59,8 +59,8 @@ struct AmxColumns {
   }
 };
 
-// Cells of a channel and of those that are copied with it: `count` places, of which [first, last) lie in the tensor from
-// element `cell` on, `step` pixels apart; the others are 0.
+// Cells of a channel and of those that are copied with it: `count` places, of which [first, last) lie in the tensor
+// from element `cell` on, `step` pixels apart; the others are 0.
 struct AmxLine {
   int64_t channel, place, count, first, last, cell, step;
 };
@@ -80,8 +80,8 @@ struct AmxSource {
   // How many channels a line stands for.
   int64_t together() const { return turns() ? kTileDepth : kChannelsAtOnce; }
 
-  // copy(line) for all lines, or, where cells are not read as they lie, add(channel, count, places, from) for kHaloChannels
-  // at a time: rows of float32. Returns the places of a channel; taps' offsets go to the front of `halo`.
+  // copy(line) for all lines, or, where cells are not read as they lie, add(channel, count, places, from) for
+  // kHaloChannels at a time: rows of float32. Returns the places of a channel; taps' offsets go to the front of `halo`.
   template <class Copy, class Add>
   int64_t read(float* halo, AmxColumns* columns, const Copy& copy, const Add& add) const {
     int64_t* offsets = reinterpret_cast<int64_t*>(halo);

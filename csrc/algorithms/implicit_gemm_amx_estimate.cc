@@ -16,7 +16,7 @@ void amx_estimate(const ConvProblem* problem, const Machine* machine, Estimate* 
   const AmxBlocking b(p, *machine);
   const bool reads_last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
   const bool writes_last = (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
-  const bool by_halo = reads_last || p.padding_mode != PaddingMode::kZeros;
+  const bool by_halo = (reads_last && p.dtype != DType::kBFloat16) || p.padding_mode != PaddingMode::kZeros;
   each_phase(p, [&](const ColumnGrid& grid, int64_t) {
     const AmxStrips strips(grid, p.n, b.strip);
     if (strips.count == 0 || grid.taps() == 0) return;

@@ -2,14 +2,14 @@
 // Backward-filter of implicit_gemm_amx: the product over pixels, for every tap,
 //   sums[channel][row] = sum over pixels of x[channel][place of the pixel for the tap] * dy[row][pixel]
 //
-//   for each part of the strips of pixels (and, if these are few, each share of the rows; the items that threads share):
+//   for each part of the strips of pixels and, if these are few, share of the rows (the items that threads share):
 //     for each strip: copy what it reads of x as bfloat16, with padding     [part][channel][place], as they lie
 //                     turn dy                                               [part][tile of rows][32 pixels] in pairs
 //       for each 32 channels, 32 rows, some pixels, for each tap: 4 tiles of sums, which go on from strip to strip
 //   add the parts of the sums up, in a pairwise tree, and turn them to dw
 //
-// As in the forward pass a tap is a shift of the places, and tiles of 32 pixels may go on over what lies between two rows:
-// there dy is 0. Strips, parts and the tree come from the problem.
+// As in the forward pass a tap is a shift of the places, and tiles of 32 pixels may go on over what lies between two
+// rows: there dy is 0. Strips, parts and the tree come from the problem.
 #include "implicit_gemm_amx_filter.h"
 
 #include "../machine.h"
@@ -299,7 +299,8 @@ void amx_filter_estimate(const ConvProblem& p, const Machine& m, double products
                             : std::min(ceil_div(pixels, width) * ceil_div(width, kTileDepth), places / kTileDepth + 2);
   const double strips = times(b.strips, b.groups),
                blocks = times(ceil_div(b.channels, kTileRows), ceil_div(b.rows, kTileRows));
-  const bool by_halo = p.x_layout == Layout::kChannelsLast || p.padding_mode != PaddingMode::kZeros;
+  const bool by_halo =
+      (p.x_layout == Layout::kChannelsLast && p.dtype != DType::kBFloat16) || p.padding_mode != PaddingMode::kZeros;
   e->add("filter products", strips * blocks * times(b.taps, tiles) * products * kTileProduct);
   e->add("filter tiles", strips * blocks * times(b.taps, ceil_div(tiles, kStepsAtOnce)) * 25e-9);
   e->add(by_halo ? "filter x by halo" : "filter x",

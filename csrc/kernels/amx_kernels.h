@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products on Intel's tile registers (AMX): 16 x 32 bfloat16 times 32 x 16 bfloat16, added in float32. Wider numbers
-// come as a sum of parts: float32 is exactly three bfloat16, float16 two (implicit_gemm_amx.cc says which products of
-// parts are made).
+// Matrix products on Intel's tile registers (AMX): 16 x 32 bfloat16 times 32 x 16 bfloat16, added in float32. Wider
+// numbers come as a sum of parts: float32 is exactly three bfloat16, float16 two (implicit_gemm_amx.cc says which
+// products of parts are made).
 #pragma once
 
 #include <cstdint>
@@ -35,22 +35,24 @@ struct AmxProduct {
 
 struct AmxKernels {
   void (*product)(const AmxProduct* product);
-  // Rows as so many bfloat16 each, the parts dst_part bytes apart: dst[row][i] is element first_cell + i * step of the row
-  // for first <= i < last, else 0; i < count. Elements of `stored`, rows src_pitch of them apart, dst_pitch bytes there.
+  // Rows as so many bfloat16 each, the parts dst_part bytes apart: dst[row][i] is element first_cell + i * step of the
+  // row for first <= i < last, else 0; i < count. Elements of `stored`, rows src_pitch of them apart, dst_pitch bytes
+  // there.
   void (*split_rows)(int parts, AmxStored stored, int64_t rows, int64_t count, int64_t first, int64_t last,
                      const void* src, int64_t first_cell, int64_t step, int64_t src_pitch, char* dst, int64_t dst_pitch,
                      int64_t dst_part);
-  // The same of rows two at a time: dst[pair][i] are elements first_cell + i * step of rows 2 pair and 2 pair + 1 for first
-  // <= i < last, else 0, as are rows that are not there; i < count. Elements of `stored`, rows
-  // src_pitch of them apart; pairs dst_pitch bytes apart.
+  // The same of rows two at a time: dst[pair][i] are elements first_cell + i * step of rows 2 pair and 2 pair + 1 for
+  // first <= i < last, else 0, as are rows that are not there; i < count. Elements of `stored`, rows src_pitch of them
+  // apart; pairs dst_pitch bytes apart.
   void (*split_pairs)(int parts, AmxStored stored, int64_t rows, int64_t pairs, int64_t count, int64_t first,
                       int64_t last, const void* src, int64_t first_cell, int64_t step, int64_t src_pitch, char* dst,
                       int64_t dst_pitch, int64_t dst_part);
   // A tile of 16 rows of 32 bfloat16, src_pitch bytes apart, as pairs: dst[i / 2][row][i % 2], dst_pitch bytes apart.
   void (*turn)(const char* src, int64_t src_pitch, char* dst, int64_t dst_pitch);
-  // Pixels of bfloat16 channels, the other way round: dst[channel][i] is channel `channel` of pixel i for first <= i < last,
-  // else 0, as are channels that are not there, of 32; i < count. `src` is pixel 0, the others src_pitch bytes apart;
-  // channels dst_pitch bytes apart, or with `pairs` dst[channel / 2][i][channel % 2], pairs of them that far apart.
+  // Pixels of bfloat16 channels, the other way round: dst[channel][i] is channel `channel` of pixel i for first <= i <
+  // last, else 0, as are channels that are not there, of 32; i < count. `src` is pixel 0, the others src_pitch bytes
+  // apart; channels dst_pitch bytes apart, or with `pairs` dst[channel / 2][i][channel % 2], pairs of them that far
+  // apart.
   void (*turn_pixels)(bool pairs, int64_t count, int64_t first, int64_t last, int64_t channels, const char* src,
                       int64_t src_pitch, char* dst, int64_t dst_pitch);
   // dst[row][to[i] + j] = src[row][from[i] + j], j < counts[i], for `runs` pieces of each row.
