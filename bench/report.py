@@ -60,7 +60,15 @@ def merged(results: list[dict[str, Any]], kind: str) -> list[Row]:
 
 
 def by_list(rows: list[Row]) -> dict[str, list[Row]]:
-    """List of layers -> its rows; those of no list come last."""
+    """List of layers -> its rows; those of no list come last, and other dtypes than float32 after them."""
+    found: dict[str, list[Row]] = {}
+    for dtype in dict.fromkeys(["f32", *(row["dtype"] for row in rows)]):
+        for name, of_list in of_one_dtype([row for row in rows if row["dtype"] == dtype]).items():
+            found[name if dtype == "f32" else f"{name}, {dtype}"] = of_list
+    return found
+
+
+def of_one_dtype(rows: list[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     names = {name: {x.name for x in problems.load(problems.find(name), ("fwd",), None)} for name in problems.lists()}
     for name in names:
@@ -240,8 +248,9 @@ def halves(result: dict[str, Any]) -> list[str]:
             [*kind, str(len(rows)), goal(over.value, 1.0, str(over)), f"{timing.paired_ratio(*pairs[least])}, {least}"]
         )
     about = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}, {result['layout']}"
+    how = "each by its own choice" if result.get("own_choice") else "both by float32's algorithm"
     return [
-        f"{about}; above 1: faster than float32.",
+        f"{about}, {how}; above 1: faster than float32.",
         "",
         *table(["dtype", "pass", "layers", "mean (1.0)", "least"], body),
     ]

@@ -8,6 +8,7 @@ never loads fastconv.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import zlib
 from dataclasses import dataclass
@@ -122,9 +123,7 @@ def numpy_dtype(name: str) -> Any:
     """
     if name != "bf16":
         return np.dtype(DTYPES[name])
-    import ml_dtypes
-
-    return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
 
 
 def lists() -> list[str]:
