@@ -132,6 +132,24 @@ def test_installed_rivals_compute_the_same(exact, rival):
             assert measure.check(task(pass_=pass_), {rival: worker}, reference, 1e-5)[rival]["error"] < 1e-5
 
 
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@pytest.mark.parametrize("rival", [name for name in peers.PEERS if not name.startswith("fastconv")])
+def test_rivals_compute_halves_or_refuse_them(exact, rival, dtype):
+    """PyTorch alone computes them; the answer is float64's, of numbers that are rounded."""
+    if not peers.installed(rival):
+        pytest.skip(f"{rival} needs {peers.ALL[rival].package}")
+    limit = problems.ERROR_LIMITS[dtype]
+    with Worker(rival, 1) as worker:
+        for pass_ in problems.PASSES if rival.startswith("torch") else ("fwd",):
+            wanted = task(f"{SMALL} {dtype}".replace(" f32", ""), pass_)
+            _, reference = measure.reference_result(wanted, {exact.name: exact}, (exact.name,))
+            found = measure.check(wanted, {rival: worker}, reference, limit)[rival]
+            if rival.startswith("torch"):
+                assert reference.dtype == np.float64 and limit / 1e4 < found["error"] < limit
+            else:
+                assert f"not {dtype}" in found["refused"]
+
+
 def test_compare_says_what_became_slower(tmp_path, monkeypatch, capsys):
     def result(factor):
         seconds = [factor * s for s in (1.0, 1.01, 0.99)]
@@ -160,6 +178,19 @@ def test_the_command_measures_one_problem(tmp_path, capsys):
     assert "fastconv_plan@scalar" in capsys.readouterr().out
     page = "\n".join(markdown.page([result]))
     assert "| others (1) | fwd | 1 |" in page and f"| {SMALL} |" in page
+
+
+@pytest.mark.parametrize("dtype", ["f64", "f16", "bf16"])
+def test_the_command_measures_other_dtypes(tmp_path, dtype):
+    words = ["bench", *SMALL.split(), "--rivals", "none", "--rounds", "2", "--min-sample", "1e-4", "--settle", "0"]
+    file = tmp_path / "result.json"
+    assert main([*words, "--dtype", dtype, "--json", str(file)]) == 0
+    result = report.load(file)
+    row, limit = result["rows"][0], problems.ERROR_LIMITS[dtype]
+    assert (row["dtype"], result["settings"]["error_limit"]) == (dtype, limit)
+    assert row["problem"].endswith(f" {dtype}")
+    assert all(0 < entry["error"] < limit for entry in row["peers"].values() if "refused" not in entry)
+    assert f"| others, {dtype} (1) | fwd | 1 |" in "\n".join(markdown.page([result]))
 
 
 def test_the_command_says_what_it_does_not_know(capsys):

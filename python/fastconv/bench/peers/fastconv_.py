@@ -56,7 +56,7 @@ class OneShot:
         image = layer.pass_ != "bwd_filter"
 
         def result(y: Array) -> Array:
-            y = y.astype(np.float32) if layer.dtype == "bf16" else y  # pickled without ml_dtypes
+            y = y.astype(np.float32) if layer.dtype == "bf16" and y.itemsize == 2 else y  # pickled without ml_dtypes
             return from_layout(y, layer.layout) if image else y
 
         return Prepared(call, result, about)
