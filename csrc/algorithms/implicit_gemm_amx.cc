@@ -45,8 +45,8 @@ int64_t tap_of(const ConvProblem& p, const ColumnGrid& grid, int64_t tap) {
 }
 
 // Forward: a tile of rows, dst[channel tile][tap][part][row][channel].
-void pack_rows(const ConvProblem& p, const RunContext& r, const Blocking& b, const Stored<float>& w, int64_t group,
-               int64_t row_tile, char* dst) {
+void pack_rows(const RunContext& r, const Blocking& b, const Stored<float>& w, int64_t group, int64_t row_tile,
+               char* dst) {
   const AmxKernels& amx = *r.machine->kernels->amx;
   const int64_t row = row_tile * kTileRows, rows = std::min(kTileRows, b.rows - row), step = b.step_bytes();
   const int64_t depth = b.channels * b.all_taps, from = (group * b.rows + row) * depth, tile_bytes = b.all_taps * step;
@@ -108,7 +108,7 @@ void pack_all(const ConvProblem& p, const RunContext& r, char* packed) {
   const Stored<float> w(*r.machine, r.w_dtype, r.w);
   if (b.forward)
     return parallel_for(r.parallel, b.groups * b.row_tiles, [&](int64_t item, int) {
-      pack_rows(p, r, b, w, item / b.row_tiles, item % b.row_tiles, packed + item * b.row_tile_bytes(b.all_taps));
+      pack_rows(r, b, w, item / b.row_tiles, item % b.row_tiles, packed + item * b.row_tile_bytes(b.all_taps));
     });
   const int64_t blocks = ceil_div(b.row_tiles, int64_t{2});
   each_phase(p, [&](const ColumnGrid& grid, int64_t before) {
