@@ -144,7 +144,7 @@ class Product {
 
   // Scratch of a worker.
   struct Room {
-    int64_t halo;   // of kChannelsAtOnce
+    int64_t halo;   // of kHaloChannels
     int64_t split;  // [part][pair][place]
     int64_t steps;  // [channel tile][tap], of weights and of places
     int64_t tiles;  // [tile]: where it is read
@@ -237,7 +237,7 @@ class Product {
       const int64_t first = std::max(begin, columns.from[run]),
                     last = std::min(end, columns.from[run] + columns.counts[run]);
       const int64_t from = first - begin, to = columns.to[run] + first - columns.from[run], some = last - first;
-      amx.compact(rows, 1, &from, &to, &some, sums, sums_pitch, strip, pitch(b));
+      kernels.gather_row(some, 0, some, sums + from, 1, sums_pitch, strip + to, pitch(b), rows);
       if (columns.from[run] + columns.counts[run] > end) return run;
     }
     return run;
@@ -305,7 +305,7 @@ bool why_not(const ConvProblem* p, const Machine* m, char* text) {
 bool is_filter(const ConvProblem* p) { return p->pass == Pass::kBackwardFilter; }
 
 int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {
-  if (is_filter(p)) return amx_filter_workspace(*p, *m, slots);
+  if (is_filter(p)) return amx_filter_workspace(*p, slots);
   const Blocking b(*p, *m);
   const int64_t packing = packed ? 0 : aligned(b.packed_bytes());
   return slots * Product::Room(b, p->epilogue & kEpilogueResidual).bytes() + packing;

@@ -81,7 +81,7 @@ struct AmxBlocking {
   int64_t row_tiles, channel_tiles;
   int64_t strip;          // pixels
   int64_t places;         // of a channel in the halo buffer, at most
-  int64_t halo_elements;  // of kChannelsAtOnce
+  int64_t halo_elements;  // of kHaloChannels
 
   AmxBlocking(const ConvProblem& p, const Machine& m) : parts(amx_parts(p.dtype)) {
     forward = p.pass == Pass::kForward;
@@ -133,7 +133,6 @@ struct AmxBlocking {
 
 void amx_estimate(const ConvProblem* problem, const Machine* machine, Estimate* estimate);
 // `products` of parts for each product, the seconds that 16 pairs take to be split.
-void amx_filter_estimate(const ConvProblem& problem, const Machine& machine, double products, double split,
-                         Estimate* estimate);
+void amx_filter_estimate(const ConvProblem& problem, double products, double split, Estimate* estimate);
 
 }  // namespace fastconv

@@ -12,7 +12,7 @@ void amx_estimate(const ConvProblem* problem, const Machine* machine, Estimate* 
   const bool wide = p.dtype == DType::kFloat32, filter = p.pass == Pass::kBackwardFilter;
   const double split = wide ? 12e-9 : p.dtype == DType::kFloat16 ? 6e-9 : 2e-9;  // of 16 pairs
   e->add("start", 3e-6);
-  if (filter) return amx_filter_estimate(p, *machine, products, split, e);
+  if (filter) return amx_filter_estimate(p, products, split, e);
   const AmxBlocking b(p, *machine);
   const bool reads_last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
   const bool writes_last = (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;

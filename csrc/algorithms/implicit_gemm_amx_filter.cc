@@ -26,6 +26,7 @@ constexpr int64_t kBlockBytes = kBlock * kBlock * 4;
 constexpr int64_t kStepsAtOnce = 12;  // tiles of 32 pixels: all taps pass over them while they lie in L1
 constexpr int64_t kMostParts = 8;
 constexpr int64_t kPartsBytes = 8 << 20;  // of the parts of all sums, about
+constexpr int64_t kStripBytes = 1 << 20;  // in L2; no cache's size, for sums are cut by strips
 constexpr int64_t kFewPixels = 512;       // of a strip, for the sake of parts
 
 struct FilterBlocking {
@@ -36,7 +37,7 @@ struct FilterBlocking {
   int64_t strip, strips, parts;
   int64_t plane_bytes, columns;  // of a channel of x; tiles of a strip times 32, at most
 
-  FilterBlocking(const ConvProblem& p, const Machine& m, double pad_value = 0)
+  explicit FilterBlocking(const ConvProblem& p, double pad_value = 0)
       : grid(forward_grid(p, pad_value)), number_parts(amx_parts(p.dtype)) {
     groups = p.groups, channels = p.c / groups, rows = p.k / groups, taps = fastconv::taps(p);
     channel_blocks = ceil_div(channels, kBlock), row_blocks = ceil_div(rows, kBlock);
@@ -45,7 +46,7 @@ struct FilterBlocking {
     strip = std::min(amx_most_strip(grid), all);
     if (most_parts > 1 && all >= 2 * kFewPixels) strip = std::min(strip, ceil_div(all, int64_t{2}));
     set_sizes();
-    while (strip > kTileDepth && strip_bytes() > m.l2_bytes / 2) {
+    while (strip > kTileDepth && strip_bytes() > kStripBytes) {
       strip = std::max(kTileDepth, ceil_div(strip, int64_t{2}));
       set_sizes();
     }
@@ -98,7 +99,7 @@ class FilterProduct {
         r(context),
         kernels(r.machine->kernels->gemm->f32),
         amx(*r.machine->kernels->amx),
-        b(p, *r.machine, r.pad_value),
+        b(p, r.pad_value),
         room(b),
         x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
         y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
@@ -281,15 +282,15 @@ class FilterProduct {
 
 }  // namespace
 
-int64_t amx_filter_workspace(const ConvProblem& p, const Machine& m, int slots) {
-  const FilterBlocking b(p, m);
+int64_t amx_filter_workspace(const ConvProblem& p, int slots) {
+  const FilterBlocking b(p);
   return (b.strips == 1 ? 0 : b.parts * b.sums_bytes()) + slots * Room(b).bytes();
 }
 
 void amx_filter_run(const ConvProblem& p, const RunContext& r) { FilterProduct(p, r).run(); }
 
-void amx_filter_estimate(const ConvProblem& p, const Machine& m, double products, double split, Estimate* e) {
-  const FilterBlocking b(p, m);
+void amx_filter_estimate(const ConvProblem& p, double products, double split, Estimate* e) {
+  const FilterBlocking b(p);
   if (b.strips == 0) return;
   const int64_t pixels = AmxStrips(b.grid, p.n, b.strip).pixels(0), width = std::min(pixels, b.grid.axis[2].columns);
   const bool dense = b.grid.reads_as_written() && p.x_layout == Layout::kChannelsFirst;

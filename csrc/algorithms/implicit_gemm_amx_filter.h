@@ -5,7 +5,7 @@
 
 namespace fastconv {
 
-int64_t amx_filter_workspace(const ConvProblem& problem, const Machine& machine, int slots);
+int64_t amx_filter_workspace(const ConvProblem& problem, int slots);
 void amx_filter_run(const ConvProblem& problem, const RunContext& context);
 
 }  // namespace fastconv

@@ -349,20 +349,9 @@ void turn_pixels(bool pairs, int64_t count, int64_t first, int64_t last, int64_t
   }
 }
 
-void compact(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to, const int64_t* counts,
-             const float* src, int64_t src_pitch, float* dst, int64_t dst_pitch) {
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t run = 0; run < runs; ++run) {
-      const float* s = src + row * src_pitch + from[run];
-      float* d = dst + row * dst_pitch + to[run];
-      for (int64_t i = 0; i < counts[run]; i += 16)
-        _mm512_mask_storeu_ps(d + i, lanes(counts[run] - i), _mm512_maskz_loadu_ps(lanes(counts[run] - i), s + i));
-    }
-}
-
 }  // namespace
 
 extern const AmxKernels kAmxKernels;
-const AmxKernels kAmxKernels = {product, split_rows, split_pairs, turn, turn_pixels, compact};
+const AmxKernels kAmxKernels = {product, split_rows, split_pairs, turn, turn_pixels};
 
 }  // namespace fastconv::amx

@@ -55,9 +55,6 @@ struct AmxKernels {
   // apart.
   void (*turn_pixels)(bool pairs, int64_t count, int64_t first, int64_t last, int64_t channels, const char* src,
                       int64_t src_pitch, char* dst, int64_t dst_pitch);
-  // dst[row][to[i] + j] = src[row][from[i] + j], j < counts[i], for `runs` pieces of each row.
-  void (*compact)(int64_t rows, int64_t runs, const int64_t* from, const int64_t* to, const int64_t* counts,
-                  const float* src, int64_t src_pitch, float* dst, int64_t dst_pitch);
 };
 
 namespace amx {

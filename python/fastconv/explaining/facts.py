@@ -110,9 +110,10 @@ def same_bits(p: ConvProblem, row: dict[str, Any], device: str) -> dict[str, Any
     return {"runs": True, "threads": True, "batch": p.pass_ != "bwd_filter", "isas": isas}
 
 
+# implicit_gemm_amx multiplies bfloat16 alone, so many of them for each product.
+_PRODUCTS_OF_PARTS = {"bf16": 1, "f16": 4, "f32": 6}
 # On a device these multiply on its tensor cores: float32 in numbers of 11 bits, each product by three of them or, those
 # that say so, by one. All others compute in float32, halves too, or in float64.
-_PRODUCTS_OF_PARTS = {"bf16": 1, "f16": 4, "f32": 6}
 _ON_TENSOR_CORES = ("grouped_tensor", "grouped_tf32", "implicit_gemm", "implicit_gemm_tf32")
 
 
