@@ -16,7 +16,8 @@ namespace {
 
 constexpr int64_t kItemElements = 16 << 10;  // of a block of channels, read
 constexpr int64_t kItems = 8;
-constexpr int64_t kFewestRows = 16;  // of a strip
+constexpr int64_t kSmallPlane = 1 << 10;  // elements of one that is asked for ahead
+constexpr int64_t kFewestRows = 16;       // of a strip
 
 template <class T>
 const DepthwiseTapsKernelsOf<T>& taps_kernels(const Machine& m) {
@@ -69,11 +70,18 @@ struct TapTile {
   }
 };
 
+// Elements first .. last - 1.
+struct Span {
+  int64_t first, last;
+  bool holds(int64_t offset, const Span& s) const { return first <= offset + s.first && offset + s.last <= last; }
+};
+
 // A kernel call of every channel: `x` and `y` are where it begins in their planes, `sums` in the channel's sums.
 template <class T>
 struct TapCall {
   void (*kernel)(const DepthwiseTaps<T>*);
   int64_t x, y, sums;
+  Span x_lanes, y_lanes;  // of the planes, by whole vectors
   DepthwiseTaps<T> at;
 };
 
@@ -97,7 +105,9 @@ class Filter {
         gemm(gemm_kernels<T>(*r.machine)),
         stage(p),
         x(*r.machine, p.dtype, r.x),
-        y(*r.machine, p.dtype, r.y) {
+        y(*r.machine, p.dtype, r.y),
+        all_x{0, (p.n - 1) * r.x_batch_pitch + (p.c - 1) * r.x_channel_pitch + x_plane(p)},
+        all_y{0, (p.n - 1) * r.y_batch_pitch + (p.k - 1) * r.y_channel_pitch + y_plane(p)} {
     // Tiles of 1, 3, 5 or 7 taps.
     for (int64_t t = 0; t < p.filter[2];) {
       int64_t count = std::min<int64_t>(kernels.most_taps, p.filter[2] - t);
@@ -122,9 +132,11 @@ class Filter {
     parallel_for(r.parallel, cut.parts * cut.blocks, [&](int64_t item, int slot) {
       const int64_t part = item / cut.blocks, first = item % cut.blocks * cut.block, units = p.n * cut.strips;
       char* mine = static_cast<char*>(r.workspace) + cut.part_bytes(p) + slot * slot_bytes(p, *r.machine);
-      for (int64_t k = first; k < std::min(p.k, first + cut.block); ++k)
-        compute(k, part * units / cut.parts, (part + 1) * units / cut.parts, sums + part * pitch + k * taps(p),
-                reinterpret_cast<T*>(mine));
+      const int64_t last = std::min(p.k, first + cut.block);
+      const int64_t first_unit = part * units / cut.parts, last_unit = (part + 1) * units / cut.parts;
+      if (is_one_call()) return compute_channels(first, last, first_unit, last_unit, sums + part * pitch);
+      for (int64_t k = first; k < last; ++k)
+        compute(k, first_unit, last_unit, sums + part * pitch + k * taps(p), reinterpret_cast<T*>(mine));
     });
     if (cut.parts > 1)
       parallel_for(r.parallel, 1, [&](int64_t, int) {
@@ -192,6 +204,33 @@ class Filter {
     });
   }
 
+  // One tile is the whole filter, and sees a channel of an image at once.
+  bool is_one_call() const {
+    return calls.size() == 1 && segments.size() == 1 && tiles.front().taps * kernels.most_filter_rows >= taps(p) &&
+           p.k == p.groups && !x.is_half();
+  }
+  void compute_channels(int64_t first, int64_t last, int64_t first_image, int64_t last_image, T* dw) const {
+    const PhaseScope multiplying(r.phases, Phase::kProducts);
+    const TapCall<T>& call = calls.front();
+    const auto x_of = [&](int64_t image, int64_t k) { return image * r.x_batch_pitch + k * r.x_channel_pitch; };
+    const auto y_of = [&](int64_t image, int64_t k) { return image * r.y_batch_pitch + k * r.y_channel_pitch; };
+    // All planes but some of the first and the last have neighbours in memory.
+    const auto spills = [&](int64_t image, int64_t k) {
+      return all_x.holds(x_of(image, k), call.x_lanes) && all_y.holds(y_of(image, k), call.y_lanes);
+    };
+    DepthwiseTaps<T> at = call.at;
+    at.x = x.at(x_of(first_image, first) + call.x), at.y = y.at(y_of(first_image, first) + call.y);
+    at.channels = last - first, at.x_channel = r.x_channel_pitch, at.y_channel = r.y_channel_pitch;
+    at.images = last_image - first_image, at.x_image = r.x_batch_pitch, at.y_image = r.y_batch_pitch;
+    at.spill_last = at.channels;
+    while (at.spill_first < at.spill_last && !spills(first_image, first + at.spill_first)) ++at.spill_first;
+    while (at.spill_first < at.spill_last && !spills(last_image - 1, first + at.spill_last - 1)) --at.spill_last;
+    at.asks = x_plane(p) <= kSmallPlane && y_plane(p) <= kSmallPlane && at.images == 1;
+    at.sums = nullptr;
+    at.totals = dw + first * taps(p);
+    call.kernel(&at);
+  }
+
   // `room` is for halves, made wider.
   void add_segment(const Segment& segment, int64_t of_x, int64_t of_y, T* room, T* sums) const {
     const T *image, *gradient;
@@ -212,6 +251,7 @@ class Filter {
       const TapCall<T>& call = calls[i];
       DepthwiseTaps<T> at = call.at;
       at.x = image + call.x, at.y = gradient + call.y, at.sums = sums + call.sums;
+      at.spill_last = !x.is_half() && all_x.holds(of_x, call.x_lanes) && all_y.holds(of_y, call.y_lanes) ? 1 : 0;
       call.kernel(&at);
     }
   }
@@ -239,6 +279,10 @@ class Filter {
           if (x.is_half()) at.last_row = std::min(at.last_row, (rows - 1) * stride + filter_rows);
           call.x = (plane * a.size + begin) * b.size;
           call.y = (o * a.columns + point) * b.columns;
+          const int64_t width = ceil_div(b.columns, int64_t{kernels.lanes}) * kernels.lanes;
+          call.x_lanes = {call.x + at.first_row * at.x_row + tile.x_of.front(),
+                          call.x + (at.last_row - 1) * at.x_row + tile.x_of.back() + width * stride};
+          call.y_lanes = {call.y, call.y + (rows - 1) * at.y_row + width};
           calls.push_back(call);
         });
       }
@@ -255,6 +299,7 @@ class Filter {
   const GemmKernelsOf<T>& gemm;
   const DepthwiseStage stage;
   const Stored<T> x, y;
+  const Span all_x, all_y;
   std::vector<TapTile<T>> tiles;
   std::vector<TapCall<T>> calls;
   std::vector<Segment> segments;

@@ -66,7 +66,8 @@ struct DepthwisePlane {
   T low, high;
 };
 
-// Sums over a plane for a tile of the filter: sums[r][t][lane] += y[j][i] * x[stride * j + r][x_of[t] + stride * i].
+// Sums over the planes of some images for a tile of the filter, one channel after the other:
+// sums[r][t][lane] (+)= y[j][i] * x[stride * j + r][x_of[t] + stride * i].
 template <class T>
 struct DepthwiseTaps {
   const T* x;
@@ -76,7 +77,12 @@ struct DepthwiseTaps {
   const int64_t* x_of;   // where column 0 reads; with stride 2 of every second tap
   const uint32_t* bits;  // as in DepthwisePlane; elements whose column does not exist are left out too
   int64_t left, right;
-  T* sums;
+  int64_t channels = 1, x_channel = 0, y_channel = 0;
+  int64_t images = 1, x_image = 0, y_image = 0;
+  int64_t spill_first = 0, spill_last = 0;  // channels whose vectors may be read beyond the rows that they begin in
+  bool asks = false;                        // for the next channel's planes, which are small
+  T* sums;                                  // of one channel, added to; or, if there are totals, null
+  T* totals = nullptr;                      // [channel][r][t], all lanes added
 };
 
 template <class T>

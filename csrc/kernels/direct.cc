@@ -221,12 +221,7 @@ void filter_total(int count, const T* sums, T* total) {
     V<T> v[lanes];
 #pragma GCC unroll 16
     for (int i = 0; i < lanes; ++i) v[i] = first + i < count ? load(sums + (first + i) * lanes) : V<T>{};
-    transpose_square<T>(v);
-#pragma GCC unroll 4
-    for (int half = lanes / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-      for (int i = 0; i < half; ++i) v[i] += v[i + half];
-    store_first(total + first, v[0], count - first);
+    store_first(total + first, sum_lanes<T, lanes>(v), count - first);
   }
 }
 

@@ -75,6 +75,13 @@ FC_INLINE V<T> load_once(const T* p) {
   return v;
 }
 
+// Whether there is add_product_bits.
+#if defined(FC_ISA_AVX512)
+inline constexpr bool kMasksProducts = true;
+#else
+inline constexpr bool kMasksProducts = false;
+#endif
+
 // load_lanes: lanes first <= i < last of p, zero elsewhere. load_bits: lanes whose bit is set. store_first: the first
 // `count` lanes, all of them when count is larger, none when it is not positive. store_bits: lanes whose bit is set. No
 // other memory is touched.
@@ -90,6 +97,13 @@ FC_INLINE V<float> load_bits(const float* p, uint32_t bits) {
 }
 FC_INLINE V<double> load_bits(const double* p, uint32_t bits) {
   return (V<double>)_mm512_maskz_loadu_pd((__mmask8)bits, p);
+}
+// sum + a b in lanes whose bit is set; the others keep what they have, whatever a and b hold.
+FC_INLINE V<float> add_product_bits(V<float> sum, V<float> a, V<float> b, uint32_t bits) {
+  return (V<float>)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)sum, (__mmask16)bits);
+}
+FC_INLINE V<double> add_product_bits(V<double> sum, V<double> a, V<double> b, uint32_t bits) {
+  return (V<double>)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum, (__mmask8)bits);
 }
 FC_INLINE void store_first(float* p, V<float> v, int64_t count) {
   _mm512_mask_storeu_ps(p, (__mmask16)lane_bits(0, count, 16), (__m512)v);
@@ -320,6 +334,34 @@ FC_INLINE V<T> fold_square(V<T>* v, const Combine& combine) {
 template <class T>
 FC_INLINE V<T> sum_square(V<T>* v) {
   return fold_square<T>(v, [](V<T> a, V<T> b) __attribute__((always_inline)) { return a + b; });
+}
+
+// Lane i becomes the sum of the lanes of v[i], i < COUNT, halves of them added to each other: pairs of vectors share
+// their shuffles, 20 for the 9 sums of a 3 x 3 filter.
+template <class T, int COUNT>
+FC_INLINE V<T> sum_lanes(V<T>* v) {
+  constexpr int lanes = Vec<T>::lanes;
+  typedef typename Vec<T>::ints I;
+  static_assert(COUNT <= lanes);
+  I reversed{};
+#pragma GCC unroll 4
+  for (int half = lanes / 2, bit = 1, count = COUNT; half > 0; half /= 2, bit *= 2, count = (count + 1) / 2) {
+    I low{}, high{}, swapped{};
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+      low[i] = (i & half) ? lanes + (i - half) : i;
+      high[i] = (i & half) ? lanes + i : i + half;
+      swapped[i] = i ^ half;
+      if (i & bit) reversed[i] += half;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i += 2) {
+      const V<T> a = v[i], b = v[i + (i + 1 < count)];
+      v[i / 2] = i + 1 < count ? __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high)
+                               : a + __builtin_shuffle(a, swapped);
+    }
+  }
+  return __builtin_shuffle(v[0], reversed);
 }
 
 // a0 b0 a1 b1 ... of two vectors, and back.
