@@ -113,6 +113,11 @@ def is_native(*arrays: Any) -> bool:
     return dtype in FLOATS and all(isinstance(a, np.ndarray) and a.dtype == dtype for a in arrays)
 
 
+def are_plain(a: Any, b: Any) -> bool:
+    """Whether `as_native` and `same_kind` would leave both as they are and say nothing: the common case, quickly."""
+    return type(a) is type(b) is np.ndarray and a.dtype in FLOATS and b.dtype == a.dtype
+
+
 def kernels(*arrays: Any) -> Any:
     """The module whose kernels take all of these as they are, `_core` or `device` (by the same names): arrays of one
     kind and one dtype, float32 or float64, on a device also a half. None: there is none, and array functions

@@ -7,7 +7,7 @@ For y = conv(x, w) + bias and dy = dL/dy: dx = dL/dx, dw = dL/dw, db = dL/dbias.
 from typing import Any
 
 from . import _core
-from .arrays import as_native, native, same_kind
+from .arrays import are_plain, as_native, native, same_kind
 from .dlpack import takes_dlpack
 from .geometry import check_padding_mode, conv_geometry, expect_shape
 from .half import in_float32
@@ -20,14 +20,15 @@ Array = Any
 def _backward_data(caller: str, rank: int, dy: Array, w: Array, x_shape: Any, stride: Any, padding: Any,
                    dilation: Any, groups: int, padding_mode: str, layout: str, options: _core.Options,
                    out: Array) -> Array:  # fmt: skip
-    dy = as_native(dy, "dy", caller)
-    w = as_native(w, "w", caller, dy.dtype)
-    same_kind(caller, dy=dy, w=w, out=out)
+    if out is not None or not are_plain(dy, w):
+        dy = as_native(dy, "dy", caller)
+        w = as_native(w, "w", caller, dy.dtype)
+        same_kind(caller, dy=dy, w=w, out=out)
     x_shape = tuple(x_shape)
     g = conv_geometry(caller, rank, x_shape, w.shape, stride, padding, dilation, groups, layout)
     check_padding_mode(padding_mode, caller)
     expect_shape("dy", caller, dy.shape, g.y_shape if g.batched else g.y_shape[1:])
-    dx = native(dy).conv_backward_data(dy.reshape(g.y_shape), w, g.x_shape, g.stride, g.pad_begin, g.pad_end,
+    dx = native(dy).conv_backward_data(dy if g.batched else dy[None], w, g.x_shape, g.stride, g.pad_begin, g.pad_end,
                                        g.dilation, g.groups, padding_mode, layout, options,
                                        checked_output(out, caller, x_shape, dy.dtype, g.batched))  # fmt: skip
     if out is not None:
@@ -38,14 +39,16 @@ def _backward_data(caller: str, rank: int, dy: Array, w: Array, x_shape: Any, st
 def _backward_filter(caller: str, rank: int, dy: Array, x: Array, w_shape: Any, stride: Any, padding: Any,
                      dilation: Any, groups: int, padding_mode: str, pad_value: float, layout: str,
                      options: _core.Options, out: Array) -> Array:  # fmt: skip
-    dy = as_native(dy, "dy", caller)
-    x = as_native(x, "x", caller, dy.dtype)
-    same_kind(caller, dy=dy, x=x, out=out)
+    if out is not None or not are_plain(dy, x):
+        dy = as_native(dy, "dy", caller)
+        x = as_native(x, "x", caller, dy.dtype)
+        same_kind(caller, dy=dy, x=x, out=out)
     w_shape = tuple(w_shape)
     g = conv_geometry(caller, rank, x.shape, w_shape, stride, padding, dilation, groups, layout)
     check_padding_mode(padding_mode, caller)
     expect_shape("dy", caller, dy.shape, g.y_shape if g.batched else g.y_shape[1:])
-    dw = native(dy).conv_backward_filter(dy.reshape(g.y_shape), x.reshape(g.x_shape), w_shape, g.stride, g.pad_begin,
+    dy, x = (dy, x) if g.batched else (dy[None], x[None])
+    dw = native(dy).conv_backward_filter(dy, x, w_shape, g.stride, g.pad_begin,
                                     g.pad_end, g.dilation, g.groups, padding_mode, pad_value, layout,
                                     options, checked_output(out, caller, w_shape, dy.dtype, True))  # fmt: skip
     return dw if out is None else out

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, ops
-from .arrays import FLOATS, as_native, dtype_word, is_torch, native, same_kind, torch_bridge
+from .arrays import are_plain, as_native, dtype_word, is_torch, native, same_kind, torch_bridge
 from .dlpack import takes_dlpack
 from .geometry import ConvGeometry, activation_words, check_padding_mode, conv_geometry, expect_shape
 from .options import Precision, chosen
@@ -25,8 +25,7 @@ _ndarray = np.ndarray
 def _forward(caller: str, rank: int, x: Array, w: Array, bias: Array, stride: Any, padding: Any, dilation: Any,
              groups: int, padding_mode: str, pad_value: float, activation: Any, residual: Array, layout: str,
              options: _core.Options, out: Array) -> Any:  # fmt: skip
-    if not (type(x) is _ndarray and type(w) is _ndarray and (bias is None or type(bias) is _ndarray)
-            and x.dtype in FLOATS and w.dtype == x.dtype):  # fmt: skip
+    if not (are_plain(x, w) and (bias is None or type(bias) is _ndarray)):
         if any(isinstance(a, Tensor) for a in (x, w, bias, residual)):
             if out is not None:
                 raise TypeError(f"{caller}: out is for arrays; a Tensor's result is always new")
