@@ -7,14 +7,14 @@
 namespace fastconv {
 
 extern const Algorithm kDepthwise, kGrouped, kPointwise1x1, kWinogradF4x43x3, kWinogradF2x23x3, kWinogradF3x34x4,
-    kWinogradF5x52x2, kWinogradF2x25x5, kWinogradF43, kWinogradStride2, kImplicitGemmAmx, kImplicitGemm, kIm2colGemm,
-    kDirect, kReference;
+    kWinogradF5x52x2, kWinogradF2x25x5, kWinogradF43, kWinogradStride2, kImplicitGemmAmx, kImplicitGemmAmxBf16x2,
+    kImplicitGemm, kIm2colGemm, kDirect, kReference;
 
 namespace {
-const Algorithm* const kAlgorithms[] = {&kDepthwise,       &kGrouped,         &kPointwise1x1,    &kWinogradF4x43x3,
-                                        &kWinogradF2x23x3, &kWinogradF3x34x4, &kWinogradF5x52x2, &kWinogradF2x25x5,
-                                        &kWinogradF43,     &kWinogradStride2, &kImplicitGemmAmx, &kImplicitGemm,
-                                        &kIm2colGemm,      &kDirect,          &kReference};
+const Algorithm* const kAlgorithms[] = {
+    &kDepthwise,       &kGrouped,         &kPointwise1x1, &kWinogradF4x43x3, &kWinogradF2x23x3, &kWinogradF3x34x4,
+    &kWinogradF5x52x2, &kWinogradF2x25x5, &kWinogradF43,  &kWinogradStride2, &kImplicitGemmAmx, &kImplicitGemmAmxBf16x2,
+    &kImplicitGemm,    &kIm2colGemm,      &kDirect,       &kReference};
 }
 
 namespace {

@@ -11,6 +11,7 @@ from fastconv import reference
 from tolerance import assert_bound, assert_exact, assert_same_bits
 
 NAME = "implicit_gemm_amx"
+CUT = "implicit_gemm_amx_bf16x2"
 needs_amx = pytest.mark.skipif("amx" not in isas(), reason="needs a processor with AMX")
 
 
@@ -56,6 +57,49 @@ def test_integers_of_many_bits_are_exact():
         )
         y = fc.conv1d(x, w, algorithm=NAME)
         assert_exact(y, np.einsum("nci,kcj->nki", x.astype(np.float64), w.astype(np.float64)), f"{bits}")
+
+
+@needs_amx
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_two_parts_keep_sixteen_bits(layout):
+    """Each number is off by 2^-18 of itself and a product of parts is left out: 3 * 2^-18 in all, whatever the sum."""
+    rng = rng_for(f"amx cut {layout}")
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((2, 70, 19, 21), (40, 70, 3, 3)))
+    if layout == "channels_last":
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    words = {"algorithm": CUT, "precision": 128}
+    y = fc.conv2d(x, w, padding=1, **words)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    dx, dw, _ = fc.conv2d_backward(dy, x, w, padding=1, **words)
+    wide = [a.astype(np.float64) for a in (dy, x, w)]
+    exact = [fc.conv2d(wide[1], wide[2], padding=1), *fc.conv2d_backward(*wide, padding=1)[:2]]
+    magnitudes = [abs(a) for a in wide]
+    most = [fc.conv2d(magnitudes[1], magnitudes[2], padding=1), *fc.conv2d_backward(*magnitudes, padding=1)[:2]]
+    for got, expected, magnitude in zip((y, dx, dw), exact, most, strict=True):
+        error = abs(got - expected) / magnitude
+        assert 2.0**-24 < error.max() < 3.1 * 2.0**-18
+
+
+@needs_amx
+def test_two_parts_hold_sixteen_bits_exactly():
+    """8 and 16 bits: the product of the second parts, which is left out, is 0."""
+    rng = rng_for("amx cut integers")
+    x, w = (rng.integers(-(2**b) + 1, 2**b, s).astype(np.float32) for b, s in ((15, (1, 1, 40)), (7, (20, 1, 1))))
+    y = fc.conv1d(x, w, algorithm=CUT, precision="tf32")
+    assert_exact(y, np.einsum("nci,kcj->nki", x.astype(np.float64), w.astype(np.float64)))
+
+
+@needs_amx
+def test_two_parts_are_taken_where_asked_for():
+    layer = "fwd n1 c512 h14 w14 k512 r1 s1 f32"
+    for precision, expected in (("tf32", True), (128, True), ("fast", False), ("default", False), ("strict", False)):
+        with fc.options(isa="amx", precision=precision):
+            rows = {row["name"]: row for row in fc.algorithms(layer)}
+            taken = min((r for r in rows.values() if r["supported"]), key=lambda row: row["estimate_s"])["name"]
+        assert (taken == CUT) == expected == rows[CUT]["supported"], precision
+    x, w = np.zeros((1, 1, 3, 3), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    with pytest.raises(fc.UnsupportedError, match="has error factor 128; precision allows 8"):
+        fc.conv2d(x, w, algorithm=CUT)
 
 
 @needs_amx

@@ -233,6 +233,7 @@ def test_plans(dtype):
         for row in supported(case):
             words = {"stride": case.stride, "padding": case.pads, "dilation": case.dilation, "groups": case.groups}
             words |= {"layout": LAYOUTS[case.layout], "algorithm": row["name"], "activation": "relu"}
+            words["precision"] = row["error_factor"]
             plan = fc.plan(a.w, bias, x_shape=case.x_shape, residual=True, **words)
             # Widened, or as many bfloat16 as a number is the sum of.
             each = {"bf16": 2, "f16": 4}[dtype] if row["name"] == "implicit_gemm_amx" else 4

@@ -53,7 +53,7 @@ void pack_rows(const RunContext& r, const Blocking& b, const Stored<float>& w, i
   if (rows < kTileRows) std::memset(dst, 0, static_cast<size_t>(b.channel_tiles * tile_bytes));
   if (b.all_taps == 1) {
     for (int64_t tile = 0; tile < b.channel_tiles; ++tile)
-      amx.split_rows(b.parts, amx_stored(r.w_dtype), rows, kTileDepth, 0,
+      amx.split_rows(b.parts.count, amx_stored(r.w_dtype), rows, kTileDepth, 0,
                      std::min(kTileDepth, b.channels - tile * kTileDepth), r.w, from + tile * kTileDepth, 1, depth,
                      dst + tile * tile_bytes, 64, kTileBytes);
     return;
@@ -68,7 +68,7 @@ void pack_rows(const RunContext& r, const Blocking& b, const Stored<float>& w, i
         w.transpose(r.machine->kernels->gemm->f32, channels, some, channels,
                     from + i * depth + channel * b.all_taps + tap, b.all_taps, turned, kChannels);
         for (int64_t c = 0; c < channels; c += kTileDepth)
-          amx.split_rows(b.parts, AmxStored::kFloat32, some, kTileDepth, 0, channels - c, turned, c, 1, kChannels,
+          amx.split_rows(b.parts.count, AmxStored::kFloat32, some, kTileDepth, 0, channels - c, turned, c, 1, kChannels,
                          dst + (channel + c) / kTileDepth * tile_bytes + tap * step + i * 64, step, kTileBytes);
       }
 }
@@ -96,15 +96,15 @@ void pack_gradient(const ConvProblem& p, const RunContext& r, const Blocking& b,
     for (int64_t i = 0; i < some; ++i) {
       kernels.transpose(channels, kBlockRows, kTileDepth, room + i * kTap, kBlockRows, turned, kTileDepth);
       for (int64_t j = 0; j < rows; j += kTileRows)
-        r.machine->kernels->amx->split_rows(b.parts, AmxStored::kFloat32, kTileRows, kTileDepth, 0, kTileDepth,
+        r.machine->kernels->amx->split_rows(b.parts.count, AmxStored::kFloat32, kTileRows, kTileDepth, 0, kTileDepth,
                                             turned + j * kTileDepth, 0, 1, kTileDepth,
                                             dst + j / kTileRows * row_bytes + (tap + i) * step, 64, kTileBytes);
     }
   }
 }
 
-void pack_all(const ConvProblem& p, const RunContext& r, char* packed) {
-  const Blocking b(p, *r.machine);
+void pack_all(const ConvProblem& p, AmxParts parts, const RunContext& r, char* packed) {
+  const Blocking b(p, *r.machine, parts);
   const Stored<float> w(*r.machine, r.w_dtype, r.w);
   if (b.forward)
     return parallel_for(r.parallel, b.groups * b.row_tiles, [&](int64_t item, int) {
@@ -127,12 +127,12 @@ void pack_all(const ConvProblem& p, const RunContext& r, char* packed) {
 
 class Product {
  public:
-  Product(const ConvProblem& problem, const RunContext& context, const char* packed_w, char* scratch)
+  Product(const ConvProblem& problem, AmxParts parts, const RunContext& context, const char* packed_w, char* scratch)
       : p(problem),
         r(context),
         kernels(r.machine->kernels->gemm->f32),
         amx(*r.machine->kernels->amx),
-        b(p, *r.machine),
+        b(p, *r.machine, parts),
         store(p, r, kernels),
         packed(packed_w),
         scratch_(scratch),
@@ -205,7 +205,7 @@ class Product {
     AmxProduct x{};
     x.a_pitch = 64, x.a_tile = b.row_tile_bytes(taps), x.a_part = kTileBytes, x.a_steps = a_steps;
     x.b_pitch = b.pair_bytes(), x.b_part = b.part_bytes(), x.b_steps = b_steps;
-    x.b = split, x.steps = b.channel_tiles * taps, x.parts = b.parts;
+    x.b = split, x.steps = b.channel_tiles * taps, x.parts = b.parts.count, x.products = b.parts.products;
     const int64_t strip_pitch = pitch(b);
     for (int64_t block = first_block; block < last_block; ++block) {
       const int64_t row = block * kBlockRows, rows = std::min(kBlockRows, b.rows - row);
@@ -258,12 +258,12 @@ class Product {
         amx.turn_pixels(true, x.count, x.first, x.last, left, static_cast<const char*>(tensor) + x.cell * 2,
                         x.step * pitch * 2, dst, pair);
       else
-        amx.split_pairs(b.parts, stored, left, pairs, x.count, x.first, x.last, tensor, x.cell, x.step, pitch, dst,
-                        pair, b.part_bytes());
+        amx.split_pairs(b.parts.count, stored, left, pairs, x.count, x.first, x.last, tensor, x.cell, x.step, pitch,
+                        dst, pair, b.part_bytes());
     };
     const auto add = [&](int64_t channel, int64_t count, int64_t places, const float* from) {
-      amx.split_pairs(b.parts, AmxStored::kFloat32, count, kHaloChannels / 2, places, 0, places, from, 0, 1, places,
-                      split + channel / 2 * pair, pair, b.part_bytes());
+      amx.split_pairs(b.parts.count, AmxStored::kFloat32, count, kHaloChannels / 2, places, 0, places, from, 0, 1,
+                      places, split + channel / 2 * pair, pair, b.part_bytes());
     };
     source.read(halo, columns, copy, add);
     const int64_t* offsets = reinterpret_cast<const int64_t*>(halo);
@@ -288,73 +288,96 @@ class Product {
   const AmxStored stored;
 };
 
+// TWO: a float32 is cut to the first two of its parts.
+template <bool TWO>
+constexpr const char* kName = TWO ? "implicit_gemm_amx_bf16x2" : "implicit_gemm_amx";
+template <bool TWO>
+AmxParts parts_of(const ConvProblem& p) {
+  return TWO ? kTwoParts : amx_parts(p.dtype);
+}
+
+template <bool TWO>
 bool why_not(const ConvProblem* p, const Machine* m, char* text) {
   text[0] = 0;
   if (is_device(*m) || !m->kernels->amx)
-    snprintf(text, kTextCapacity, "implicit_gemm_amx needs a processor with AMX and instruction set amx, got %s",
+    snprintf(text, kTextCapacity, "%s needs a processor with AMX and instruction set amx, got %s", kName<TWO>,
              is_device(*m) ? "a device" : m->kernels->isa);
   else if (p->dtype == DType::kFloat64)
-    snprintf(text, kTextCapacity, "implicit_gemm_amx computes f32, f16 and bf16, got %s", name_of(p->dtype));
+    snprintf(text, kTextCapacity, "%s computes f32, f16 and bf16, got %s", kName<TWO>, name_of(p->dtype));
   else if (p->pass == Pass::kBackwardData && shows_cells(p->padding_mode))
-    snprintf(text, kTextCapacity,
-             "implicit_gemm_amx computes bwd_data of zero and constant padding, got padding mode %s",
+    snprintf(text, kTextCapacity, "%s computes bwd_data of zero and constant padding, got padding mode %s", kName<TWO>,
              name_of(p->padding_mode));
   return text[0] != 0;
 }
 
 bool is_filter(const ConvProblem* p) { return p->pass == Pass::kBackwardFilter; }
 
+template <bool TWO>
+void estimate(const ConvProblem* p, const Machine* m, Estimate* e) {
+  amx_estimate(*p, *m, parts_of<TWO>(*p), e);
+}
+
+template <bool TWO>
 int64_t workspace_bytes(const ConvProblem* p, const Machine* m, int slots, bool packed) {
-  if (is_filter(p)) return amx_filter_workspace(*p, slots);
-  const Blocking b(*p, *m);
+  if (is_filter(p)) return amx_filter_workspace(*p, parts_of<TWO>(*p), slots);
+  const Blocking b(*p, *m, parts_of<TWO>(*p));
   const int64_t packing = packed ? 0 : aligned(b.packed_bytes());
   return slots * Product::Room(b, p->epilogue & kEpilogueResidual).bytes() + packing;
 }
 
+template <bool TWO>
 int64_t packed_bytes(const ConvProblem* p, const Machine* m) {
-  return is_filter(p) ? 0 : Blocking(*p, *m).packed_bytes();
+  return is_filter(p) ? 0 : Blocking(*p, *m, parts_of<TWO>(*p)).packed_bytes();
 }
 
+template <bool TWO>
 int pack(const ConvProblem* p, const RunContext* r, void* packed) {
   RunContext context = *r;
   context.w_dtype = p->dtype;
-  pack_all(*p, context, static_cast<char*>(packed));
+  pack_all(*p, parts_of<TWO>(*p), context, static_cast<char*>(packed));
   return 0;
 }
 
+template <bool TWO>
 int run(const ConvProblem* p, const RunContext* r) {
+  const AmxParts parts = parts_of<TWO>(*p);
   if (is_filter(p)) {
-    amx_filter_run(*p, *r);
+    amx_filter_run(*p, parts, *r);
     return 0;
   }
   char* workspace = static_cast<char*>(r->workspace);
   const char* packed = static_cast<const char*>(r->packed_w);
   if (!packed) {
     const PhaseScope packing(r->phases, Phase::kWeights);
-    pack_all(*p, *r, workspace);
+    pack_all(*p, parts, *r, workspace);
     packed = workspace;
-    workspace += aligned(Blocking(*p, *r->machine).packed_bytes());
+    workspace += aligned(Blocking(*p, *r->machine, parts).packed_bytes());
   }
-  Product(*p, *r, packed, workspace).run();
+  Product(*p, parts, *r, packed, workspace).run();
   return 0;
 }
 
 TakenHalves takes_halves(const ConvProblem*) { return TakenHalves::kAll; }
 
+// To the one that cuts, halves come as float32.
+template <bool TWO>
+constexpr Algorithm kOf = {.name = kName<TWO>,
+                           .error_factor = TWO ? 128.0 : 2.0,
+                           .exact_on_integers = !TWO,
+                           .same_bits = SameBits::kOne,
+                           .why_not = why_not<TWO>,
+                           .estimate = estimate<TWO>,
+                           .workspace_bytes = workspace_bytes<TWO>,
+                           .packed_bytes = packed_bytes<TWO>,
+                           .pack = pack<TWO>,
+                           .run = run<TWO>,
+                           .takes_halves = TWO ? nullptr : takes_halves,
+                           .knows_halves = !TWO};
+
 }  // namespace
 
-extern const Algorithm kImplicitGemmAmx;
-const Algorithm kImplicitGemmAmx = {.name = "implicit_gemm_amx",
-                                    .error_factor = 2.0,
-                                    .exact_on_integers = 1,
-                                    .same_bits = SameBits::kOne,
-                                    .why_not = why_not,
-                                    .estimate = amx_estimate,
-                                    .workspace_bytes = workspace_bytes,
-                                    .packed_bytes = packed_bytes,
-                                    .pack = pack,
-                                    .run = run,
-                                    .takes_halves = takes_halves,
-                                    .knows_halves = true};
+extern const Algorithm kImplicitGemmAmx, kImplicitGemmAmxBf16x2;
+const Algorithm kImplicitGemmAmx = kOf<false>;
+const Algorithm kImplicitGemmAmxBf16x2 = kOf<true>;
 
 }  // namespace fastconv

@@ -19,10 +19,14 @@ inline constexpr int64_t kTilesAtOnce = 64;           // of columns, whose sums 
 inline constexpr double kTileProduct = 13e-9;         // seconds of one, loads included: implicit_gemm_amx_estimate.cc
 inline constexpr int64_t kBlockRows = 2 * kTileRows;
 
-// Of so many bfloat16 is each number the sum.
-inline int amx_parts(DType dtype) { return dtype == DType::kBFloat16 ? 1 : dtype == DType::kFloat16 ? 2 : 3; }
-// And so many products of parts are made of each product.
-inline int64_t amx_products(DType dtype) { return dtype == DType::kBFloat16 ? 1 : dtype == DType::kFloat16 ? 4 : 6; }
+// Of how many bfloat16 each number is the sum, and how many products of parts are made of each product.
+struct AmxParts {
+  int count, products;
+};
+inline AmxParts amx_parts(DType dtype) {
+  return dtype == DType::kBFloat16 ? AmxParts{1, 1} : dtype == DType::kFloat16 ? AmxParts{2, 4} : AmxParts{3, 6};
+}
+inline constexpr AmxParts kTwoParts = {2, 3};  // of a float32 that is cut
 
 inline AmxStored amx_stored(DType dtype) {
   return dtype == DType::kBFloat16  ? AmxStored::kBFloat16
@@ -75,7 +79,7 @@ inline int64_t amx_most_strip(const ColumnGrid& grid) {
 
 struct AmxBlocking {
   bool forward;
-  int parts;
+  AmxParts parts;
   int64_t groups, rows, channels;               // per group: written, read
   int64_t all_taps, largest_taps, packed_taps;  // of the filter; of a phase; of all phases
   int64_t row_tiles, channel_tiles;
@@ -83,7 +87,7 @@ struct AmxBlocking {
   int64_t places;         // of a channel in the halo buffer, at most
   int64_t halo_elements;  // of kHaloChannels
 
-  AmxBlocking(const ConvProblem& p, const Machine& m) : parts(amx_parts(p.dtype)) {
+  AmxBlocking(const ConvProblem& p, const Machine& m, AmxParts of_numbers) : parts(of_numbers) {
     forward = p.pass == Pass::kForward;
     groups = p.groups;
     rows = (forward ? p.k : p.c) / groups;
@@ -115,9 +119,9 @@ struct AmxBlocking {
   // Pairs of channels lie an odd number of cache lines apart: 16 of them, read together, are in different sets.
   int64_t pair_bytes() const { return (aligned((places + kTileColumns) * 4) / 64 | 1) * 64; }
   int64_t part_bytes() const { return channel_tiles * (kTileDepth / 2) * pair_bytes(); }
-  int64_t split_bytes() const { return parts * part_bytes(); }
+  int64_t split_bytes() const { return parts.count * part_bytes(); }
   // Weights: [group][phase][tile of rows][channel tile][tap][part][row][channel].
-  int64_t step_bytes() const { return parts * kTileBytes; }
+  int64_t step_bytes() const { return parts.count * kTileBytes; }
   int64_t row_tile_bytes(int64_t grid_taps) const { return channel_tiles * grid_taps * step_bytes(); }
   int64_t packed_bytes() const { return groups * row_tiles * row_tile_bytes(packed_taps); }
 
@@ -131,8 +135,8 @@ struct AmxBlocking {
   }
 };
 
-void amx_estimate(const ConvProblem* problem, const Machine* machine, Estimate* estimate);
-// `products` of parts for each product, the seconds that 16 pairs take to be split.
-void amx_filter_estimate(const ConvProblem& problem, double products, double split, Estimate* estimate);
+void amx_estimate(const ConvProblem& problem, const Machine& machine, AmxParts parts, Estimate* estimate);
+// `split`: the seconds that 16 pairs take to be split.
+void amx_filter_estimate(const ConvProblem& problem, AmxParts parts, double split, Estimate* estimate);
 
 }  // namespace fastconv

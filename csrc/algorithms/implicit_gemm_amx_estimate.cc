@@ -6,14 +6,12 @@
 
 namespace fastconv {
 
-void amx_estimate(const ConvProblem* problem, const Machine* machine, Estimate* e) {
-  const ConvProblem& p = *problem;
-  const double parts = amx_parts(p.dtype), products = static_cast<double>(amx_products(p.dtype));
-  const bool wide = p.dtype == DType::kFloat32, filter = p.pass == Pass::kBackwardFilter;
-  const double split = wide ? 12e-9 : p.dtype == DType::kFloat16 ? 6e-9 : 2e-9;  // of 16 pairs
+void amx_estimate(const ConvProblem& p, const Machine& machine, AmxParts parts, Estimate* e) {
+  const double products = parts.products;
+  const double split = parts.count == 3 ? 12e-9 : parts.count == 2 ? 6e-9 : 2e-9;  // of 16 pairs
   e->add("start", 3e-6);
-  if (filter) return amx_filter_estimate(p, products, split, e);
-  const AmxBlocking b(p, *machine);
+  if (p.pass == Pass::kBackwardFilter) return amx_filter_estimate(p, parts, split, e);
+  const AmxBlocking b(p, machine, parts);
   const bool reads_last = (b.forward ? p.x_layout : p.y_layout) == Layout::kChannelsLast;
   const bool writes_last = (b.forward ? p.y_layout : p.x_layout) == Layout::kChannelsLast;
   const bool by_halo = (reads_last && p.dtype != DType::kBFloat16) || p.padding_mode != PaddingMode::kZeros;
@@ -43,7 +41,7 @@ void amx_estimate(const ConvProblem* problem, const Machine* machine, Estimate* 
                     : strided   ? 0.7e-9
                                 : 0.15e-9));
   // The taps of a phase are gathered one by one.
-  const double weights = times(b.packed_bytes()) / (2 * parts);
+  const double weights = times(b.packed_bytes()) / (2 * parts.count);
   if (!b.forward) e->add("packing", weights * (b.all_taps == 1 ? 0.25e-9 : strided ? 2.5e-9 : 0.6e-9));
 }
 

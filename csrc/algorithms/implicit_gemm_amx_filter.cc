@@ -31,14 +31,14 @@ constexpr int64_t kFewPixels = 512;       // of a strip, for the sake of parts
 
 struct FilterBlocking {
   ColumnGrid grid;
-  int number_parts;  // bfloat16 of which a number is the sum
+  AmxParts number_parts;
   int64_t groups, channels, rows, taps;
   int64_t channel_blocks, row_blocks;
   int64_t strip, strips, parts;
   int64_t plane_bytes, columns;  // of a channel of x; tiles of a strip times 32, at most
 
-  explicit FilterBlocking(const ConvProblem& p, double pad_value = 0)
-      : grid(forward_grid(p, pad_value)), number_parts(amx_parts(p.dtype)) {
+  FilterBlocking(const ConvProblem& p, AmxParts of_numbers, double pad_value = 0)
+      : grid(forward_grid(p, pad_value)), number_parts(of_numbers) {
     groups = p.groups, channels = p.c / groups, rows = p.k / groups, taps = fastconv::taps(p);
     channel_blocks = ceil_div(channels, kBlock), row_blocks = ceil_div(rows, kBlock);
     const int64_t all = std::max<int64_t>(1, grid.columns() * p.n);
@@ -62,7 +62,7 @@ struct FilterBlocking {
   int64_t x_part() const { return channel_blocks * kBlock * plane_bytes; }
   int64_t y_part() const { return row_blocks * 2 * tiles() * kTileBytes; }
   int64_t tiles() const { return columns / kTileDepth; }
-  int64_t strip_bytes() const { return number_parts * (x_part() + y_part()); }
+  int64_t strip_bytes() const { return number_parts.count * (x_part() + y_part()); }
   int64_t line_bytes() const { return ((columns * 2) / 64 | 1) * 64; }  // of a row of dy
 
  private:
@@ -82,9 +82,9 @@ struct Room {
   int64_t halo, x, line, y, steps, runs, block;
   explicit Room(const FilterBlocking& b) {
     halo = aligned((kHaloChannels * b.plane_bytes / 2 + kTileRows * b.strip + 2 * b.taps) * 4);
-    x = b.number_parts * b.x_part();
-    line = b.number_parts * kTileRows * b.line_bytes();
-    y = b.number_parts * b.y_part();
+    x = b.number_parts.count * b.x_part();
+    line = b.number_parts.count * kTileRows * b.line_bytes();
+    y = b.number_parts.count * b.y_part();
     steps = aligned(3 * b.tiles() * 8);
     runs = aligned(3 * b.strip * 8);
     block = 2 * b.taps * kBlockBytes;  // of sums, and turned
@@ -94,12 +94,12 @@ struct Room {
 
 class FilterProduct {
  public:
-  FilterProduct(const ConvProblem& problem, const RunContext& context)
+  FilterProduct(const ConvProblem& problem, AmxParts parts, const RunContext& context)
       : p(problem),
         r(context),
         kernels(r.machine->kernels->gemm->f32),
         amx(*r.machine->kernels->amx),
-        b(p, r.pad_value),
+        b(p, parts, r.pad_value),
         room(b),
         x_layout{p.x_layout, r.x_batch_pitch, r.x_channel_pitch},
         y_layout{p.y_layout, r.y_batch_pitch, r.y_channel_pitch},
@@ -168,7 +168,7 @@ class FilterProduct {
     AmxProduct q{};
     q.a_pitch = b.plane_bytes, q.a_tile = kTileRows * b.plane_bytes, q.a_part = b.x_part(), q.a_steps = a_steps;
     q.b_pitch = 64, q.b_part = b.y_part(), q.b_steps = b_steps;
-    q.parts = b.number_parts, q.c_pitch = kBlock;
+    q.parts = b.number_parts.count, q.products = b.number_parts.products, q.c_pitch = kBlock;
     const int64_t tile_bytes[] = {0, b.tiles() * kTileBytes};
     q.b_tiles = tile_bytes;
     for (int64_t step = 0; step < columns.tile_count; ++step)
@@ -206,16 +206,16 @@ class FilterProduct {
         amx.turn_pixels(false, l.count, l.first, l.last, left, static_cast<const char*>(r.x) + l.cell * 2,
                         l.step * pitch * 2, dst, b.plane_bytes);
       else
-        amx.split_rows(b.number_parts, stored, std::min(source.together(), left), l.count, l.first, l.last, r.x, l.cell,
-                       l.step, pitch, dst, b.plane_bytes, b.x_part());
+        amx.split_rows(b.number_parts.count, stored, std::min(source.together(), left), l.count, l.first, l.last, r.x,
+                       l.cell, l.step, pitch, dst, b.plane_bytes, b.x_part());
     };
     const auto add = [&](int64_t channel, int64_t count, int64_t places, const float* from) {
-      amx.split_rows(b.number_parts, AmxStored::kFloat32, count, places, 0, places, from, 0, 1, places,
+      amx.split_rows(b.number_parts.count, AmxStored::kFloat32, count, places, 0, places, from, 0, 1, places,
                      planes + channel * b.plane_bytes, b.plane_bytes, b.x_part());
     };
     const int64_t places = source.read(halo, columns, copy, add);
     // What tiles read behind the last place meets zeros of dy, and must not be NaN.
-    for (int part = 0; part < b.number_parts; ++part)
+    for (int part = 0; part < b.number_parts.count; ++part)
       for (int64_t channel = 0; channel < b.channels; ++channel) {
         char* plane = planes + part * b.x_part() + channel * b.plane_bytes;
         std::memset(plane + places * 2, 0, static_cast<size_t>(b.plane_bytes - places * 2));
@@ -231,10 +231,10 @@ class FilterProduct {
     for (int64_t row = i.first_block * kBlock; row < last; row += kTileRows) {
       const int64_t count = std::min(kTileRows, b.rows - row),
                     first = (i.group * b.rows + row) * y_layout.channel_step();
-      std::memset(lines, 0, static_cast<size_t>(b.number_parts * part));
+      std::memset(lines, 0, static_cast<size_t>(b.number_parts.count * part));
       const auto put = [&](int64_t column, int64_t some, AmxStored from, const void* src, int64_t cell,
                            int64_t src_pitch) {
-        amx.split_rows(b.number_parts, from, count, some, 0, some, src, cell, 1, src_pitch, lines + column * 2,
+        amx.split_rows(b.number_parts.count, from, count, some, 0, some, src, cell, 1, src_pitch, lines + column * 2,
                        line_bytes, part);
       };
       int64_t run = 0;
@@ -247,7 +247,7 @@ class FilterProduct {
         y.transpose(kernels, o.count, count, o.count, cell, pitch, scratch_rows, o.count);
         put(column, o.count, AmxStored::kFloat32, scratch_rows, 0, o.count);
       });
-      for (int one = 0; one < b.number_parts; ++one)
+      for (int one = 0; one < b.number_parts.count; ++one)
         for (int64_t tile = 0; tile < columns.tile_count; ++tile)
           amx.turn(lines + one * part + tile * 64, line_bytes,
                    turned + one * b.y_part() + (row / kTileRows * b.tiles() + tile) * kTileBytes, 64);
@@ -282,15 +282,15 @@ class FilterProduct {
 
 }  // namespace
 
-int64_t amx_filter_workspace(const ConvProblem& p, int slots) {
-  const FilterBlocking b(p);
+int64_t amx_filter_workspace(const ConvProblem& p, AmxParts parts, int slots) {
+  const FilterBlocking b(p, parts);
   return (b.strips == 1 ? 0 : b.parts * b.sums_bytes()) + slots * Room(b).bytes();
 }
 
-void amx_filter_run(const ConvProblem& p, const RunContext& r) { FilterProduct(p, r).run(); }
+void amx_filter_run(const ConvProblem& p, AmxParts parts, const RunContext& r) { FilterProduct(p, parts, r).run(); }
 
-void amx_filter_estimate(const ConvProblem& p, double products, double split, Estimate* e) {
-  const FilterBlocking b(p);
+void amx_filter_estimate(const ConvProblem& p, AmxParts parts, double split, Estimate* e) {
+  const FilterBlocking b(p, parts);
   if (b.strips == 0) return;
   const int64_t pixels = AmxStrips(b.grid, p.n, b.strip).pixels(0), width = std::min(pixels, b.grid.axis[2].columns);
   const bool dense = b.grid.reads_as_written() && p.x_layout == Layout::kChannelsFirst;
@@ -302,7 +302,7 @@ void amx_filter_estimate(const ConvProblem& p, double products, double split, Es
                blocks = times(ceil_div(b.channels, kTileRows), ceil_div(b.rows, kTileRows));
   const bool by_halo =
       (p.x_layout == Layout::kChannelsLast && p.dtype != DType::kBFloat16) || p.padding_mode != PaddingMode::kZeros;
-  e->add("filter products", strips * blocks * times(b.taps, tiles) * products * kTileProduct);
+  e->add("filter products", strips * blocks * times(b.taps, tiles) * parts.products * kTileProduct);
   e->add("filter tiles", strips * blocks * times(b.taps, ceil_div(tiles, kStepsAtOnce)) * 25e-9);
   e->add(by_halo ? "filter x by halo" : "filter x",
          strips * times(b.channels, ceil_div(places, int64_t{16})) * (split + (by_halo ? 12e-9 : 0)));

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../algorithm.h"
+#include "implicit_gemm_amx_blocking.h"
 
 namespace fastconv {
 
-int64_t amx_filter_workspace(const ConvProblem& problem, int slots);
-void amx_filter_run(const ConvProblem& problem, const RunContext& context);
+int64_t amx_filter_workspace(const ConvProblem& problem, AmxParts parts, int slots);
+void amx_filter_run(const ConvProblem& problem, AmxParts parts, const RunContext& context);
 
 }  // namespace fastconv

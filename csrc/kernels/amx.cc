@@ -3,8 +3,9 @@
 // registers, so that loads and products are macros.
 //
 // A number is the sum of its parts, each the nearest bfloat16 to what is left of it: halves of the last place away from
-// zero, and what would round to infinity is cut off. Of float32 the products of parts p and q with p + q < 3 are made,
-// six of nine; of float16 all four.
+// zero, and what would round to infinity is cut off. Of three parts the products of p and q with p + q < 3 are made, six
+// of nine; of two all four, or three where float32 is cut to two parts, whose last product would be smaller than what
+// was cut off.
 #include <immintrin.h>
 
 #include "amx_kernels.h"
@@ -75,7 +76,7 @@ constexpr TileShapes kShapes;  // in memory: gcc 12 takes it that only the first
 #define FC_STORE(tile, place) _tile_stored(tile, place, c_bytes)
 
 // The small products come first: they are added to small sums.
-template <int PARTS, int ROWS, int COLUMNS>
+template <int PARTS, int PRODUCTS, int ROWS, int COLUMNS>
 void block(const AmxProduct* x, int64_t tile) {
   float* c = x->c + tile * kTileColumns;
   const int64_t c_bytes = x->c_pitch * 4, a_pitch = x->a_pitch, a_tile = x->a_tile, b_pitch = x->b_pitch;
@@ -88,6 +89,16 @@ void block(const AmxProduct* x, int64_t tile) {
     const char* b0 = x->b + x->b_steps[step] + x->b_tiles[tile];
     const char* b1 = COLUMNS == 2 ? x->b + x->b_steps[step] + x->b_tiles[tile + 1] : b0;
     (void)a_tile, (void)b1;
+    if constexpr (PRODUCTS == 3) {  // as few loads as there can be
+      FC_LOAD_A(0);
+      FC_LOAD_B(1);
+      FC_MULTIPLY();
+      FC_LOAD_B(0);
+      FC_MULTIPLY();
+      FC_LOAD_A(1);
+      FC_MULTIPLY();
+      continue;
+    }
     FC_LOAD_B(0);
     if constexpr (PARTS == 3) {
       FC_LOAD_A(2);
@@ -117,23 +128,28 @@ void block(const AmxProduct* x, int64_t tile) {
   FC_EACH_SUM(FC_STORE);
 }
 
-template <int PARTS, int ROWS>
+template <int PARTS, int PRODUCTS, int ROWS>
 void blocks(const AmxProduct* x) {
   int64_t tile = 0;
-  for (; tile + 2 <= x->column_tiles; tile += 2) block<PARTS, ROWS, 2>(x, tile);
-  if (tile < x->column_tiles) block<PARTS, ROWS, 1>(x, tile);
+  for (; tile + 2 <= x->column_tiles; tile += 2) block<PARTS, PRODUCTS, ROWS, 2>(x, tile);
+  if (tile < x->column_tiles) block<PARTS, PRODUCTS, ROWS, 1>(x, tile);
 }
 
-template <int PARTS>
+template <int PARTS, int PRODUCTS>
 void rows_of(const AmxProduct* x) {
-  x->row_tiles == 2 ? blocks<PARTS, 2>(x) : blocks<PARTS, 1>(x);
+  x->row_tiles == 2 ? blocks<PARTS, PRODUCTS, 2>(x) : blocks<PARTS, PRODUCTS, 1>(x);
 }
 
 // The registers are set up and given back in every call: a thread that holds them has 8 KiB more to save when it
 // sleeps.
 void product(const AmxProduct* x) {
   _tile_loadconfig(&kShapes);
-  x->parts == 3 ? rows_of<3>(x) : x->parts == 2 ? rows_of<2>(x) : rows_of<1>(x);
+  if (x->parts == 3)
+    rows_of<3, 6>(x);
+  else if (x->parts == 2)
+    x->products == 3 ? rows_of<2, 3>(x) : rows_of<2, 4>(x);
+  else
+    rows_of<1, 1>(x);
   _tile_release();
 }
 

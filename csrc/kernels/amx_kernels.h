@@ -26,7 +26,8 @@ struct AmxProduct {
   int64_t b_pitch, b_part;
   const int64_t *b_steps, *b_tiles;
   int64_t steps, column_tiles;
-  int parts, row_tiles;  // 1 to 3; 1 or 2
+  int parts, products;  // of each number, of each product: 3 and 6, 2 and 4, 2 and 3, 1 and 1
+  int row_tiles;        // 1 or 2
   // Tile t of columns begins at element 16 t of a row; rows are c_pitch elements apart.
   float* c;
   int64_t c_pitch;

@@ -62,9 +62,9 @@ class Guarded {
 std::vector<const char*> prefixes;
 std::vector<int> thread_counts = {1, 2, 16};
 
-// The instruction set amx has the kernels of avx512, which is checked as well, and those of one algorithm.
+// The instruction set amx has the kernels of avx512, which is checked as well, and those of two algorithms.
 bool is_wanted(const Algorithm& algorithm, const Machine& machine) {
-  if (machine.kernels->amx && strcmp(algorithm.name, "implicit_gemm_amx") != 0) return false;
+  if (machine.kernels->amx && !strstr(algorithm.name, "_amx")) return false;
   for (const char* prefix : prefixes)
     if (strncmp(algorithm.name, prefix, strlen(prefix)) == 0) return true;
   return prefixes.empty();

@@ -66,11 +66,10 @@ def conversions(p: ConvProblem, row: dict[str, Any], on_device: bool) -> list[di
     def add(what: str, phase: str) -> None:
         found.append({"what": what, "phase": phase, "estimate_s": phases.get(phase, 0.0)})
 
-    if row["name"] == "implicit_gemm_amx":
-        if p.dtype != "bf16":
-            count = {"f16": "two", "f32": "three"}[p.dtype]
-            add(f"every number is split into {count} bfloat16, whose products are made one by one", "input")
-    elif p.dtype in ("f16", "bf16") and not on_device:
+    if row["name"].startswith("implicit_gemm_amx") and (p.dtype != "bf16" or row["name"] == _CUT):
+        count = "two" if p.dtype == "f16" or row["name"] == _CUT else "three"
+        add(f"every number is split into {count} bfloat16, whose products are made one by one", "input")
+    if p.dtype in ("f16", "bf16") and not on_device and row["name"] != "implicit_gemm_amx":
         packed = bool(row["packed_bytes"])  # then w is widened as it is packed
         copied = {"none": "x and y" if packed else "x, w and y", "images": "" if packed else "w", "weights": "x and y"}
         widened = copied.get(row["takes_halves"], "")
@@ -110,7 +109,8 @@ def same_bits(p: ConvProblem, row: dict[str, Any], device: str) -> dict[str, Any
     return {"runs": True, "threads": True, "batch": p.pass_ != "bwd_filter", "isas": isas}
 
 
-# implicit_gemm_amx multiplies bfloat16 alone, so many of them for each product.
+# What multiplies bfloat16 alone, so many of them for each product. _CUT leaves out what a float32 has beyond two.
+_CUT = "implicit_gemm_amx_bf16x2"
 _PRODUCTS_OF_PARTS = {"bf16": 1, "f16": 4, "f32": 6}
 # On a device these multiply on its tensor cores: float32 in numbers of 11 bits, each product by three of them or, those
 # that say so, by one. All others compute in float32, halves too, or in float64.
@@ -121,8 +121,8 @@ def peak_flops(p: ConvProblem, name: str, speeds: dict[str, float], on_device: b
     """FLOP/s of the arithmetic that an algorithm computes with; a multiply-add is two."""
     if on_device and name in _ON_TENSOR_CORES:
         return speeds["flops_f16" if p.dtype in ("f16", "bf16") else "flops_tf32"]
-    if name == "implicit_gemm_amx":  # of bfloat16, several for each product of the others
-        return speeds["flops_f16"] / _PRODUCTS_OF_PARTS[p.dtype]
+    if name.startswith("implicit_gemm_amx"):
+        return speeds["flops_f16"] / (3 if name == _CUT else _PRODUCTS_OF_PARTS[p.dtype])
     return speeds["flops_f64" if p.dtype == "f64" else "flops_f32"]
 
 
