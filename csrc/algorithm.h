@@ -23,8 +23,8 @@ struct Parallel {
               void* argument);
 };
 
-// What an algorithm may know of the machine. The speeds come from a committed table (machine.cc, cuda/machines.cc), never
-// from a timing. They are those of one core, on a device of the whole.
+// What an algorithm may know of the machine. The speeds come from a committed table (machine.cc, cuda/machines.cc),
+// never from a timing. They are those of one core, on a device of the whole.
 struct Machine {
   const KernelTable* kernels;   // of a CPU; null: a device
   double flops_f32, flops_f64;  // attainable multiply-adds count as two

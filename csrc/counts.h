@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // How many multiplications an algorithm makes: products of an element of one tensor, or of its transform, with one of
-// another. A padded or masked element that is multiplied counts like any other; lanes of a vector beyond the last pixel or
-// channel do not, nor do the constants of a transform. So the count is the problem's and the method's, not the processor's.
+// another. A padded or masked element that is multiplied counts like any other; lanes of a vector beyond the last pixel
+// or channel do not, nor do the constants of a transform. So the count is the problem's and the method's, not the
+// processor's.
 #pragma once
 
 #include "problem.h"
@@ -9,7 +10,8 @@
 namespace fastconv {
 
 // Every grid point of what is written times the taps of its phase, padding included: matrix products on columns.
-// Forward and backward-filter that is multiply_adds(p). `border`: with the blocks of padding that shows cells (border.h).
+// Forward and backward-filter that is multiply_adds(p). `border`: with the blocks of padding that shows cells
+// (border.h).
 int64_t gathered_products(const ConvProblem& p, bool border);
 
 // Of the two outer axes only the taps that lie inside the tensor, of the last one all: rows of padding are left out.

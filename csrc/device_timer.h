@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The time of one run on a device, and of its phases: events between them in its stream (cuda/watch.h says where they go).
+// The time of one run on a device, and of its phases: events between them in its stream (cuda/watch.h says where they
+// go).
 #pragma once
 
 #include <chrono>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The workspace of a half: what all slices share, float32 w | bias | packed weights or parts of a gradient, then for each
-// worker a slice's x | y | residual | gradient, dense float32, and the algorithm's own. Each part is there only where
-// it is needed.
+// The workspace of a half: what all slices share, float32 w | bias | packed weights or parts of a gradient, then for
+// each worker a slice's x | y | residual | gradient, dense float32, and the algorithm's own. Each part is there only
+// where it is needed.
 #include "half_problem.h"
 
 #include <algorithm>

@@ -287,8 +287,8 @@ class HaloGather {
         gather.value(lines.length, channels, halo(scratch) + place, channel_pitch());
     });
   }
-  // visit(place, row, at) for every line of the halo: where it begins there, the first element of the channel's row that
-  // it shows, or kOutside, and the coordinate in that row of its first cell; the others follow cell_step() apart.
+  // visit(place, row, at) for every line of the halo: where it begins there, the first element of the channel's row
+  // that it shows, or kOutside, and the coordinate in that row of its first cell; the others follow cell_step() apart.
   template <class Visit>
   void each_line(const ImageLayout& layout, int64_t channel, const Visit& visit) const {
     for (int64_t i = 0; i < slab_count; ++i) {

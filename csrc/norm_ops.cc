@@ -100,8 +100,8 @@ void for_elements(const Machine& machine, const ChannelShape& s, int64_t arrays,
   });
 }
 
-// Calls reduce(runs, element offset, channel, index of the first result) as for_channel_chunks does, with the results of
-// a channel finish(channel), and then map(runs, element offset, channel) as for_elements does; `arrays` are read.
+// Calls reduce(runs, element offset, channel, index of the first result) as for_channel_chunks does, with the results
+// of a channel finish(channel), and then map(runs, element offset, channel) as for_elements does; `arrays` are read.
 template <class T, class Reduce, class Finish, class Map>
 void reduce_and_map(const Machine& machine, const Chunks& chunks, int64_t arrays, const Reduce& reduce,
                     const Finish& finish, const Map& map) {

@@ -125,8 +125,8 @@ ChoiceCache& choice_cache() {
   return *cache;
 }
 
-// The bytes that are needed are in `lease_bytes`, without the tables. Those that are leased: a block of the cache, of just
-// the limit where that is less.
+// The bytes that are needed are in `lease_bytes`, without the tables. Those that are leased: a block of the cache, of
+// just the limit where that is less.
 void limit_workspace(const Options& o, int64_t tables, Choice* c) {
   c->workspace_bytes = c->lease_bytes + tables;
   if (o.max_workspace < 0 || c->workspace_bytes <= o.max_workspace) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From a problem to a run: validate once, keep the algorithms that do not refuse, take the named one or the cheapest by
-// estimate, remember the choice. The choice is a pure function of problem, options, instruction set and version; a tuning
-// file that somebody loaded is one of the options.
+// estimate, remember the choice. The choice is a pure function of problem, options, instruction set and version; a
+// tuning file that somebody loaded is one of the options.
 #pragma once
 
 #include <memory>

@@ -2,8 +2,8 @@
 // A network as a list of steps on planned memory: what an inference session runs, without Python between the steps.
 //
 // Steps read and write buffers by number: 0 is the arena, which a caller leases for one run; then come the inputs, the
-// outputs and the program's own constants. Where in them, the planner said before; `run` changes nothing of a program, so
-// that any number of threads may call it at once.
+// outputs and the program's own constants. Where in them, the planner said before; `run` changes nothing of a program,
+// so that any number of threads may call it at once.
 #pragma once
 
 #include <atomic>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The steps of a session other than convolution and pooling. Those on one element at a time take any rows; normalisations
-// and the like take dense ones.
+// The steps of a session other than convolution and pooling. Those on one element at a time take any rows;
+// normalisations and the like take dense ones.
 #pragma once
 
 #include <array>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a loaded tuning file says, as the choice sees it: for classes of shapes, the algorithms, the fastest first.
-// A file holds timings; this holds their order alone, so that a choice stays a pure function of problem, options and file.
+// A file holds timings; this holds their order alone, so that a choice stays a pure function of problem, options and
+// file.
 #pragma once
 
 #include <cstring>
@@ -14,8 +15,8 @@
 namespace fastconv {
 
 // The class of shapes that a problem belongs to, and the largest of it: n, the channels of a group, the groups and the
-// extents of x rounded up to 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on; nothing is fused. Filter, stride, dilation and padding
-// stay as they are. A class is a problem, valid where one of its members is.
+// extents of x rounded up to 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on; nothing is fused. Filter, stride, dilation and
+// padding stay as they are. A class is a problem, valid where one of its members is.
 ConvProblem shape_class(const ConvProblem& problem);
 
 // The name by which entries speak of a machine: an instruction set, or sm_90.

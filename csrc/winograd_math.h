@@ -19,10 +19,10 @@
 // Its transposition, backward-data, has the two sums in turn: 9 products for 8 outputs instead of 12. In two dimensions
 // 81 products take the place of 144.
 //
-// Points: F(2,3) 0, +-1. F(4,3), and F(3,4), F(5,2) and F(2,5), which share B^T: 0, +-1/sqrt(2), +-sqrt(2), of the symmetric family (c,
-// 1/c) of Alam, Anderson, Barabasz, Gregg, "Winograd convolution for deep neural networks: efficient point selection",
-// TECS 2022. Their error is a quarter of that of the usual 0, +-1, +-2; docs/numerics.md has the figures. F(4,2): +-0.45,
-// +-1.2, found by trying: less than half the error of 0, +-1, 2.
+// Points: F(2,3) 0, +-1. F(4,3), and F(3,4), F(5,2) and F(2,5), which share B^T: 0, +-1/sqrt(2), +-sqrt(2), of the
+// symmetric family (c, 1/c) of Alam, Anderson, Barabasz, Gregg, "Winograd convolution for deep neural networks:
+// efficient point selection", TECS 2022. Their error is a quarter of that of the usual 0, +-1, +-2; docs/numerics.md
+// has the figures. F(4,2): +-0.45, +-1.2, found by trying: less than half the error of 0, +-1, 2.
 #pragma once
 
 namespace fastconv {

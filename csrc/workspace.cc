@@ -71,8 +71,8 @@ class BlockCache {
   }
 
  private:
-  // What is kept is its own list, so that keeping allocates nothing: a list for each size that block_size knows, in which
-  // smaller sizes may be too.
+  // What is kept is its own list, so that keeping allocates nothing: a list for each size that block_size knows, in
+  // which smaller sizes may be too.
   struct Free {
     Free* next;
     int64_t size;

@@ -89,8 +89,8 @@ class Products {
   void run() const {
     const int64_t shares = b.segments * b.groups * b.chunks;
     const int64_t slots = r.parallel.slots, all = b.planes * shares;
-    // Whole planes, some together where they are small, or, where threads would find unequal shares, parts of one, whose
-    // first rows are multiplied twice.
+    // Whole planes, some together where they are small, or, where threads would find unequal shares, parts of one,
+    // whose first rows are multiplied twice.
     const int64_t small = std::max<int64_t>(1, 4 * b.nr / std::max<int64_t>(1, b.height * b.width));
     const int64_t together = std::max(small, all / (4 * slots));
     const bool equal = all % slots == 0 || all >= 4 * slots;

@@ -38,8 +38,8 @@ void each_phase(const ConvProblem& p, const Visit& visit, double pad_value = 0) 
   if (!folds_border(p)) each_border_grid(p, next);
 }
 
-// Which of `strips` columns' strips and of `shares` of the rows an item is. A thread, which gets neighbouring items, is to
-// come back to what it has read already, the columns or the weights, whichever is more.
+// Which of `strips` columns' strips and of `shares` of the rows an item is. A thread, which gets neighbouring items, is
+// to come back to what it has read already, the columns or the weights, whichever is more.
 struct StripAndShare {
   int64_t strip, share;
   StripAndShare(int64_t item, int64_t strips, int64_t shares, int64_t columns, int64_t rows)
@@ -80,8 +80,8 @@ struct ColumnBlocking {
       grid_columns *= forward ? output_size(p, a) : ceil_div(p.size[a], p.stride[a]);
     }
     const Layout written = forward ? p.y_layout : p.x_layout;
-    // Small planes share panels across images instead, unless they fill theirs: 49 pixels of 3 x 3 filters would fill 49 of
-    // 64 lanes.
+    // Small planes share panels across images instead, unless they fill theirs: 49 pixels of 3 x 3 filters would fill
+    // 49 of 64 lanes.
     const bool fills = all_taps == 1 && grid_columns % nr <= grid_columns / nr * (kernels.widest - nr);
     direct = written == Layout::kChannelsFirst && phase_total == 1 && (p.n == 1 || grid_columns >= 8 * nr || fills) &&
              !is_half(p.dtype);
@@ -119,9 +119,9 @@ struct ColumnBlocking {
     row_chunks = std::clamp(ceil_div(kItems, std::max<int64_t>(1, items)), int64_t{1}, ceil_div(pieces, 4));
   }
 
-  // Columns of a strip, at most `limit`: whole rows of the grid, or an equal part of one, where they fill panels exactly,
-  // because a strip that crosses rows gathers them whole; otherwise equal shares of all columns. Panels are nr wide, up to
-  // `widest` where that leaves none that is not full.
+  // Columns of a strip, at most `limit`: whole rows of the grid, or an equal part of one, where they fill panels
+  // exactly, because a strip that crosses rows gathers them whole; otherwise equal shares of all columns. Panels are nr
+  // wide, up to `widest` where that leaves none that is not full.
   static int64_t strip_of(int64_t limit, int64_t all_columns, int64_t width, int nr, int widest) {
     if (all_columns <= limit) return std::max<int64_t>(1, all_columns);
     const int64_t full = limit / nr * nr;

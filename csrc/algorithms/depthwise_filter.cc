@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t kItemElements = 16 << 10;  // of a block of channels, read
 constexpr int64_t kItems = 8;
 constexpr int64_t kAskedPlane = 256, kMostAsked = 4096;  // elements of one that is asked for ahead
-constexpr int64_t kFewestRows = 16;       // of a strip
+constexpr int64_t kFewestRows = 16;                      // of a strip
 
 template <class T>
 const DepthwiseTapsKernelsOf<T>& taps_kernels(const Machine& m) {

@@ -325,7 +325,8 @@ class Planes {
         at.first_row -= j * call.step, at.last_row -= j * call.step;
         kernel = kernels.rows(columns.way, call.filter_rows, at.rows);
       }
-      // Of a block with fewer rows than the kernel's, the others are not there either. (The middle of a long row says so.)
+      // Of a block with fewer rows than the kernel's, the others are not there either. (The middle of a long row says
+      // so.)
       if (x.is_half() && call.unit > 0) at.last_row = std::min(at.last_row, (at.rows - 1) * call.step + call.taps);
       kernel(&at);
     }

@@ -13,10 +13,10 @@
 //
 // Against im2col_gemm: nothing is expanded tap by tap, and a tile takes any 6 pixels, so that 7 x 7 and 14 x 14 planes
 // fill it. Halves are widened as they are copied to the halo buffer or packed, and rounded as rows of pixels are moved.
-// It refuses backward-data of padding that shows cells; the filter gradient is implicit_gemm_filter.cc. Few rows leave lanes empty: im2col_gemm, whose lanes are pixels, is then the better one.
-// Lanes of channels and a register tile of pixels are those of Zhang, Franchetti, Low, "High performance zero-memory
-// overhead direct convolutions", ICML 2018; the lists of pixels per tap those of Dukhan, "The indirect convolution
-// algorithm", 2019.
+// It refuses backward-data of padding that shows cells; the filter gradient is implicit_gemm_filter.cc. Few rows leave
+// lanes empty: im2col_gemm, whose lanes are pixels, is then the better one. Lanes of channels and a register tile of
+// pixels are those of Zhang, Franchetti, Low, "High performance zero-memory overhead direct convolutions", ICML 2018;
+// the lists of pixels per tap those of Dukhan, "The indirect convolution algorithm", 2019.
 #include <algorithm>
 #include <cstdio>
 #include <type_traits>

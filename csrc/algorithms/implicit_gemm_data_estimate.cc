@@ -36,8 +36,8 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   e->add(last ? "pixels of phases" : b.pixel_lanes ? "rows of units" : "rows of phases", written * 0.3e-9);
 }
 
-// Lanes are pixels: units of one phase of the columns meet the taps of all of them. Every phase has the grid points of the
-// largest.
+// Lanes are pixels: units of one phase of the columns meet the taps of all of them. Every phase has the grid points of
+// the largest.
 template <class T>
 int64_t multiplications_as(const ConvProblem& p, const Machine& m) {
   const DataBlocking<T> b(p, m);

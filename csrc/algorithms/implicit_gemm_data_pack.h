@@ -6,8 +6,8 @@
 
 namespace fastconv {
 
-// dst[phase][k][tap][width] of one block of channels, whose weights begin at element `first`: for each k, vectors of channels become [tap][lane], a few taps at
-// a time.
+// dst[phase][k][tap][width] of one block of channels, whose weights begin at element `first`: for each k, vectors of
+// channels become [tap][lane], a few taps at a time.
 template <class T>
 void turn_weights(const ConvProblem& p, const DataBlocking<T>& b, const GemmKernelsOf<T>& kernels, const Stored<T>& w,
                   int64_t first, int64_t width, int64_t count, T* dst) {

@@ -5,9 +5,9 @@
 //   bwd_data    x[n][c][i] = act(sum over all (k, o, t) whose tap reads i of y[n][k][o] * w[k][c][t] + bias[c])
 //   bwd_filter  w[k][c][t] = sum over n, o of y[n][k][o] * x[n][c][o * stride + t * dilation - pad]
 //
-// All others are tested against it. float16 and bfloat16 are summed in double, rounded to float and then to the half; they
-// need no workspace at all, so that there is an algorithm whatever max_workspace is: gradients go pixel by pixel, and
-// weight by weight, instead of adding to sums.
+// All others are tested against it. float16 and bfloat16 are summed in double, rounded to float and then to the half;
+// they need no workspace at all, so that there is an algorithm whatever max_workspace is: gradients go pixel by pixel,
+// and weight by weight, instead of adding to sums.
 #include <cmath>
 #include <cstdio>
 

@@ -140,8 +140,8 @@ class Run {
                     b.v_pitch(), rest);
   }
 
-  // One chunk of one point: channels [channel, channel + channels) of a depth tap. u begins with the chunk, the next one
-  // follows it where `next` says so.
+  // One chunk of one point: channels [channel, channel + channels) of a depth tap. u begins with the chunk, the next
+  // one follows it where `next` says so.
   void multiply_chunk(int64_t vectors, int64_t tiles, int64_t tap, int64_t channel, int64_t channels, const float* v,
                       const float* u, int64_t u_block_pitch, bool next, float* products) const {
     const int64_t pitch = b.v_block_pitch();

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolution by Winograd's F(m0 x m1, r0 x r1) (csrc/winograd_math.h); of an axis where r is 1, m is too. Its stride is
-// 1, or 2 on both axes: then neighbouring tiles read cells two points apart, or write two pixels for each cell.
+// Convolution by Winograd's F(m0 x m1, r0 x r1) (csrc/winograd_math.h); of an axis where r is 1, m is too. Its stride
+// is 1, or 2 on both axes: then neighbouring tiles read cells two points apart, or write two pixels for each cell.
 //
 // Every problem becomes *planes*: an image, a depth of the result and, of a dilated one, a phase of the rows. A plane
 // has the tiles, m0 x m1 pixels of the result each, of all phases of the columns. A tile reads cell i + t of every axis
-// for tap t; cell i is coordinate i * dilation + base of the tensor read, padding included. Backward-data reads y in the
-// same way, with the taps of a filter in reverse order. Depth taps are summed like further channels.
+// for tap t; cell i is coordinate i * dilation + base of the tensor read, padding included. Backward-data reads y in
+// the same way, with the taps of a filter in reverse order. Depth taps are summed like further channels.
 //
 // Tiles are numbered over all planes of all images. In a plane they are cut into strips: some phases of the columns,
-// some tiles of each. A strip is numbered row by row, in a row the first tiles of all phases come first, then the second
-// ones. So neighbours in number share cells or have cells side by side, and rows of the tensors are moved whole.
+// some tiles of each. A strip is numbered row by row, in a row the first tiles of all phases come first, then the
+// second ones. So neighbours in number share cells or have cells side by side, and rows of the tensors are moved whole.
 #pragma once
 
 #include <algorithm>

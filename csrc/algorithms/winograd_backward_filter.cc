@@ -9,12 +9,12 @@
 // Depth taps are further channels c. Where one slab holds all tiles, U of a block of k and c stays in cache and is
 // turned to filters at once; 36 times C K elements are never written. Where there are more, U is added to in memory,
 // and a slab is as small as the traffic of that allows. A small U is there several times: a part of the slabs each,
-// which one thread takes from beginning to end without waiting for others. Of the only slab, threads make what they need
-// of V and D for themselves: that is sooner done than it moves from another core's cache.
+// which one thread takes from beginning to end without waiting for others. Of the only slab, threads make what they
+// need of V and D for themselves: that is sooner done than it moves from another core's cache.
 //
 // Slabs, their parts, and the chunks of them that a register tile sums in one chain, come from the problem alone:
-// chunks are added in ascending order whoever computes them, parts in a fixed tree. Here a slab may join images, so that
-// w depends on how they are batched, like any sum over them.
+// chunks are added in ascending order whoever computes them, parts in a fixed tree. Here a slab may join images, so
+// that w depends on how they are batched, like any sum over them.
 #include "../halo.h"
 #include "../parallel.h"
 #include "../phases.h"

@@ -55,7 +55,8 @@ Options options_on(const Device& device, const Options& options) {
   throw UnsupportedError{format("%s is not among the algorithms for CUDA: %s", options.algorithm->name, known.c_str())};
 }
 
-// x and y: (address, layout, batch pitch, channel pitch) of an image tensor. `allocate(bytes)` gives the address of a workspace.
+// x and y: (address, layout, batch pitch, channel pitch) of an image tensor. `allocate(bytes)` gives the address of a
+// workspace.
 void conv(const std::string& pass, const py::tuple& x, const Shape& x_shape, uintptr_t w, const Shape& w_shape,
           const py::tuple& y, uintptr_t bias, uintptr_t residual, const Shape& stride, const Shape& pad_begin,
           const Shape& pad_end, const Shape& dilation, int64_t groups, const std::string& padding_mode,

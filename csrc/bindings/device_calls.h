@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the bindings of a device share. Arrays come as addresses, which python/fastconv/device takes from CuPy; memory for
-// results and the workspace is the caller's too, and nothing waits for the device.
+// What the bindings of a device share. Arrays come as addresses, which python/fastconv/device takes from CuPy; memory
+// for results and the workspace is the caller's too, and nothing waits for the device.
 #pragma once
 
 #include "../device.h"

@@ -36,7 +36,8 @@ class BufferChecks {
     return bytes < 0 ? -1 : bytes / element_size(program_.dtype());
   }
 
-  // Whether [offset, offset + extent) lies in the buffer. Extents are computed in 128 bits: no number can overflow them.
+  // Whether [offset, offset + extent) lies in the buffer. Extents are computed in 128 bits: no number can overflow
+  // them.
   void require_within(int32_t buffer, __int128 offset, __int128 extent, const char* name) const {
     const int64_t size = elements(buffer);
     if (size < 0 || offset < 0 || extent < 0 || offset + extent > size) refuse(buffer, name);

@@ -3,9 +3,9 @@
 // registers, so that loads and products are macros.
 //
 // A number is the sum of its parts, each the nearest bfloat16 to what is left of it: halves of the last place away from
-// zero, and what would round to infinity is cut off. Of three parts the products of p and q with p + q < 3 are made, six
-// of nine; of two all four, or three where float32 is cut to two parts, whose last product would be smaller than what
-// was cut off.
+// zero, and what would round to infinity is cut off. Of three parts the products of p and q with p + q < 3 are made,
+// six of nine; of two all four, or three where float32 is cut to two parts, whose last product would be smaller than
+// what was cut off.
 #include <immintrin.h>
 
 #include "amx_kernels.h"

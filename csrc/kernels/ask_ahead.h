@@ -3,9 +3,10 @@
 
 #pragma once
 
-// Lines that are needed soon, rows of VECTORS vectors, one line in a step: all at once they would hold up what this tile
-// loads, and few of them are under way at a time. The rows lie pages apart, so that no prefetcher sees them coming.
-// WRITES: of the tile that is written next, into the first level of cache; else to be read later, into the second.
+// Lines that are needed soon, rows of VECTORS vectors, one line in a step: all at once they would hold up what this
+// tile loads, and few of them are under way at a time. The rows lie pages apart, so that no prefetcher sees them
+// coming. WRITES: of the tile that is written next, into the first level of cache; else to be read later, into the
+// second.
 template <class T, int VECTORS, bool WRITES = true>
 class AskAhead {
  public:

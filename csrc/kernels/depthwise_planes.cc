@@ -125,8 +125,8 @@ __attribute__((noinline)) void vector_of(const DepthwisePlane<T>& p, const T* x,
 }
 
 // ---- 3 x 3 ---------------------------------------------------------------------------------------------------------
-// The weights stay in registers, the steps are unrolled: two thirds of the time of the loops above for planes of 28 to 112
-// pixels that lie in a cache (Emerald Rapids, 2026-11), and nine tenths where memory holds them up.
+// The weights stay in registers, the steps are unrolled: two thirds of the time of the loops above for planes of 28 to
+// 112 pixels that lie in a cache (Emerald Rapids, 2026-11), and nine tenths where memory holds them up.
 
 template <class T, DepthwiseWay WAY, int FILTER>
 constexpr bool kKeepsWeights = kManyRegisters && sizeof(T) == 4 && FILTER == 3 && WAY != DepthwiseWay::kInterleaved;

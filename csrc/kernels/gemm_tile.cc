@@ -7,11 +7,11 @@
 //   [rows]     +-----+-----+-----+
 //
 // Each element of c is one chain of multiply-adds in ascending depth, whatever the tile it falls into: results
-// do not depend on how a matrix is cut. Bias, residual and the cheap activations are applied before the sums leave their
-// registers: a tile of depth 16 took half as long again when an epilogue came back for them.
+// do not depend on how a matrix is cut. Bias, residual and the cheap activations are applied before the sums leave
+// their registers: a tile of depth 16 took half as long again when an epilogue came back for them.
 //
-// What the next tile reads and writes is asked for while this one is computed. Weights that come from the third level of
-// cache, as those of a network do, cost a sixth of the time before (512 to 512 channels of 14 x 14 pixels; Emerald
+// What the next tile reads and writes is asked for while this one is computed. Weights that come from the third level
+// of cache, as those of a network do, cost a sixth of the time before (512 to 512 channels of 14 x 14 pixels; Emerald
 // Rapids, 2026-11); rows of c that lie pages apart, a fifth (32 to 64 channels of 112 x 112).
 #include "kernel_table.h"
 #include "panel_moves.h"

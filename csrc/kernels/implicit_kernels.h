@@ -38,8 +38,8 @@ struct ImplicitKernelsOf {
   // `residual` as y[i] from `written`. bias and residual may be null.
   void (*finish)(int64_t pixels, int64_t columns, T* const* y, int64_t shift, const T* bias, const T* residual,
                  const T* written, int32_t activation, T alpha);
-  // dst[tap * tap_pitch + channel * dst_pitch + row] = src[row * src_pitch + channel * taps + tap] for row < rows, 0 for
-  // rows <= row < width.
+  // dst[tap * tap_pitch + channel * dst_pitch + row] = src[row * src_pitch + channel * taps + tap] for row < rows, 0
+  // for rows <= row < width.
   void (*reorder)(int64_t rows, int64_t channels, int64_t taps, int64_t width, const T* src, int64_t src_pitch, T* dst,
                   int64_t dst_pitch, int64_t tap_pitch);
 };

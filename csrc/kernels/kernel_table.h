@@ -28,8 +28,9 @@ inline constexpr int kMostPieces = 4;  // of few_tile
 // none, relu and relu6, in the order of Activation (problem.h); others take `epilogue`.
 inline constexpr bool ends_in_tile(int32_t activation) { return activation < 2 || activation == 3; }
 
-// a[depth][rows] and b[depth][nr] are packed; rows <= mr, columns <= widest: nr, or nr + 1, whose last column lies behind
-// the others, b[depth * nr + ...]. With such a column what lies behind the last row of `a` is read too, up to a vector.
+// a[depth][rows] and b[depth][nr] are packed; rows <= mr, columns <= widest: nr, or nr + 1, whose last column lies
+// behind the others, b[depth * nr + ...]. With such a column what lies behind the last row of `a` is read too, up to a
+// vector.
 template <class T>
 struct GemmKernelsOf {
   int mr, nr, widest, lanes;

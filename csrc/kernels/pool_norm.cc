@@ -155,7 +155,8 @@ __attribute__((noinline)) void mend_norm_gradient(const PoolGeometry& g, const P
                                                   int64_t row, const T* dy, const T* x, const T* y, T* dx) {
   mend_gradient(g, part, row, dx, [&](ScaledSum& sum, int64_t cell, int64_t at, double) {
     const double share = dy[at] * kTermScale * slope<T>(splat(x[cell]), splat(y[at]), power)[0];
-    // Of the largest dy a share is 2^960 times the slope. Cancelled powers may pass any float; two such shares are no NaN.
+    // Of the largest dy a share is 2^960 times the slope. Cancelled powers may pass any float; two such shares are no
+    // NaN.
     const double most = 0x1p990;
     sum.add(!is_finite(dy[at]) || share != share ? share : share > most ? most : share < -most ? -most : share);
   });

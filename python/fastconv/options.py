@@ -128,8 +128,8 @@ def options(**changes: Any) -> Iterator[Settings]:
     Args:
         algorithm: the name of an algorithm (see `fc.algorithms`); "auto" or None lets the estimates choose. One that
             cannot run raises; nothing falls back silently.
-        precision: "strict", "default", "fast", or a number: the largest accepted error factor. "tf32" besides lets a
-            GPU round float32 operands to 10 bits of mantissa.
+        precision: "strict", "default", "fast", or a number: the largest accepted error factor. "tf32" lets a GPU
+            round float32 operands to 10 bits of mantissa, and a processor with AMX to 16.
         max_workspace: bytes of scratch memory one call may take; None is no limit.
         threads: how many threads one call may use; 0 means all.
         batch_invariant: choose without looking at the batch size: an image gives the same bits in any batch.

@@ -81,7 +81,7 @@ def add_arguments(
     command.add_argument("--isa", help="fastconv's instruction set (default: the machine's best)")
     command.add_argument("--also-isa", metavar="ISA", help="time fastconv with these besides, by commas")
     command.add_argument("--algorithm", help="fastconv's algorithm (default: its own choice)")
-    command.add_argument("--precision", default="default", help="fastconv's: strict, default, fast or a number")
+    command.add_argument("--precision", default="default", help="fastconv's: strict, default, fast, tf32 or a number")
     command.add_argument("--json", "--out", type=Path, metavar="FILE", help="write all samples there")
     command.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw speed against error there (.png, .svg, .pdf)"
