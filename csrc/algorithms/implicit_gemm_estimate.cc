@@ -13,9 +13,13 @@ void estimate_as(const ConvProblem& p, const Machine& m, Estimate* e) {
   const ImplicitBlocking<T> b(p, m);
   const double peak = std::is_same_v<T, double> ? m.flops_f64 : m.flops_f32;
   // A tile of fewer vectors has more loads for its multiply-adds; see implicit_tile.cc.
+  int64_t row = 0;
+  each_phase(p, [&](const ColumnGrid& grid, int64_t) { row = std::max(row, grid.axis[2].columns); });
+  const bool sides = b.vectors == b.row_blocks && b.tiles.least_side > 0 && row >= b.tiles.least_side &&
+                     b.reading != Reading::kPixels && p.stride[2] == 1;
   const auto speed = [&](double vectors) {
     const double pixels = b.tiles.pixels;
-    return pixels * vectors / (pixels * vectors + 0.6 * (pixels + vectors));
+    return sides && vectors == 1 ? 0.72 : pixels * vectors / (pixels * vectors + 0.6 * (pixels + vectors));
   };
   const double vectors = times(b.vectors) / times(b.row_blocks);
   const double filled = times(b.rows) / times(b.vectors, b.tiles.lanes);

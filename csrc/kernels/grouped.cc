@@ -141,7 +141,7 @@ void filter_tile(const GroupedFilter<T>& f) {
         for (int r = 0; r < ROWS; ++r) factor[r] = load(y + r * row);
 #pragma GCC unroll 16
         for (int c = 0; c < COLUMNS; ++c) {
-          const V<T> x = load(column[c] + i);
+          const V<T> x = load_once(column[c] + i);
 #pragma GCC unroll 4
           for (int r = 0; r < ROWS; ++r) sum[r * COLUMNS + c] += factor[r] * x;
         }

@@ -33,6 +33,7 @@ struct ImplicitBlock {
 template <class T>
 struct ImplicitKernelsOf {
   int pixels, lanes, vectors;  // a tile of the full width is `pixels` pixels by `vectors` vectors of `lanes` rows
+  int least_side;              // of one vector, so many pixels side by side have a tile of their own; 0: there is none
   void (*product)(const ImplicitBlock<T>* block);
   // y[i][shift + row] = activation(that + bias[row] + residual), row < columns; the residual lies as far from
   // `residual` as y[i] from `written`. bias and residual may be null.

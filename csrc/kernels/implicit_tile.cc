@@ -121,8 +121,99 @@ void tile_pixels(int64_t pixels, const ImplicitBlock<T>& b, const T* const* x, T
 #undef FC_CASE
 }
 
+// ---- one vector of channels --------------------------------------------------------------------------------------
+// Every multiply-add has a broadcast of its own, from memory: two a cycle, if little else is loaded. Pixels that lie
+// side by side share a pointer, so that a tile has up to 24 of them for one load of w.
+
+constexpr int kMostSide = 8, kLeastSide = 4, kSides = 3;  // pixels side by side; pieces of them in a tile
+template <class T, int VECTORS>
+constexpr bool kHasSides = VECTORS == 1 && kVectorRegisters == 32 && sizeof(T) == 4;
+
+template <class T, int PIECES, int SIDE>
+void side_tile(const ImplicitBlock<T>& b, const T* const* x, T* const* y) {
+  constexpr int lanes = Vec<T>::lanes;
+  V<T> sum[PIECES][SIDE] = {};
+  const T* place[PIECES];
+#pragma GCC unroll 4
+  for (int p = 0; p < PIECES; ++p) place[p] = x[p * SIDE] + b.x_shift;
+  const T* w = b.w;
+  for (int64_t step = 0; step < b.steps; ++step, w += lanes) {
+    const V<T> column = load_once(w);
+    const int64_t offset = b.offsets[step];
+#pragma GCC unroll 4
+    for (int p = 0; p < PIECES; ++p) {
+      const T* at = place[p] + offset;
+      asm("" : "+r"(at));
+#pragma GCC unroll 8
+      for (int i = 0; i < SIDE; ++i) sum[p][i] += splat(at[i]) * column;
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < PIECES; ++p)
+#pragma GCC unroll 8
+    for (int i = 0; i < SIDE; ++i) {
+      T* at = y[p * SIDE + i] + b.y_shift;
+      if (b.accumulate) sum[p][i] += load_lanes(at, 0, b.columns);
+      store_first(at, sum[p][i], b.columns);
+    }
+}
+
+template <class T, int PIECES>
+void side_pieces(int64_t side, const ImplicitBlock<T>& b, const T* const* x, T* const* y) {
+  switch (side) {
+    case 4:
+      return side_tile<T, PIECES, 4>(b, x, y);
+    case 5:
+      return side_tile<T, PIECES, 5>(b, x, y);
+    case 6:
+      return side_tile<T, PIECES, 6>(b, x, y);
+    case 7:
+      return side_tile<T, PIECES, 7>(b, x, y);
+    default:
+      return side_tile<T, PIECES, 8>(b, x, y);
+  }
+}
+
+// Pixels that lie side by side from pixel i on, at most `most`.
+template <class T>
+int64_t side_by_side(const ImplicitBlock<T>& b, int64_t i, int64_t most) {
+  int64_t count = 1;
+  while (count < most && i + count < b.pixels && b.x[i + count] == b.x[i] + count) ++count;
+  return count;
+}
+
+template <class T>
+void product_of_sides(const ImplicitBlock<T>& b) {
+  constexpr int64_t line = 64 / (int64_t)sizeof(T), most = kSides * kMostSide;
+  const int64_t tiles = (b.pixels + most - 1) / most, lines = b.next_pitch ? 0 : (b.next_elements + line - 1) / line;
+  int64_t asked = 0;
+  for (int64_t i = 0, tile = 1; i < b.pixels; ++tile) {
+    for (; asked < lines * tile / tiles && asked < lines; ++asked) __builtin_prefetch(b.next_w + asked * line, 0, 2);
+    const int64_t row = side_by_side(b, i, most), parts = (row + kMostSide - 1) / kMostSide;
+    const int64_t side = row / parts;
+    if (side < kLeastSide) {
+      const int64_t some = row < kNarrowPixels ? row : kNarrowPixels;
+      tile_pixels<T, 1, Weights::kReady>(some, b, b.x + i, b.y + i, nullptr, 0);
+      i += some;
+      continue;
+    }
+    int64_t pieces = 1;
+    while (pieces < kSides && side_by_side(b, i + pieces * side, side) == side) ++pieces;
+    if (pieces == 3)
+      side_pieces<T, 3>(side, b, b.x + i, b.y + i);
+    else if (pieces == 2)
+      side_pieces<T, 2>(side, b, b.x + i, b.y + i);
+    else
+      side_pieces<T, 1>(side, b, b.x + i, b.y + i);
+    i += pieces * side;
+  }
+}
+
 template <class T, int VECTORS>
 void product_of(const ImplicitBlock<T>& b) {
+  if constexpr (kHasSides<T, VECTORS>)
+    if (b.runs == 1 && !b.source && b.pixels >= kLeastSide && side_by_side(b, 0, kLeastSide) == kLeastSide)
+      return product_of_sides(b);
   constexpr int64_t line = 64, burst = 4;
   const int64_t tiles = (b.pixels + kPixelsOf<VECTORS> - 1) / kPixelsOf<VECTORS>;
   const int64_t size = b.pixels / tiles,
@@ -226,8 +317,9 @@ void reorder(int64_t rows, int64_t channels, int64_t taps, int64_t width, const 
 
 }  // namespace
 
-const ImplicitKernels kImplicitKernels = {
-    {kPixels, Vec<float>::lanes, kVectors, product<float>, finish<float>, reorder<float>},
-    {kPixels, Vec<double>::lanes, kVectors, product<double>, finish<double>, reorder<double>}};
+const ImplicitKernels kImplicitKernels = {{kPixels, Vec<float>::lanes, kVectors, kHasSides<float, 1> ? kLeastSide : 0,
+                                           product<float>, finish<float>, reorder<float>},
+                                          {kPixels, Vec<double>::lanes, kVectors, kHasSides<double, 1> ? kLeastSide : 0,
+                                           product<double>, finish<double>, reorder<double>}};
 
 }  // namespace fastconv::FC_ISA
