@@ -17,8 +17,8 @@ namespace {
 // What a block reads of its rows: every lane; lanes that exist, by masked loads, each of which takes a port from the
 // multiply-adds; or every lane, wherever it lies, and masks on the multiply-adds, which cost nothing.
 enum class Lanes { kAll, kMasked, kSpilling };
-template <int STRIDE>
-constexpr bool kSpills = kMasksProducts && STRIDE == 1;
+template <class T, int STRIDE, int ROWS>
+constexpr bool kSpills = kMasksProducts && sizeof(T) == 4 && STRIDE == 1 && ROWS > 1;
 
 template <class T, int STRIDE, int FILTER, int TAPS, int ROWS, Lanes LANES>
 FC_INLINE void add_block(const DepthwiseTaps<T>& p, const T* x, const T* from, const uint32_t* bits, uint32_t y_bits,
@@ -75,9 +75,9 @@ FC_INLINE void add_rows(const DepthwiseTaps<T>& p, const T* x, const T* y, bool 
     const bool whole = v >= p.left && v < p.right;
     if (whole && valid == all)
       add_block<T, STRIDE, FILTER, TAPS, ROWS, Lanes::kAll>(p, x, y, bits, y_bits, valid, sum);
-    else if (kSpills<STRIDE> && spills && (valid & middle) == middle)
-      add_block<T, STRIDE, FILTER, TAPS, ROWS, kSpills<STRIDE> ? Lanes::kSpilling : Lanes::kAll>(p, x, y, bits, y_bits,
-                                                                                                 valid, sum);
+    else if (kSpills<T, STRIDE, ROWS> && spills && (valid & middle) == middle)
+      add_block<T, STRIDE, FILTER, TAPS, ROWS, kSpills<T, STRIDE, ROWS> ? Lanes::kSpilling : Lanes::kAll>(
+          p, x, y, bits, y_bits, valid, sum);
     else
       add_block<T, STRIDE, FILTER, TAPS, ROWS, Lanes::kMasked>(p, x, y, bits, y_bits, valid, sum);
     if (v + 1 <= p.left || v + 1 >= p.right) bits += steps;
