@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from cases import rng_for
+from cases import isas, rng_for
 from fastconv import reference
 from tolerance import assert_exact, assert_same_bits
 
@@ -87,6 +87,27 @@ def test_arrays_of_any_memory_order():
     for kind, x in awkward(X):
         assert_exact(fc.max_pool2d(x, 3, 2), reference.max_pool(X, 3, 2)[0], f"max_pool2d: {kind}")
         assert_exact(fc.avg_pool2d(x, 2), reference.avg_pool(X, 2), f"avg_pool2d: {kind}")
+
+
+@pytest.mark.parametrize("isa", isas())
+def test_depthwise_channels_of_equal_data_are_equal(isa):
+    """The first and the last planes, next to which there is no memory to read, as those between; rows of 1 to 40 cells.
+
+    An infinite gradient meets padding: what it does there, it does in every channel.
+    """
+    rng = rng_for("equal channels")
+    for width in (1, 3, 14, 16, 17, 28, 40):
+        plane, slope = (rng.standard_normal((1, 1, 9, width)).astype(np.float32) for _ in range(2))
+        for corner in (0.5, np.inf, np.nan):
+            slope[..., 0, 0] = slope[..., -1, -1] = corner
+            x, dy = (np.repeat(np.repeat(a, 6, axis=1), 3, axis=0) for a in (plane, slope))
+            with fc.options(isa=isa, algorithm="depthwise"):
+                dw = fc.conv2d_backward_filter(dy, x, (6, 1, 3, 3), padding=1, groups=6)
+            assert_same_bits(dw, np.repeat(dw[:1], 6, axis=0), f"{width} {corner}")
+            expected = fc.conv2d_backward_filter(dy, x, (6, 1, 3, 3), padding=1, groups=6, algorithm="reference")
+            finite = np.isfinite(dw)
+            np.testing.assert_allclose(dw[finite], expected[finite], rtol=1e-5, atol=1e-5)
+            assert not (finite & ~np.isfinite(expected)).any()
 
 
 def test_bias_and_residual_of_any_memory_order():

@@ -50,7 +50,8 @@ FC_INLINE void add_block(const DepthwiseTaps<T>& p, const T* x, const T* from, c
       for (int r = 0; r < FILTER; ++r) {
         const int o = i - r;
         if (o < 0 || o % STRIDE != 0 || o / STRIDE >= ROWS) continue;
-        if constexpr (spilling)
+        // What is not read adds nothing in either case, not even zero times infinity.
+        if constexpr (LANES != Lanes::kAll && kSpills<T, STRIDE, ROWS>)
           sum[r][t] = add_product_bits(sum[r][t], y[o / STRIDE], v[0], set);
         else
           sum[r][t] += y[o / STRIDE] * v[0];
