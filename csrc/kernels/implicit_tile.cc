@@ -192,7 +192,7 @@ void product_of_sides(const ImplicitBlock<T>& b) {
   for (int64_t i = 0, tile = 1; i < b.pixels; ++tile) {
     for (; asked < lines * tile / tiles && asked < lines; ++asked) __builtin_prefetch(b.next_w + asked * line, 0, 2);
     const int64_t row = side_by_side(b, i, most), parts = (row + kMostSide - 1) / kMostSide;
-    const int64_t side = row / parts;
+    const int64_t side = (row + parts - 1) / parts;  // then what is left is no single pixel
     if (side < kLeastSide) {
       const int64_t some = row < kNarrowPixels ? row : kNarrowPixels;
       tile_pixels<T, 1, Weights::kReady>(some, b, b.x + i, b.y + i, nullptr, 0);
