@@ -3,6 +3,7 @@
 //   for each part of the images and strips of rows, for each block of channels of y (the items that threads share):
 //     for each channel, for each image, for each tile, plane and set of rows: one kernel call
 //       (csrc/kernels/depthwise_taps.cc); then the lanes are added in a tree
+//     or, where a tile is the whole filter and sees a plane at once, one call for all of it
 // Parts come from the problem and are added in a pairwise tree.
 #include <vector>
 
@@ -16,7 +17,7 @@ namespace {
 
 constexpr int64_t kItemElements = 16 << 10;  // of a block of channels, read
 constexpr int64_t kItems = 8;
-constexpr int64_t kAskedPlane = 256, kMostAsked = 4096;  // elements of one that is asked for ahead
+constexpr int64_t kLeastAsked = 256, kMostAsked = 4096;  // elements of one that is asked for ahead
 constexpr int64_t kFewestRows = 16;                      // of a strip
 
 template <class T>
@@ -225,7 +226,7 @@ class Filter {
     at.spill_last = at.channels;
     while (at.spill_first < at.spill_last && !spills(first_image, first + at.spill_first)) ++at.spill_first;
     while (at.spill_first < at.spill_last && !spills(last_image - 1, first + at.spill_last - 1)) --at.spill_last;
-    at.asks = x_plane(p) >= kAskedPlane && x_plane(p) <= kMostAsked && at.images == 1;
+    at.asks = x_plane(p) >= kLeastAsked && x_plane(p) <= kMostAsked && at.images == 1;
     at.sums = nullptr;
     at.totals = dw + first * taps(p);
     call.kernel(&at);

@@ -80,7 +80,7 @@ struct DepthwiseTaps {
   int64_t channels = 1, x_channel = 0, y_channel = 0;
   int64_t images = 1, x_image = 0, y_image = 0;
   int64_t spill_first = 0, spill_last = 0;  // channels whose vectors may be read beyond the rows that they begin in
-  bool asks = false;                        // for the next channel's planes, which are small
+  bool asks = false;                        // for the next channel's planes
   T* sums;                                  // of one channel, added to; or, if there are totals, null
   T* totals = nullptr;                      // [channel][r][t], all lanes added
 };

@@ -3,7 +3,7 @@
 // a whole plane,
 //   for each block of ROWS rows of y, for each vector of columns: ROWS vectors of y in registers
 //     for each tap of the tile, for each row of x that the block meets: one load, up to FILTER multiply-adds
-// 3x3 and seven rows: 7 + 27 loads for 63 multiply-adds. The lanes of a sum are added at the end (depthwise.cc).
+// 3x3 and seven rows: 7 + 27 loads for 63 multiply-adds. The lanes of a sum are added at the end.
 // With stride 2 two taps come from two loads and two shuffles.
 #include "depthwise_kernels.h"
 #include "simd.h"

@@ -3,7 +3,7 @@
 //
 //              w[run][step][4 vectors]      AVX-512 and NEON: 6 pixels x 4 vectors = 24 accumulators, 4 vectors of w
 //              +-----+-----+-----+-----+    and 1 broadcast of x = 29 of 32 registers; a step has 4 loads, 6
-//  x[pixel +   |     |     |     |     |    broadcasts and 24 multiply-adds. Narrower blocks take 8 pixels. AVX2 and
+//  x[pixel +   |     |     |     |     |    broadcasts and 24 multiply-adds. Narrower ones take 8 pixels. AVX2 and
 //    offset]   |     |     |     |     |    the baseline: 6 x 2. Each pixel has a pointer of its own, a step one offset
 //   x 6 pixels +-----+-----+-----+-----+    for all of them: 9 of 16 integer registers.
 //
@@ -14,8 +14,7 @@
 // tiles, a few per step: 512 channels of 7 x 7 pixels went from 44 to 62 % of the peak against a burst before each
 // tile. Loads are what to save: one load of 64 bytes a cycle is what an Ice Lake server sustains, so that 14 x 2 (16
 // loads for 28 multiply-adds) reached 85 % of the multiply-add peak where 6 x 4 reached 95 %, operands in L1. Streaming
-// the sums and x from L2 costs nothing measurable on top. Sharing the core with
-// another thread takes both to about 80 %.
+// the sums and x from L2 costs nothing measurable on top. With another thread on the core both reach about 80 %.
 #include "implicit_kernels.h"
 #include "simd.h"
 
@@ -184,6 +183,7 @@ int64_t side_by_side(const ImplicitBlock<T>& b, int64_t i, int64_t most) {
   return count;
 }
 
+// Lines of x are left to the hardware to ask for: `touch` is not looked at.
 template <class T>
 void product_of_sides(const ImplicitBlock<T>& b) {
   constexpr int64_t line = 64 / (int64_t)sizeof(T), most = kSides * kMostSide;

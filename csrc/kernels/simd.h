@@ -102,9 +102,6 @@ FC_INLINE V<double> load_bits(const double* p, uint32_t bits) {
 FC_INLINE V<float> add_product_bits(V<float> sum, V<float> a, V<float> b, uint32_t bits) {
   return (V<float>)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)sum, (__mmask16)bits);
 }
-FC_INLINE V<double> add_product_bits(V<double> sum, V<double> a, V<double> b, uint32_t bits) {
-  return (V<double>)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum, (__mmask8)bits);
-}
 FC_INLINE void store_first(float* p, V<float> v, int64_t count) {
   _mm512_mask_storeu_ps(p, (__mmask16)lane_bits(0, count, 16), (__m512)v);
 }
@@ -337,7 +334,8 @@ FC_INLINE V<T> sum_square(V<T>* v) {
 }
 
 // Lane i becomes the sum of the lanes of v[i], i < COUNT, halves of them added to each other: pairs of vectors share
-// their shuffles, 20 for the 9 sums of a 3 x 3 filter.
+// their shuffles, 20 for the 9 sums of a 3 x 3 filter. The tree of sum_square is another, of neighbours, and so are its
+// bits.
 template <class T, int COUNT>
 FC_INLINE V<T> sum_lanes(V<T>* v) {
   constexpr int lanes = Vec<T>::lanes;
